@@ -1,0 +1,116 @@
+"""What an IKE endpoint is told before it starts: connections, identities, lifetimes, timers.
+
+Frozen values without behaviour; `lab.gateways` makes them from a topology file. Times are seconds,
+addresses dotted IPv4 text (as in `outputs.UdpEndpoint`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ipseclab.registry import IdType
+from ipseclab.wire.proposal import Proposal
+from ipseclab.wire.selector import TrafficSelector
+
+IKE_PORT = 500
+NAT_T_PORT = 4500
+
+
+class Mode(Enum):
+    """RFC 4301 section 3.2."""
+
+    TUNNEL = "tunnel"
+    TRANSPORT = "transport"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An identification payload's content (RFC 7296 section 3.5)."""
+
+    id_type: IdType
+    data: bytes
+
+    def __str__(self) -> str:
+        if self.id_type == IdType.ID_IPV4_ADDR and len(self.data) == 4:
+            return ".".join(str(octet) for octet in self.data)
+        return self.data.decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """Hard limits of an SA, each None for no limit; the soft limit that starts a rekey comes before.
+
+    soft = hard * (1 - margin * (1 + jitter * u)) with u uniform in [0, 1), drawn once an SA, so that
+    two ends with the same lifetime rarely rekey at the same moment (RFC 7296 section 2.8).
+    """
+
+    seconds: float | None = None
+    octets: int | None = None
+    packets: int | None = None
+    margin: float = 0.1
+    jitter: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Retransmission:
+    """Request i (from 0) is sent again `timeout * base**i` after its last sending, `tries` times;
+    after one more such wait the peer is given up (RFC 7296 section 2.4). With `jitter` j each wait is
+    shortened by up to that fraction; `limit` caps a single wait."""
+
+    timeout: float = 4.0
+    base: float = 1.8
+    tries: int = 5
+    jitter: float = 0.0
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionConfig:
+    """One connection of an endpoint: how to authenticate, what to propose, what to protect."""
+
+    name: str
+    own_address: str
+    peer_address: str | None
+    """None: any address may initiate; then this end can only respond."""
+    own_id: Identity
+    peer_id: Identity
+    psk: bytes
+    ike_proposals: tuple[Proposal, ...]
+    esp_proposals: tuple[Proposal, ...]
+    own_ts: tuple[TrafficSelector, ...]
+    peer_ts: tuple[TrafficSelector, ...]
+    mode: Mode = Mode.TUNNEL
+    ike_lifetime: Lifetime = Lifetime(seconds=14400.0)
+    child_lifetime: Lifetime = Lifetime(seconds=3600.0)
+    retransmission: Retransmission = Retransmission()
+    liveness: float | None = None
+    """Seconds without an authenticated packet from the peer before it is asked; None: never."""
+    keepalive: float | None = 20.0
+    """Seconds of silence before a NAT keepalive is sent (RFC 3948 section 4); None: never."""
+    force_encapsulation: bool = False
+    """Pretend a NAT, so that ESP goes in UDP."""
+    initial_contact: bool = True
+    rekey_linger: float = 5.0
+    """Seconds that the inbound half of a rekeyed CHILD_SA is still accepted after its DELETE."""
+
+
+@dataclass(frozen=True, slots=True)
+class IkeLimits:
+    """Own limits, each with a counted refusal when reached."""
+
+    half_open: int = 1024
+    cookie_threshold: int = 32
+    """Half-open IKE_SAs from which on a COOKIE is demanded; 0: always (RFC 7296 section 2.6)."""
+    half_open_timeout: float = 30.0
+    ike_sas: int = 200_000
+    children_per_ike: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class IkeConfig:
+    """An endpoint: its name in traces, its connections, its limits."""
+
+    name: str
+    connections: tuple[ConnectionConfig, ...]
+    limits: IkeLimits = field(default_factory=IkeLimits)

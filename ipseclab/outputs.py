@@ -1,0 +1,105 @@
+"""What the core hands back to whoever drives it: values that say what is to be done.
+
+Every input of the core is a method that returns ``list[Output]``; a driver carries each one out in
+order. Times are seconds on the driver's own monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class UdpEndpoint(NamedTuple):
+    """An IPv4 address in dotted form and a UDP port."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+class UdpPath(NamedTuple):
+    """A pair of UDP endpoints as this node sees them: `local` is its own side."""
+
+    local: UdpEndpoint
+    remote: UdpEndpoint
+
+    def __str__(self) -> str:
+        return f"{self.local} - {self.remote}"
+
+
+class Deadline(NamedTuple):
+    """When the core wants to be called next (seconds), and why (for traces and tests)."""
+
+    at: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendDatagram:
+    """Send `data` as the payload of one UDP datagram along `path`.
+
+    On port 4500 `data` already holds the non-ESP marker or the ESP packet (RFC 3948).
+    """
+
+    path: UdpPath
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendPacket:
+    """Send `packet`, a whole IPv4 packet, on the unprotected side: ESP as protocol 50, or a packet
+    that the SPD lets bypass."""
+
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverPacket:
+    """Hand `packet`, a whole IPv4 packet that passed the SPD, to the protected side."""
+
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A state change worth drawing. `event` is snake_case; `details` holds plain JSON values, never keys."""
+
+    event: str
+    details: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class IkeKeyLog:
+    """The secrets of one IKE_SA, for a decryption table; a driver writes them to `keys/` or drops them.
+
+    Names as in RFC 7296 section 2.14; an AEAD key carries its salt at the end.
+    """
+
+    spi_i: bytes
+    spi_r: bytes
+    encr: str
+    integ: str
+    sk_ei: bytes
+    sk_er: bytes
+    sk_ai: bytes
+    sk_ar: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EspKeyLog:
+    """The secrets of one ESP SA in one direction (`source` to `destination`, outer addresses)."""
+
+    spi: bytes
+    source: str
+    destination: str
+    encr: str
+    integ: str
+    encr_key: bytes
+    integ_key: bytes
+
+
+Output = SendDatagram | SendPacket | DeliverPacket | Notice | IkeKeyLog | EspKeyLog
