@@ -1,0 +1,1 @@
+"""Cryptographic transforms on pyca/cryptography, each algorithm a row in a table."""

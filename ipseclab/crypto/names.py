@@ -1,0 +1,76 @@
+"""Keywords of proposal texts ("aes128gcm16-prfsha256-x25519") and the transforms that they name.
+
+The words are strongSwan's. Reading and writing whole proposals is `ike/proposals.py`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ipseclab.registry import EncrId, EsnId, IanaEnum, IntegId, KeMethod, PrfId, TransformType
+
+
+class NamedTransform(NamedTuple):
+    """A transform without its place in a proposal; `key_bits` only where the wire carries it."""
+
+    type: TransformType
+    id: IanaEnum
+    key_bits: int | None = None
+
+
+def transform_named(keyword: str) -> NamedTransform | None:
+    """The transform of that keyword (any case), None when there is none."""
+    keyword = keyword.lower()
+    return KEYWORDS.get(ALIASES.get(keyword, keyword))
+
+
+def keyword_of(kind: TransformType, number: int, key_bits: int | None) -> str | None:
+    """The keyword of that transform, None when it has none."""
+    return _NAMES.get((int(kind), int(number), key_bits))
+
+
+_ENCR, _INTEG = TransformType.ENCR, TransformType.INTEG
+_PRF, _KE, _ESN = TransformType.PRF, TransformType.KE, TransformType.ESN
+
+PRF_OF_INTEGRITY: dict[IntegId, PrfId] = {
+    IntegId.AUTH_HMAC_SHA2_256_128: PrfId.PRF_HMAC_SHA2_256,
+    IntegId.AUTH_HMAC_SHA2_384_192: PrfId.PRF_HMAC_SHA2_384,
+    IntegId.AUTH_HMAC_SHA2_512_256: PrfId.PRF_HMAC_SHA2_512,
+}
+"""The PRF meant when an IKE proposal names an integrity algorithm and no PRF: the same HMAC."""
+
+ALIASES = {
+    "curve25519": "x25519",
+    "aes128cbc": "aes128",
+    "aes192cbc": "aes192",
+    "aes256cbc": "aes256",
+}
+
+KEYWORDS: dict[str, NamedTransform] = {
+    "aes128": NamedTransform(_ENCR, EncrId.ENCR_AES_CBC, 128),
+    "aes192": NamedTransform(_ENCR, EncrId.ENCR_AES_CBC, 192),
+    "aes256": NamedTransform(_ENCR, EncrId.ENCR_AES_CBC, 256),
+    "aes128gcm16": NamedTransform(_ENCR, EncrId.ENCR_AES_GCM_16, 128),
+    "aes192gcm16": NamedTransform(_ENCR, EncrId.ENCR_AES_GCM_16, 192),
+    "aes256gcm16": NamedTransform(_ENCR, EncrId.ENCR_AES_GCM_16, 256),
+    "chacha20poly1305": NamedTransform(_ENCR, EncrId.ENCR_CHACHA20_POLY1305),
+    "sha256": NamedTransform(_INTEG, IntegId.AUTH_HMAC_SHA2_256_128),
+    "sha384": NamedTransform(_INTEG, IntegId.AUTH_HMAC_SHA2_384_192),
+    "sha512": NamedTransform(_INTEG, IntegId.AUTH_HMAC_SHA2_512_256),
+    "prfsha256": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_256),
+    "prfsha384": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_384),
+    "prfsha512": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_512),
+    "x25519": NamedTransform(_KE, KeMethod.CURVE25519),
+    "ecp256": NamedTransform(_KE, KeMethod.ECP_256),
+    "ecp384": NamedTransform(_KE, KeMethod.ECP_384),
+    "ecp521": NamedTransform(_KE, KeMethod.ECP_521),
+    "modp2048": NamedTransform(_KE, KeMethod.MODP_2048),
+    "modp3072": NamedTransform(_KE, KeMethod.MODP_3072),
+    "modp4096": NamedTransform(_KE, KeMethod.MODP_4096),
+    "esn": NamedTransform(_ESN, EsnId.ESN),
+    "noesn": NamedTransform(_ESN, EsnId.NO_ESN),
+}
+
+_NAMES = {
+    (int(named.type), int(named.id), named.key_bits): word for word, named in KEYWORDS.items()
+}
