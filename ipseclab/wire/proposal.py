@@ -1,0 +1,262 @@
+"""Proposals and transforms, the content of an SA payload.
+
+RFC 7296 section 3.3. Unknown transform types, transform IDs and attributes are kept: whether a
+proposal can be used is for `ike` to say. Which transforms a protocol must and may hold (section
+3.3.3) is left to `ike` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ipseclab.errors import WireError
+from ipseclab.registry import (
+    AttributeType,
+    EncrId,
+    EsnId,
+    IanaEnum,
+    IntegId,
+    KeMethod,
+    PrfId,
+    ProtocolId,
+    TransformType,
+)
+from ipseclab.wire.buffer import Reader
+
+# RFC 7296 sections 3.3.1 and 3.3.2: the "Last Substruc" octet.
+LAST = 0
+MORE_PROPOSALS = 2
+MORE_TRANSFORMS = 3
+
+# RFC 7296 section 3.3.5: with the AF bit an attribute holds its value in place of a length.
+ATTRIBUTE_FORMAT_TV = 0x8000
+
+# RFC 7296 section 3.3.1: SPI sizes; an IKE SPI is absent in IKE_SA_INIT.
+SPI_SIZES: Mapping[int, tuple[int, ...]] = {
+    ProtocolId.IKE: (0, 8),
+    ProtocolId.AH: (4,),
+    ProtocolId.ESP: (4,),
+}
+
+# Own limits, well above what any known implementation sends.
+MAX_PROPOSALS = 64
+MAX_TRANSFORMS = 128
+MAX_ATTRIBUTES = 8
+
+TRANSFORM_IDS: Mapping[int, type[IanaEnum]] = {
+    TransformType.ENCR: EncrId,
+    TransformType.PRF: PrfId,
+    TransformType.INTEG: IntegId,
+    TransformType.KE: KeMethod,
+    TransformType.ESN: EsnId,
+    TransformType.ADDKE1: KeMethod,
+    TransformType.ADDKE2: KeMethod,
+    TransformType.ADDKE3: KeMethod,
+    TransformType.ADDKE4: KeMethod,
+    TransformType.ADDKE5: KeMethod,
+    TransformType.ADDKE6: KeMethod,
+    TransformType.ADDKE7: KeMethod,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A transform attribute: an integer of 16 bits (TV format) or octets (TLV format)."""
+
+    type: AttributeType
+    value: int | bytes
+
+    def encode(self) -> bytes:
+        """The attribute's octets."""
+        if isinstance(self.value, int):
+            return _uint16(ATTRIBUTE_FORMAT_TV | self.type) + _uint16(self.value)
+        return _uint16(self.type) + _uint16(len(self.value)) + self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """One algorithm. `id` is the enum of its type (an int where the type is unknown).
+
+    `key_bits` is the Key Length attribute, None when there is none; any other attribute is in
+    `attributes`, and makes the transform unusable for who does not know it (section 3.3.6).
+    """
+
+    type: TransformType
+    id: int
+    key_bits: int | None = None
+    attributes: tuple[Attribute, ...] = ()
+
+    def __str__(self) -> str:
+        known = TRANSFORM_IDS.get(self.type)
+        name = known(self.id).name if known is not None else f"{self.type.name}_{self.id}"
+        return name if self.key_bits is None else f"{name}_{self.key_bits}"
+
+    def encode(self, *, last: bool) -> bytes:
+        """The transform substructure."""
+        attributes = self.attributes
+        if self.key_bits is not None:
+            attributes = (Attribute(AttributeType.KEY_LENGTH, self.key_bits), *attributes)
+        octets = b"".join(attribute.encode() for attribute in attributes)
+        head = bytes([LAST if last else MORE_TRANSFORMS, 0]) + _uint16(8 + len(octets))
+        return head + bytes([self.type, 0]) + _uint16(self.id) + octets
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One proposal of an SA payload; `spi` is empty for an IKE_SA in IKE_SA_INIT."""
+
+    number: int
+    protocol: ProtocolId
+    spi: bytes
+    transforms: tuple[Transform, ...]
+
+    def of_type(self, kind: TransformType) -> tuple[Transform, ...]:
+        """The transforms of that type, in order of preference."""
+        return tuple(transform for transform in self.transforms if transform.type == kind)
+
+    def encode(self, *, last: bool) -> bytes:
+        """The proposal substructure. Raises WireError above 255 transforms."""
+        count = len(self.transforms)
+        if count > 0xFF:
+            raise WireError(f"proposal {self.number}: {count} transforms, at most 255")
+        transforms = b"".join(
+            transform.encode(last=index == count - 1)
+            for index, transform in enumerate(self.transforms)
+        )
+        head = bytes([LAST if last else MORE_PROPOSALS, 0])
+        head += _uint16(8 + len(self.spi) + len(transforms))
+        head += bytes([self.number, self.protocol, len(self.spi), count])
+        return head + self.spi + transforms
+
+
+def encode_proposals(proposals: tuple[Proposal, ...]) -> bytes:
+    """The proposals of one SA payload."""
+    final = len(proposals) - 1
+    return b"".join(
+        proposal.encode(last=index == final) for index, proposal in enumerate(proposals)
+    )
+
+
+def decode_proposals(reader: Reader) -> tuple[Proposal, ...]:
+    """All proposals of an SA payload, at least one. Raises WireError."""
+    proposals: list[Proposal] = []
+    more = True
+    while more:
+        if len(proposals) == MAX_PROPOSALS:
+            raise WireError(f"{reader.what}: more than {MAX_PROPOSALS} proposals")
+        more = _more(reader, MORE_PROPOSALS)
+        proposals.append(_decode_proposal(_substructure(reader, "proposal", least=8)))
+    reader.finish()
+    return tuple(proposals)
+
+
+#                      1                   2                   3
+#  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+# | Last Substruc |   RESERVED    |         Proposal Length       |
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+# | Proposal Num  |  Protocol ID  |    SPI Size   |Num  Transforms|
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+# ~                        SPI (variable)                         ~
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+# ~                        <Transforms>                           ~
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+def _decode_proposal(body: Reader) -> Proposal:
+    """A proposal from its fifth octet on (RFC 7296 section 3.3.1)."""
+    number = body.uint(1)
+    protocol = ProtocolId(body.uint(1))
+    spi_size = body.uint(1)
+    count = body.uint(1)
+    sizes = SPI_SIZES.get(protocol)
+    if sizes is not None and spi_size not in sizes:
+        wanted = " or ".join(str(size) for size in sizes)
+        raise WireError(f"proposal {number}: SPI {spi_size} octets, {protocol.name} has {wanted}")
+    spi = body.octets(spi_size)
+    return Proposal(number, protocol, spi, _decode_transforms(body, count))
+
+
+def _decode_transforms(body: Reader, count: int) -> tuple[Transform, ...]:
+    """The `count` transforms that a proposal announces: no more, no less."""
+    if count > MAX_TRANSFORMS:
+        raise WireError(f"proposal: {count} transforms, at most {MAX_TRANSFORMS}")
+    transforms: list[Transform] = []
+    for index in range(count):
+        more = _more(body, MORE_TRANSFORMS)
+        if more != (index < count - 1):
+            raise WireError(f"proposal: transform {index + 1} of {count} is marked wrongly as last")
+        transforms.append(_decode_transform(_substructure(body, "transform", least=8)))
+    body.finish()
+    return tuple(transforms)
+
+
+#                      1                   2                   3
+#  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+# | Last Substruc |   RESERVED    |        Transform Length       |
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+# |Transform Type |   RESERVED    |          Transform ID         |
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+# ~                      Transform Attributes                     ~
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+def _decode_transform(body: Reader) -> Transform:
+    """A transform from its fifth octet on (RFC 7296 section 3.3.2)."""
+    kind = TransformType(body.uint(1))
+    body.skip(1)
+    number = body.uint(2)
+    known = TRANSFORM_IDS.get(kind)
+    key_bits: int | None = None
+    attributes: list[Attribute] = []
+    while body.remaining:
+        if len(attributes) == MAX_ATTRIBUTES:
+            raise WireError(f"transform: more than {MAX_ATTRIBUTES} attributes")
+        attribute = _decode_attribute(body)
+        # A second Key Length, or one in TLV format, is nothing that we know: it stays an attribute.
+        is_key_length = attribute.type == AttributeType.KEY_LENGTH
+        if is_key_length and key_bits is None and isinstance(attribute.value, int):
+            key_bits = attribute.value
+        else:
+            attributes.append(attribute)
+    identifier = known(number) if known is not None else number
+    return Transform(kind, identifier, key_bits, tuple(attributes))
+
+
+#                      1                   2                   3
+#  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+# |A|       Attribute Type        |    AF=0  Attribute Length     |
+# |F|                             |    AF=1  Attribute Value      |
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+# |                   AF=0  Attribute Value                       |
+# +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+def _decode_attribute(body: Reader) -> Attribute:
+    """An attribute in either format (RFC 7296 section 3.3.5)."""
+    head = body.uint(2)
+    kind = AttributeType(head & ~ATTRIBUTE_FORMAT_TV)
+    value = body.uint(2)
+    if head & ATTRIBUTE_FORMAT_TV:
+        return Attribute(kind, value)
+    return Attribute(kind, body.octets(value))
+
+
+def _more(reader: Reader, mark: int) -> bool:
+    """Read a "Last Substruc" octet: False for the last one, True for `mark`."""
+    octet = reader.uint(1)
+    if octet not in (LAST, mark):
+        raise WireError(f"{reader.what}: Last Substruc {octet}, expected 0 or {mark}")
+    return octet == mark
+
+
+def _substructure(reader: Reader, what: str, *, least: int) -> Reader:
+    """What follows RESERVED and the length of a substructure; the length counts all of it."""
+    reader.skip(1)
+    length = reader.uint(2)
+    if length < least:
+        raise WireError(f"{what} length {length}, at least {least}")
+    return reader.sub(length - 4, what)
+
+
+def _uint16(value: int) -> bytes:
+    if not 0 <= value <= 0xFFFF:
+        raise WireError(f"{value} does not fit 16 bits")
+    return int(value).to_bytes(2, "big")
