@@ -36,8 +36,8 @@ _PORT_PROTOCOLS = (IpProtocol.TCP, IpProtocol.UDP)
 def checksum(octets: bytes) -> int:
     """The Internet checksum of `octets` (RFC 1071), as a 16-bit integer to store big-endian.
 
-    The one's-complement sum of 16-bit words is the number modulo 65535; an odd length counts as if a
-    zero octet followed.
+    The one's-complement sum of 16-bit words is the number modulo 65535; an odd length counts as if
+    a zero octet followed.
     """
     if len(octets) & 1:
         octets = octets + b"\0"
@@ -72,6 +72,7 @@ class Ipv4Header(NamedTuple):
 
     @property
     def dont_fragment(self) -> bool:
+        """True when routers must not fragment the packet."""
         return bool(self.flags_fragment & DONT_FRAGMENT)
 
 
@@ -84,7 +85,9 @@ def decode_ipv4_header(packet: bytes | memoryview) -> Ipv4Header:
         raise WireError(f"IP version {first >> 4}, expected 4")
     header_length = (first & 0x0F) * 4
     if header_length < IPV4_HEADER_SIZE or header_length > total or total > len(packet):
-        raise WireError(f"IPv4 lengths do not fit: header {header_length}, total {total}, have {len(packet)}")
+        raise WireError(
+            f"IPv4 lengths do not fit: header {header_length}, total {total}, have {len(packet)}"
+        )
     return Ipv4Header(tos, total, ident, frag, ttl, protocol, src, dst, header_length)
 
 
@@ -109,7 +112,7 @@ def build_ipv4(
 
 
 def pseudo_header_checksum(source: bytes, destination: bytes, protocol: int, segment: bytes) -> int:
-    """The checksum of a TCP or UDP `segment` with its pseudo header (RFC 9293 section 3.1, RFC 768)."""
+    """The checksum of a TCP or UDP `segment` with its pseudo header (RFC 9293, RFC 768)."""
     return checksum(source + destination + struct.pack("!BBH", 0, protocol, len(segment)) + segment)
 
 
@@ -122,7 +125,7 @@ def build_udp(
     *,
     zero_checksum: bool = False,
 ) -> bytes:
-    """A UDP header and `data`. The addresses go into the checksum; with `zero_checksum` it is left 0
+    """A UDP header and `data`; the addresses go into the checksum. With `zero_checksum` it stays 0
     (RFC 3948 section 2.1 wants that for ESP in UDP over IPv4)."""
     length = UDP_HEADER_SIZE + len(data)
     if zero_checksum:
@@ -161,7 +164,11 @@ class Flow(NamedTuple):
     def __str__(self) -> str:
         name = IpProtocol(self.protocol).name
         ends = f"{IPv4Address(self.source)} > {IPv4Address(self.destination)}"
-        ports = f" {self.source_port} > {self.destination_port}" if self.source_port or self.destination_port else ""
+        ports = (
+            f" {self.source_port} > {self.destination_port}"
+            if self.source_port or self.destination_port
+            else ""
+        )
         return f"{name} {ends}{ports}"
 
 
