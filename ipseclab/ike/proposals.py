@@ -50,7 +50,7 @@ def parse_ike_proposal(text: str) -> Proposal:
 def parse_esp_proposal(text: str) -> Proposal:
     """The ESP proposal of that text, number 1, no SPI. Raises ConfigError.
 
-    A key exchange method asks for one in each CREATE_CHILD_SA exchange; NO_ESN unless `esn` is said.
+    A key exchange method asks for one in each CREATE_CHILD_SA exchange; NO_ESN unless told `esn`.
     """
     by_type = _parse(text)
     if not by_type[TransformType.ESN]:

@@ -1,0 +1,199 @@
+"""Proposal texts: what they mean, what is refused and with which words."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipseclab.crypto.cipher import CIPHERS
+from ipseclab.crypto.names import KEYWORDS
+from ipseclab.errors import ConfigError, NoProposalChosen
+from ipseclab.ike.proposals import (
+    key_exchange_of,
+    parse_esp_proposal,
+    parse_ike_proposal,
+    prf_of,
+    proposal_text,
+    suite_of,
+)
+from ipseclab.registry import (
+    EncrId,
+    EsnId,
+    IntegId,
+    KeMethod,
+    PrfId,
+    ProtocolId,
+    TransformType,
+)
+from ipseclab.wire.proposal import Proposal, Transform
+
+ENCR, INTEG, PRF = TransformType.ENCR, TransformType.INTEG, TransformType.PRF
+KE, ESN = TransformType.KE, TransformType.ESN
+GCM128 = Transform(ENCR, EncrId.ENCR_AES_GCM_16, 128)
+NO_ESN = Transform(ESN, EsnId.NO_ESN)
+
+BLOCK = ["aes128", "aes192", "aes256"]
+AEAD = [word for word, named in KEYWORDS.items() if named.type == ENCR and word not in BLOCK]
+
+
+def words_of(kind: TransformType) -> list[str]:
+    return [word for word, named in KEYWORDS.items() if named.type == kind]
+
+
+def some(words: list[str], least: int = 1) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(words), min_size=least, max_size=3, unique=True)
+
+
+def test_ike_proposal() -> None:
+    assert parse_ike_proposal("aes128gcm16-prfsha256-x25519") == Proposal(
+        1,
+        ProtocolId.IKE,
+        b"",
+        (
+            GCM128,
+            Transform(PRF, PrfId.PRF_HMAC_SHA2_256),
+            Transform(KE, KeMethod.CURVE25519),
+        ),
+    )
+
+
+def test_prf_is_the_integrity_algorithms_own_unless_said() -> None:
+    proposal = parse_ike_proposal("aes128-sha256-sha512-modp2048")
+    assert [item.id for item in proposal.of_type(PRF)] == [
+        PrfId.PRF_HMAC_SHA2_256,
+        PrfId.PRF_HMAC_SHA2_512,
+    ]
+    said = parse_ike_proposal("aes128-sha256-prfsha384-modp2048")
+    assert [item.id for item in said.of_type(PRF)] == [PrfId.PRF_HMAC_SHA2_384]
+
+
+def test_esp_proposal_has_no_esn_unless_said() -> None:
+    assert parse_esp_proposal("aes128gcm16").transforms == (GCM128, NO_ESN)
+    assert parse_esp_proposal("aes128gcm16-esn").transforms == (GCM128, Transform(ESN, EsnId.ESN))
+
+
+def test_order_and_case_do_not_matter() -> None:
+    assert parse_esp_proposal("ECP384-sha512-AES256") == parse_esp_proposal("aes256-sha512-ecp384")
+    assert parse_esp_proposal("aes128gcm16-curve25519") == parse_esp_proposal("aes128gcm16-x25519")
+
+
+def test_several_of_one_type_keep_their_order() -> None:
+    proposal = parse_esp_proposal("aes256gcm16-aes128gcm16-chacha20poly1305-esn-noesn")
+    assert [(item.id, item.key_bits) for item in proposal.of_type(ENCR)] == [
+        (EncrId.ENCR_AES_GCM_16, 256),
+        (EncrId.ENCR_AES_GCM_16, 128),
+        (EncrId.ENCR_CHACHA20_POLY1305, None),
+    ]
+    assert [item.id for item in proposal.of_type(ESN)] == [EsnId.ESN, EsnId.NO_ESN]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("aes128gcm16-prfsha256-x25519-blowfish", 'unknown keyword "blowfish"'),
+        ("aes128gcm16-prfsha256-x25519-blowfish", "known are aes128 aes192"),
+        ("", 'unknown keyword ""'),
+        ("aes128gcm16--x25519", 'unknown keyword ""'),
+        ("prfsha256-x25519", "needs a cipher"),
+        ("aes128-prfsha256-x25519", "needs an integrity algorithm"),
+        ("aes128gcm16-sha256-prfsha256-x25519", "an AEAD cipher takes no INTEG"),
+        ("aes128gcm16-aes128-sha256-x25519", "need a proposal each"),
+        ("aes128gcm16-x25519", "needs a PRF"),
+        ("aes128gcm16-prfsha256", "needs a key exchange method"),
+        ("aes128gcm16-prfsha256-x25519-noesn", "IKE takes no ESN"),
+        ("aes128gcm16-prfsha256-x25519-curve25519", '"curve25519" comes twice'),
+    ],
+)
+def test_ike_proposal_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse_ike_proposal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("aes128gcm16-prfsha256", 'ESP takes no PRF transform, found "prfsha256"'),
+        ("x25519", "needs a cipher"),
+        ("aes256", "needs an integrity algorithm"),
+        ("chacha20poly1305-sha256", "takes no INTEG"),
+    ],
+)
+def test_esp_proposal_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse_esp_proposal(text)
+
+
+ciphers_and_integrity = st.one_of(
+    some(AEAD), st.tuples(some(BLOCK), some(words_of(INTEG))).map(lambda pair: pair[0] + pair[1])
+)
+
+
+@given(ciphers_and_integrity, some(words_of(PRF)), some(words_of(KE)))
+def test_ike_text_round_trip(cipher: list[str], prf: list[str], method: list[str]) -> None:
+    text = "-".join(cipher + prf + method)
+    proposal = parse_ike_proposal(text)
+    assert proposal_text(proposal) == text
+    assert parse_ike_proposal(proposal_text(proposal)) == proposal
+
+
+@given(ciphers_and_integrity, some(words_of(KE), 0), some(words_of(ESN), 0))
+def test_esp_text_round_trip(cipher: list[str], method: list[str], esn: list[str]) -> None:
+    proposal = parse_esp_proposal("-".join(cipher + method + esn))
+    assert parse_esp_proposal(proposal_text(proposal)) == proposal
+    assert ("noesn" in proposal_text(proposal)) == ("esn" in esn and "noesn" in esn)
+
+
+def test_text_of_transforms_without_a_keyword() -> None:
+    proposal = Proposal(
+        2, ProtocolId.ESP, b"\0\0\0\1", (Transform(ENCR, EncrId.ENCR_CAMELLIA_CBC, 256), NO_ESN)
+    )
+    assert proposal_text(proposal) == "encr_camellia_cbc_256"
+
+
+@pytest.mark.parametrize("word", AEAD)
+def test_suite_of_an_aead(word: str) -> None:
+    suite = suite_of(parse_esp_proposal(word).transforms)
+    named = KEYWORDS[word]
+    assert suite.cipher is CIPHERS[EncrId(named.id), named.key_bits or 256]
+    assert suite.integrity is None
+
+
+def test_suite_of_cbc() -> None:
+    suite = suite_of(parse_ike_proposal("aes192-sha384-ecp384").transforms)
+    assert (suite.cipher.id, suite.cipher.key_bits) == (EncrId.ENCR_AES_CBC, 192)
+    assert suite.integrity is not None
+    assert suite.integrity.id == IntegId.AUTH_HMAC_SHA2_384_192
+
+
+def test_suite_of_an_aead_with_integrity_none() -> None:
+    assert suite_of((GCM128, Transform(INTEG, IntegId.NONE))).integrity is None
+
+
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        (),
+        (Transform(ENCR, EncrId.ENCR_3DES), Transform(INTEG, IntegId.AUTH_HMAC_SHA2_256_128)),
+        (Transform(ENCR, EncrId.ENCR_AES_CBC, 128),),
+        (Transform(ENCR, EncrId.ENCR_AES_CBC, 128), Transform(INTEG, IntegId.NONE)),
+        (Transform(ENCR, EncrId.ENCR_AES_CBC, 128), Transform(INTEG, IntegId.AUTH_HMAC_SHA1_96)),
+        (GCM128, Transform(INTEG, IntegId.AUTH_HMAC_SHA2_256_128)),
+        (GCM128, Transform(INTEG, IntegId.AUTH_HMAC_SHA1_96)),
+        (Transform(ENCR, EncrId.ENCR_AES_GCM_16),),
+    ],
+)
+def test_suite_of_what_we_cannot_do(transforms: tuple[Transform, ...]) -> None:
+    with pytest.raises(NoProposalChosen):
+        suite_of(transforms)
+
+
+def test_prf_and_key_exchange_of() -> None:
+    proposal = parse_ike_proposal("aes128gcm16-prfsha384-ecp521")
+    assert prf_of(proposal.transforms).id == PrfId.PRF_HMAC_SHA2_384
+    method = key_exchange_of(proposal.transforms)
+    assert method is not None
+    assert method.method == KeMethod.ECP_521
+    assert key_exchange_of((GCM128, Transform(KE, KeMethod.NONE))) is None
+    with pytest.raises(NoProposalChosen):
+        prf_of((GCM128,))
+    with pytest.raises(NoProposalChosen):
+        key_exchange_of((Transform(KE, KeMethod.MODP_768),))
