@@ -1,0 +1,183 @@
+"""Congestion control: NewReno (RFC 5681, 6582) and CUBIC (RFC 9438) with HyStart as Linux has it.
+
+Windows are counted in segments, as Linux counts them. When a window is cut, and how a recovery
+paces its sending, is the sender's business: these objects say by how much, and how a window grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+INITIAL_WINDOW = 10.0
+"""RFC 6928."""
+MIN_WINDOW = 2.0
+
+
+class CongestionControl(Protocol):
+    """A window and what makes it grow and shrink."""
+
+    name: str
+    cwnd: float
+    ssthresh: float
+
+    def on_ack(self, acked: int, rtt: float | None, now: float, *, sent: int, una: int) -> None:
+        """`acked` segments were newly acknowledged. `sent` and `una` are the stream positions of
+        the next new octet and of the first unacknowledged one: they mark rounds."""
+
+    def on_loss(self, now: float) -> None:
+        """A loss was found: set `ssthresh`. The sender brings `cwnd` down to it."""
+
+    def undo(self, cwnd: float, ssthresh: float) -> None:
+        """The last loss was none: go back to the window before it."""
+
+
+class NewReno:
+    """Additive increase by a segment a round trip, halving on loss."""
+
+    name = "newreno"
+
+    def __init__(self) -> None:
+        self.cwnd = INITIAL_WINDOW
+        self.ssthresh = float("inf")
+
+    def on_ack(self, acked: int, rtt: float | None, now: float, *, sent: int, una: int) -> None:
+        """RFC 5681 section 3.1, with appropriate byte counting (RFC 3465)."""
+        grown = slow_start(self, acked)
+        self.cwnd += grown / self.cwnd
+
+    def on_loss(self, now: float) -> None:
+        """RFC 5681 equation 4."""
+        self.ssthresh = max(self.cwnd / 2, MIN_WINDOW)
+
+    def undo(self, cwnd: float, ssthresh: float) -> None:
+        """Go back to the window before the last loss."""
+        self.cwnd = max(self.cwnd, cwnd)
+        self.ssthresh = ssthresh
+
+
+class Cubic:
+    """A window that is a cubic function of the time since the last loss."""
+
+    name = "cubic"
+
+    C = 0.4
+    BETA = 0.7
+    ALPHA = 3 * (1 - BETA) / (1 + BETA)
+
+    def __init__(self) -> None:
+        self.cwnd = INITIAL_WINDOW
+        self.ssthresh = float("inf")
+        self._w_max = self._cwnd_prior = 0.0
+        self._hystart = HyStart()
+        self._epoch: float | None = None
+        self._origin = self._k = self._w_est = 0.0
+        self._before_loss: tuple[float, float | None] = (0.0, None)
+
+    def on_ack(self, acked: int, rtt: float | None, now: float, *, sent: int, una: int) -> None:
+        """RFC 9438 section 4.2 to 4.5; HyStart ends slow start early."""
+        if self.cwnd < self.ssthresh and self._hystart.ends_slow_start(
+            self.cwnd, rtt, now, sent=sent, una=una
+        ):
+            self.ssthresh = self.cwnd
+        acked = slow_start(self, acked)
+        if acked == 0:
+            return
+        if self._epoch is None:
+            self._start_epoch(now)
+        epoch = self._epoch if self._epoch is not None else now
+        minimum = self._hystart.min_rtt if self._hystart.min_rtt is not None else 0.0
+        target = self._origin + self.C * (now - epoch + minimum - self._k) ** 3
+        target = min(max(target, self.cwnd), 1.5 * self.cwnd)
+        # Section 4.3: never slower than Reno, which has alpha 1 once it is past the old window.
+        alpha = self.ALPHA if self._w_est < self._cwnd_prior else 1.0
+        self._w_est += alpha * acked / self.cwnd
+        grown = self.cwnd + (target - self.cwnd) * acked / self.cwnd
+        self.cwnd = max(grown, self._w_est)
+
+    def on_loss(self, now: float) -> None:
+        """Multiplicative decrease and fast convergence (sections 4.6 and 4.7)."""
+        self._before_loss = (self._w_max, self._epoch)
+        self._cwnd_prior = self.cwnd
+        converging = self.cwnd < self._w_max
+        self._w_max = self.cwnd * (1 + self.BETA) / 2 if converging else self.cwnd
+        self._epoch = None
+        self.ssthresh = max(self.cwnd * self.BETA, MIN_WINDOW)
+
+    def undo(self, cwnd: float, ssthresh: float) -> None:
+        """Section 4.9: go back to the window and the curve before the last loss."""
+        self.cwnd = max(self.cwnd, cwnd)
+        self.ssthresh = ssthresh
+        self._w_max, self._epoch = self._before_loss
+
+    def _start_epoch(self, now: float) -> None:
+        self._epoch = now
+        self._w_est = self.cwnd
+        self._origin = max(self._w_max, self.cwnd)
+        self._k = ((self._origin - self.cwnd) / self.C) ** (1 / 3)
+
+
+class HyStart:
+    """Ends slow start before the queue overflows: told by a long ACK train, or by a rising RTT.
+
+    After Ha and Rhee ("Taming the elephants", 2011), with the constants that Linux uses.
+    """
+
+    LOW_WINDOW = 16
+    SAMPLES = 8
+    TRAIN_GAP = 0.002
+    MIN_THRESHOLD, MAX_THRESHOLD = 0.004, 0.016
+
+    __slots__ = ("_last_ack", "_round_end", "_round_min", "_round_start", "_samples", "min_rtt")
+
+    def __init__(self) -> None:
+        self.min_rtt: float | None = None
+        self._round_end = 0
+        self._round_start = self._last_ack = 0.0
+        self._round_min: float | None = None
+        self._samples = 0
+
+    def ends_slow_start(
+        self, cwnd: float, rtt: float | None, now: float, *, sent: int, una: int
+    ) -> bool:
+        """True when this ACK shows that the pipe is full."""
+        if una >= self._round_end:
+            self._round_end = sent
+            self._round_start = self._last_ack = now
+            self._round_min, self._samples = None, 0
+        if rtt is not None:
+            self.min_rtt = rtt if self.min_rtt is None else min(rtt, self.min_rtt)
+            if self._samples < self.SAMPLES:
+                self._samples += 1
+                self._round_min = rtt if self._round_min is None else min(rtt, self._round_min)
+        if self.min_rtt is None or cwnd < self.LOW_WINDOW:
+            return False
+        return self._train_is_long(now, self.min_rtt) or self._rtt_rises(self.min_rtt)
+
+    def _train_is_long(self, now: float, min_rtt: float) -> bool:
+        if now - self._last_ack > self.TRAIN_GAP:
+            return False
+        self._last_ack = now
+        return now - self._round_start > min_rtt / 2
+
+    def _rtt_rises(self, min_rtt: float) -> bool:
+        if self._samples < self.SAMPLES or self._round_min is None:
+            return False
+        threshold = min(max(min_rtt / 8, self.MIN_THRESHOLD), self.MAX_THRESHOLD)
+        return self._round_min >= min_rtt + threshold
+
+
+def slow_start(control: CongestionControl, acked: int) -> int:
+    """Grow below ssthresh by a segment for each one acknowledged; what of `acked` is left over."""
+    if control.cwnd >= control.ssthresh:
+        return acked
+    grown = min(control.cwnd + acked, control.ssthresh)
+    left = acked - (grown - control.cwnd)
+    control.cwnd = grown
+    return int(left)
+
+
+CONGESTION_CONTROLS: dict[str, Callable[[], CongestionControl]] = {
+    NewReno.name: NewReno,
+    Cubic.name: Cubic,
+}
