@@ -1,0 +1,353 @@
+"""Every metric of a run as a row of a table: name, unit, definition, and the function that computes it.
+
+A metric is computed from the trace (and, for octets by part, the capture) alone, so that both worlds
+are measured by the same code. What a run did not do (no rekey, no transfer) has no value: None, which
+becomes an empty cell, never a zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+
+from ipseclab.lab.plan import Probe
+from ipseclab.lab.trace import TraceRecord
+from ipseclab.measure.view import PairKey, ProbeLog, RunView, number, pair_key, text
+
+TRANSIT_LIMIT = 1.0
+"""Seconds in which a probe reaches the link that drops it: longer than any one-way path but the last link."""
+IPV4_UDP_OCTETS = 28
+INWARD_EVENTS = ("ping_received", "probe_received", "transfer_octets")
+NAT_CHANGES = ("nat_rebound", "nat_expired")
+
+MetricValue = float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric's name and unit as they stand in the results, and how it is computed."""
+
+    name: str
+    unit: str
+    definition: str
+    compute: Callable[[RunView], MetricValue]
+
+
+def measure(view: RunView) -> dict[str, MetricValue]:
+    """Every metric of the run, in the table's order, then `drops.<reason>` by name."""
+    values = {metric.name: metric.compute(view) for metric in METRICS.values()}
+    return {**values, **drops(view)}
+
+
+def unit_of(name: str) -> str:
+    """The unit of a results column; empty for one that is no metric."""
+    if name.startswith("drops."):
+        return "packets"
+    metric = METRICS.get(name)
+    return metric.unit if metric is not None else ""
+
+
+def known(name: str) -> bool:
+    """True when results can have a metric of that name."""
+    return name in METRICS or name.startswith("drops.")
+
+
+# --- IKE -----------------------------------------------------------------------------------------
+
+
+def handshake_time(view: RunView) -> MetricValue:
+    """The mean over the initiators that got as far; a gateway's first handshake counts."""
+    times = [
+        usable - sent.t
+        for sent in _first_requests(view)
+        if (usable := _first_usable(view, sent)) is not None
+    ]
+    return fmean(times) if times else None
+
+
+def _first_requests(view: RunView) -> list[TraceRecord]:
+    """Each gateway's first IKE_SA_INIT request."""
+    first: dict[str, TraceRecord] = {}
+    for record in view.events("ike_sent"):
+        if text(record, "exchange") == "IKE_SA_INIT" and record.fields.get("request") is True:
+            first.setdefault(record.node, record)
+    return list(first.values())
+
+
+def _first_usable(view: RunView, sent: TraceRecord) -> float | None:
+    """When the sender's first CHILD_SA stands at both ends.
+
+    The initiator is ready last, when the IKE_AUTH response is in; a peer that writes no trace
+    (strongSwan) is therefore ready when our initiator is.
+    """
+    own = next(
+        (r for r in view.events("child_ready") if r.node == sent.node and r.t >= sent.t), None
+    )
+    if own is None:
+        return None
+    others = [
+        r.t
+        for r in view.events("child_ready")
+        if r.node != sent.node and pair_key(r) == pair_key(own)
+    ]
+    return max(own.t, *others) if others else own.t
+
+
+def rekey_time(view: RunView) -> MetricValue:
+    """The mean over the rekeys that ended."""
+    times = [rekey.ended - rekey.started for rekey in view.rekeys() if rekey.ended is not None]
+    return fmean(times) if times else None
+
+
+def rekeys(view: RunView) -> MetricValue:
+    """Rekeys seen to end."""
+    return float(sum(rekey.ended is not None for rekey in view.rekeys()))
+
+
+def retransmissions(view: RunView) -> MetricValue:
+    """A response sent again from the cache is no retransmission (RFC 7296 section 2.1)."""
+    return float(
+        sum(
+            record.fields.get("request") is True and bool(number(record, "retransmission"))
+            for record in view.events("ike_sent")
+        )
+    )
+
+
+def ike_octets(view: RunView) -> MetricValue:
+    """UDP payload octets of IKE messages, the non-ESP marker not counted."""
+    sizes = [number(record, "octets") for record in _on_wire(view)]
+    return sum(size for size in sizes if size is not None)
+
+
+def ike_messages(view: RunView) -> MetricValue:
+    """IKE messages sent, those of a peer without a trace as received."""
+    return float(len(_on_wire(view)))
+
+
+def _on_wire(view: RunView) -> list[TraceRecord]:
+    """Each IKE message once: as sent, or as received where no gateway of the trace sent it.
+
+    A sender is known by its SPIs: a message whose (SPIs, message ID, exchange, request) nobody sent
+    is a foreign peer's.
+    """
+    sent = view.events("ike_sent")
+    ours = {_identity(record) for record in sent}
+    foreign = (r for r in view.events("ike_received") if _identity(r) not in ours)
+    return [*sent, *foreign]
+
+
+def _identity(record: TraceRecord) -> tuple[str, ...]:
+    keys = ("spi_i", "exchange", "message_id", "request")
+    return tuple(text(record, key) for key in keys)
+
+
+# --- traffic across a rekey ------------------------------------------------------------------------
+
+
+def rekey_gap(view: RunView) -> MetricValue:
+    """The worst over rekeys and probes; 0 when the probe never missed its period."""
+    gaps: list[float] = []
+    for probe in view.probes():
+        period = probe.period
+        for rekey in view.rekeys():
+            if period is None or rekey.ended is None:
+                continue
+            silence = probe.longest_silence(rekey.started, rekey.ended + period)
+            if silence is not None:
+                gaps.append(max(0.0, silence - period))
+    return max(gaps, default=None)
+
+
+def rekey_lost(view: RunView) -> MetricValue:
+    """The sum over rekeys: each probe that no link drop accounts for is counted once."""
+    ended = [rekey for rekey in view.rekeys() if rekey.ended is not None]
+    probes = view.probes()
+    if not ended or not probes:
+        return None
+    lost = [sent for probe in probes for sent in _unexplained(view, probe)]
+    return float(
+        sum(
+            any(
+                rekey.started - TRANSIT_LIMIT <= sent <= (rekey.ended or 0.0) + TRANSIT_LIMIT
+                for rekey in ended
+            )
+            for sent in lost
+        )
+    )
+
+
+def _unexplained(view: RunView, probe: ProbeLog) -> list[float]:
+    """When those probes left that neither arrived, nor were dropped or damaged by a link, nor were
+    still on their way when the run ended.
+
+    Drops are matched one to one with the missing probes, each with the latest that left before it.
+    """
+    missing = [
+        t
+        for sequence, t in sorted(probe.sent.items())
+        if sequence not in probe.received and t < view.end() - TRANSIT_LIMIT
+    ]
+    smallest = _payload_size(view, probe) + IPV4_UDP_OCTETS
+    for drop in view.events("link_dropped", "link_corrupted"):
+        octets = number(drop, "octets")
+        if octets is not None and octets < smallest:
+            continue
+        before = [t for t in missing if t <= drop.t <= t + TRANSIT_LIMIT]
+        if before:
+            missing.remove(before[-1])
+    return missing
+
+
+def _payload_size(view: RunView, probe: ProbeLog) -> int:
+    sizes = [
+        flow.size for flow in view.flows if isinstance(flow, Probe) and flow.name == probe.flow
+    ]
+    return sizes[0] if sizes else 0
+
+
+def probe_lost(view: RunView) -> MetricValue:
+    """Probes sent and never delivered, for whatever reason."""
+    probes = view.probes()
+    if not probes:
+        return None
+    return float(sum(len(probe.sent.keys() - probe.received.keys()) for probe in probes))
+
+
+# --- TCP and ping ----------------------------------------------------------------------------------
+
+
+def goodput(view: RunView) -> MetricValue:
+    """Of the TCP transfers together, from the first one's start to the last delivery."""
+    started = {text(r, "flow"): r.t for r in view.events("transfer_started")}
+    last: dict[str, TraceRecord] = {}
+    for record in sorted(view.events("transfer_octets", "transfer_done"), key=lambda r: r.t):
+        if number(record, "octets") is not None:
+            last[text(record, "flow")] = record
+    delivered = [(number(record, "octets") or 0.0, record.t) for record in last.values()]
+    if not started or not delivered:
+        return None
+    seconds = max(t for _, t in delivered) - min(started.values())
+    return sum(octets for octets, _ in delivered) * 8 / seconds if seconds > 0 else None
+
+
+def _rtts(view: RunView) -> list[float]:
+    found = (number(record, "rtt") for record in view.events("ping_received"))
+    return [rtt for rtt in found if rtt is not None]
+
+
+def rtt_min(view: RunView) -> MetricValue:
+    """The shortest echo."""
+    return min(_rtts(view), default=None)
+
+
+def rtt_median(view: RunView) -> MetricValue:
+    """The middle echo: the first one may have waited for its SA."""
+    rtts = _rtts(view)
+    return float(np.median(rtts)) if rtts else None
+
+
+def rtt_p95(view: RunView) -> MetricValue:
+    """95 of 100 echoes are at most this (linear interpolation)."""
+    rtts = _rtts(view)
+    return float(np.percentile(rtts, 95)) if rtts else None
+
+
+def rtt_max(view: RunView) -> MetricValue:
+    """The longest echo."""
+    return max(_rtts(view), default=None)
+
+
+def ping_lost(view: RunView) -> MetricValue:
+    """Echo requests without an answer."""
+    sent = len(view.events("ping_sent"))
+    return float(sent - len(view.events("ping_received"))) if sent else None
+
+
+# --- NAT and drops ---------------------------------------------------------------------------------
+
+
+def nat_recovery(view: RunView) -> MetricValue:
+    """The mean over changes; of one that came before anything went through there is no recovery."""
+    inward = sorted(
+        record.t for record in view.events(*INWARD_EVENTS) if record.node in view.inside
+    )
+    times = []
+    for change in view.events(*NAT_CHANGES):
+        after = next((t for t in inward if t > change.t), None)
+        if after is not None and inward[0] < change.t:
+            times.append(after - change.t)
+    return fmean(times) if times else None
+
+
+def drops(view: RunView) -> dict[str, MetricValue]:
+    """Packets dropped, by reason: a gateway's by its DropReason, `link_` and `nat_` before others'."""
+    counts: dict[str, int] = {}
+    for event, prefix in (
+        ("packet_dropped", ""),
+        ("link_dropped", "link_"),
+        ("nat_dropped", "nat_"),
+    ):
+        for record in view.events(event):
+            name = f"drops.{prefix}{text(record, 'reason')}"
+            counts[name] = counts.get(name, 0) + 1
+    return {name: float(counts[name]) for name in sorted(counts)}
+
+
+def child_pairs(records: Iterable[TraceRecord]) -> dict[PairKey, list[TraceRecord]]:
+    """The `child_ready` records of each CHILD_SA, both ends' together."""
+    pairs: dict[PairKey, list[TraceRecord]] = {}
+    for record in records:
+        pairs.setdefault(pair_key(record), []).append(record)
+    return pairs
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "handshake_time",
+            "s",
+            "first octet of IKE_SA_INIT sent -> first CHILD_SA usable in both directions",
+            handshake_time,
+        ),
+        Metric(
+            "rekey_time",
+            "s",
+            "CREATE_CHILD_SA request first sent -> old SA deleted on both ends",
+            rekey_time,
+        ),
+        Metric("rekeys", "1", "CHILD_SA and IKE_SA rekeys that ended", rekeys),
+        Metric(
+            "rekey_gap",
+            "s",
+            "longest silence of a constant-rate probe across the rekey, less the probe's period",
+            rekey_gap,
+        ),
+        Metric(
+            "rekey_lost",
+            "packets",
+            "probes sent and never delivered in the window around the rekey, less those the link dropped",
+            rekey_lost,
+        ),
+        Metric("goodput", "bit/s", "application payload delivered / time", goodput),
+        Metric("retransmissions", "1", "IKE requests sent again", retransmissions),
+        Metric("ike_octets", "octets", "IKE octets on the wire, both directions", ike_octets),
+        Metric("ike_messages", "1", "IKE messages on the wire, both directions", ike_messages),
+        Metric("rtt_min", "s", "shortest ping round trip", rtt_min),
+        Metric("rtt_median", "s", "median ping round trip", rtt_median),
+        Metric("rtt_p95", "s", "95th percentile of ping round trips", rtt_p95),
+        Metric("rtt_max", "s", "longest ping round trip", rtt_max),
+        Metric("ping_lost", "packets", "echo requests without an answer", ping_lost),
+        Metric("probe_lost", "packets", "probes sent and never delivered", probe_lost),
+        Metric(
+            "nat_recovery",
+            "s",
+            "NAT mapping lost or changed -> next packet delivered inward",
+            nat_recovery,
+        ),
+    )
+}

@@ -1,0 +1,335 @@
+"""A results folder: manifest, one folder a run, and the tidy table of all runs.
+
+    DIR/manifest.json             what was asked, of what, on what; written first, completed last
+    DIR/runs/<id>/row.json        a finished run's parameters and metrics: there or not, never half
+    DIR/runs/<id>/trace.jsonl ... what the run did
+    DIR/runs.csv, DIR/runs.parquet
+    DIR/figures/
+
+A run is done when its row stands. Whatever ends a sweep early, running it again with the same `--out`
+does the runs that have no row.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import ipseclab
+from ipseclab.errors import ConfigError, Place
+from ipseclab.measure.metrics import METRICS, MetricValue, known, unit_of
+
+SCHEMA = 1
+IDENTITY = ("schema", "experiment", "digest", "world", "seed", "quick", "costs")
+"""What must be equal for a sweep to go on in a folder that holds results already."""
+PACKAGES = ("cryptography", "simpy", "mininet", "numpy", "matplotlib", "pydantic")
+LEADING = ("run", "world", "seed", "repetition")
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One finished run: what was set, what came of it, and the seconds of real time that it took."""
+
+    run: str
+    world: str
+    seed: int
+    repetition: int
+    parameters: Mapping[str, Scalar]
+    metrics: Mapping[str, MetricValue]
+    wall_time: float = 0.0
+
+    def to_json(self) -> str:
+        """The row as `row.json` holds it."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, document: str) -> Row:
+        """The row in a `row.json`. Raises ValueError, KeyError or TypeError when it is none."""
+        return cls(**json.loads(document))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table: its name, unit and definition, and whether an empty cell means zero."""
+
+    name: str
+    unit: str = ""
+    definition: str = ""
+    zero: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a folder's results are of; `finished` is None and `status` not `done` until the last run."""
+
+    experiment: str
+    digest: str
+    world: str
+    seed: int
+    quick: bool
+    runs: int
+    costs: str = "zero"
+    command: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    status: str = "running"
+    runs_done: int = 0
+    started: str = ""
+    finished: str | None = None
+    schema: int = SCHEMA
+    machine: Mapping[str, str | int | None] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+class ResultsFolder:
+    """The files of one results folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest_path = path / "manifest.json"
+
+    @property
+    def figures(self) -> Path:
+        """Where figures go."""
+        return self.path / "figures"
+
+    def run_path(self, run: str) -> Path:
+        """The folder of one run."""
+        return self.path / "runs" / run
+
+    def manifest(self) -> Manifest | None:
+        """The manifest, or None where there is none. Raises ConfigError for one that cannot be read."""
+        try:
+            document = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as problem:
+            raise ConfigError(
+                f"not a manifest: {problem}", Place(str(self.manifest_path))
+            ) from None
+        names = Manifest.__dataclass_fields__
+        try:
+            known_items = {key: value for key, value in document.items() if key in names}
+            return Manifest(**known_items)
+        except (AttributeError, TypeError):
+            raise ConfigError(
+                "not a manifest: an object with experiment, digest, world, seed expected",
+                Place(str(self.manifest_path)),
+            ) from None
+
+    def begin(self, manifest: Manifest) -> None:
+        """Make the folder for these runs, or check that it is theirs to go on in."""
+        before = self.manifest()
+        if before is not None:
+            self._same(before, manifest)
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ConfigError(
+                "holds something else than results; a new or empty folder expected",
+                Place(str(self.path)),
+            )
+        try:
+            (self.path / "runs").mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise ConfigError(
+                f"cannot be made: {problem.strerror}", Place(str(self.path))
+            ) from None
+        self.write_manifest(manifest)
+
+    def _same(self, before: Manifest, now: Manifest) -> None:
+        for name in IDENTITY:
+            old, new = getattr(before, name), getattr(now, name)
+            if old != new:
+                raise ConfigError(
+                    f"holds results with {name} {old}, not {new}; give another --out or the same "
+                    "parameters to go on",
+                    Place(str(self.path)),
+                )
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write it whole or not at all."""
+        write_atomic(
+            self.manifest_path, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n"
+        )
+
+    def store(self, row: Row) -> None:
+        """Mark a run as done; its other files must stand by now."""
+        write_atomic(self.run_path(row.run) / "row.json", row.to_json())
+
+    def row(self, run: str) -> Row | None:
+        """A run's row, or None when the run is not done."""
+        try:
+            return Row.from_json((self.run_path(run) / "row.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all runs that are done, by their names."""
+        folder = self.path / "runs"
+        names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        found = (self.row(name) for name in names)
+        return tuple(row for row in found if row is not None)
+
+    def clear_run(self, run: str) -> Path:
+        """An empty folder for a run: what an interrupted try left is removed."""
+        path = self.run_path(run)
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_tables(self, rows: Sequence[Row], units: Mapping[str, str]) -> None:
+        """`runs.csv` and `runs.parquet`, both whole."""
+        columns = table_columns(rows, units)
+        write_atomic(self.path / "runs.csv", to_csv(rows, columns))
+        write_parquet(self.path / "runs.parquet", rows, columns)
+
+
+def table_columns(rows: Sequence[Row], units: Mapping[str, str]) -> tuple[Column, ...]:
+    """Parameters in the experiment's order, metrics in the table's order, drops by name, wall_time."""
+    parameters = list(dict.fromkeys(name for row in rows for name in row.parameters))
+    measured = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    ordered = [name for name in measured if not name.startswith("drops.")]
+    ordered += sorted(name for name in measured if name.startswith("drops."))
+    return (
+        *(Column(name) for name in LEADING),
+        *(Column(name, units.get(name, "")) for name in parameters),
+        *(
+            Column(
+                name,
+                unit_of(name),
+                METRICS[name].definition if name in METRICS else "packets dropped for this reason",
+                zero=name.startswith("drops."),
+            )
+            for name in ordered
+            if known(name)
+        ),
+        Column("wall_time", "s", "real time that the run took"),
+    )
+
+
+def cell(row: Row, column: Column) -> Scalar:
+    """What a row has in a column; None for an empty cell."""
+    if column.name in LEADING or column.name == "wall_time":
+        value: Scalar = getattr(row, column.name)
+        return value
+    if column.name in row.parameters:
+        return row.parameters[column.name]
+    found = row.metrics.get(column.name)
+    return 0.0 if found is None and column.zero else found
+
+
+def to_csv(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """The table as CSV (RFC 4180 with bare newlines); floats so that they read back the same."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.name for column in columns])
+    for row in rows:
+        cells = [cell(row, column) for column in columns]
+        writer.writerow(["" if value is None else value for value in cells])
+    return text.getvalue()
+
+
+def write_parquet(path: Path, rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """The table as Parquet; each column's `unit` and `definition` stand in its field's metadata."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    arrays, fields = [], []
+    for column in columns:
+        values = [cell(row, column) for row in rows]
+        kind = _arrow_kind(column, values)
+        if kind == "string":
+            values = [None if value is None else str(value) for value in values]
+        arrow = pa.type_for_alias(kind)
+        arrays.append(pa.array(values, type=arrow))
+        note = {"unit": column.unit, "definition": column.definition}
+        fields.append(pa.field(column.name, arrow, metadata={k: v for k, v in note.items() if v}))
+    table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+    beside = path.with_suffix(".parquet.part")
+    parquet.write_table(table, beside)
+    beside.replace(path)
+
+
+def _arrow_kind(column: Column, values: Sequence[Scalar]) -> str:
+    """The narrowest type that holds a column; a metric is a float even where every cell is empty."""
+    if known(column.name) or column.name == "wall_time":
+        return "float64"
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return "bool"
+    if kinds == {int}:
+        return "int64"
+    return "float64" if kinds and kinds <= {int, float} else "string"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write beside and rename, so that a reader or a crash never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def machine_facts() -> dict[str, str | int | None]:
+    """What the results were made on."""
+    return {
+        "host": platform.node(),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": sys.version.split()[0],
+        "version": metadata.version("ipseclab"),
+        "commit": source_commit(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """The installed versions of what results depend on."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def source_commit() -> str | None:
+    """The commit that the package's own sources are at, `+` when they were changed since; None
+    outside a clone."""
+    root = Path(ipseclab.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        # A clone of another user's (a container, CI) is read as well: nothing in it is run.
+        git = ["git", "-c", f"safe.directory={root}", "-C", str(root)]
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def now_text() -> str:
+    """The wall-clock time for a manifest."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

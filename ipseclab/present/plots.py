@@ -1,0 +1,397 @@
+"""Figures from a results folder: the time line of a run, sweeps, overhead by part, round trips.
+
+Drawn from `runs/<id>/trace.jsonl` and the rows alone, so that `ipseclab plot DIR` draws them again. Each
+figure becomes a PNG and an SVG. Colours are Okabe and Ito's, told apart also without red or green;
+series differ by marker as well, so that a grey print still reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ipseclab.errors import ConfigError, Place
+from ipseclab.measure.experiment import PlotSpec
+from ipseclab.measure.metrics import METRICS, unit_of
+from ipseclab.measure.results import Manifest, ResultsFolder, Row
+from ipseclab.measure.statistics import interval_95
+from ipseclab.measure.view import RunView, number, pair_key, text
+
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
+SERIES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+PART_COLOURS = (SKY, BLUE, GREEN, YELLOW, ORANGE, VERMILION, PURPLE, BLACK)
+BINS = 120
+"""Bins of a time line at most: about one for each six pixels of its width."""
+SHORTEST_BIN = 0.05
+SECONDS_SCALE = ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"))
+
+
+def draw(folder: ResultsFolder) -> tuple[Path, ...]:
+    """Draw every figure that the folder's manifest asks for; the paths written, PNG and SVG.
+
+    A figure that has nothing to show (no run of that kind yet) is left out.
+    """
+    manifest = folder.manifest()
+    if manifest is None:
+        raise ConfigError("holds no results: no manifest.json", Place(str(folder.path)))
+    rows = folder.rows()
+    if not rows:
+        raise ConfigError("holds no finished run", Place(str(folder.path)))
+    written: list[Path] = []
+    for spec in plot_specs(manifest):
+        figure = DRAWERS[spec.kind](folder, manifest, rows, spec)
+        if figure is not None:
+            written.extend(save(figure, folder.figures / spec.stem))
+    return tuple(written)
+
+
+def plot_specs(manifest: Manifest) -> tuple[PlotSpec, ...]:
+    """The figures that the experiment asked for when it ran."""
+    asked = manifest.details.get("plots", [])
+    return tuple(PlotSpec(**item) for item in asked) if isinstance(asked, list) else ()
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Write `stem`.png and `stem`.svg; the same figure gives the same octets."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
+    with mpl.rc_context({"svg.hashsalt": "ipseclab", "svg.fonttype": "none"}):
+        figure.savefig(png, dpi=150)
+        figure.savefig(svg, metadata={"Date": None})
+    return png, svg
+
+
+# --- time line -------------------------------------------------------------------------------------
+
+
+def timeline(
+    folder: ResultsFolder, manifest: Manifest, rows: Sequence[Row], spec: PlotSpec
+) -> Figure | None:
+    """What went through against time, with the rekeys and losses marked and the SAs as bars."""
+    row = chosen_run(rows, spec)
+    if row is None:
+        return None
+    view = RunView.read(folder.run_path(row.run) / "trace.jsonl")
+    what = ", ".join(f"{key} {value}" for key, value in row.parameters.items())
+    title = spec.title or f"{manifest.experiment}: what got through, and which SA carried it"
+    return timeline_figure(view, f"{title}\n{row.world}{', ' + what if what else ''}")
+
+
+def timeline_figure(view: RunView, title: str) -> Figure:
+    """The time line of one run."""
+    panels: list[Callable[[Axes, RunView], None]] = []
+    if view.events("transfer_octets"):
+        panels.append(_transfer_panel)
+    if view.events("probe_sent"):
+        panels.append(_probe_panel)
+    if view.events("ping_received") and not panels:
+        panels.append(_ping_panel)
+    panels.append(_sa_panel)
+    figure = Figure(figsize=(9.0, 1.2 + 2.2 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, panel in zip(axes, panels, strict=True):
+        panel(axis, view)
+        _mark_rekeys(axis, view)
+        axis.grid(alpha=0.3)
+    _mark_losses(axes[0], view)
+    axes[0].legend(loc="lower right", fontsize="small", framealpha=0.9)
+    axes[-1].set_xlabel("time (s)")
+    axes[-1].set_xlim(0.0, max(view.end(), SHORTEST_BIN))
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def _bin_width(view: RunView) -> float:
+    return max(SHORTEST_BIN, view.end() / BINS)
+
+
+def _transfer_panel(axis: Axes, view: RunView) -> None:
+    width = _bin_width(view)
+    edges = np.arange(0.0, view.end() + width, width)
+    flows: dict[str, list[tuple[float, float]]] = {}
+    for record in view.events("transfer_octets"):
+        octets = number(record, "octets")
+        if octets is not None:
+            flows.setdefault(text(record, "flow"), [(0.0, 0.0)]).append((record.t, octets))
+    for (flow, points), colour in zip(sorted(flows.items()), cycle(SERIES)):
+        times, totals = np.array(sorted(points)).T
+        rate = np.diff(np.interp(edges, times, totals)) * 8 / width / 1e6
+        axis.step(edges[:-1], rate, where="post", color=colour, label=f"TCP {flow}")
+    axis.set_ylabel("goodput (Mbit/s)")
+    axis.set_ylim(bottom=0)
+
+
+def _probe_panel(axis: Axes, view: RunView) -> None:
+    width = _bin_width(view)
+    edges = np.arange(0.0, view.end() + width, width)
+    for probe, colour in zip(view.probes(), cycle(SERIES)):
+        period = probe.period
+        if period is None:
+            continue
+        wide = max(width, period)
+        edges = np.arange(0.0, view.end() + wide, wide)
+        sent, _ = np.histogram(list(probe.sent.values()), edges)
+        got = [t for sequence, t in probe.sent.items() if sequence in probe.received]
+        delivered, _ = np.histogram(got, edges)
+        share = np.divide(delivered * 100.0, sent, out=np.full(len(sent), np.nan), where=sent > 0)
+        axis.step(edges[:-1], share, where="post", color=colour, label=f"probe {probe.flow}")
+    axis.set_ylabel("probes delivered (%)")
+    axis.set_ylim(-4, 108)
+
+
+def _ping_panel(axis: Axes, view: RunView) -> None:
+    points = [(r.t, rtt) for r in view.events("ping_received") if (rtt := number(r, "rtt"))]
+    axis.plot(
+        [t for t, _ in points], [rtt * 1e3 for _, rtt in points], "o", color=BLUE, label="ping"
+    )
+    axis.set_ylabel("round trip (ms)")
+    axis.set_ylim(bottom=0)
+
+
+def _sa_panel(axis: Axes, view: RunView) -> None:
+    """A bar for each SA from the moment it stands at one end to its last deletion."""
+    bars = _sa_bars(view)
+    for line, (label, start, end, colour) in enumerate(bars):
+        axis.barh(line, end - start, left=start, height=0.6, color=colour, alpha=0.85)
+        axis.annotate(label, (start, line), xytext=(3, 0), textcoords="offset points",
+                      va="center", fontsize="x-small")  # fmt: skip
+    axis.set_yticks([])
+    axis.set_ylabel("SAs")
+    axis.set_ylim(len(bars) - 0.4 if bars else 0.6, -0.6)
+
+
+def _sa_bars(view: RunView) -> list[tuple[str, float, float, str]]:
+    first: dict[tuple[str, ...], tuple[float, str]] = {}
+    last: dict[tuple[str, ...], float] = {}
+    for record in view.events("ike_established", "ike_rekeyed"):
+        spi = text(record, "spi_i")
+        first.setdefault(("ike", spi), (record.t, f"IKE_SA {spi[:8]}"))
+    for record in view.events("child_ready"):
+        key = ("child", *pair_key(record))
+        first.setdefault(key, (record.t, f"CHILD_SA {text(record, 'spi_in')[:8]}"))
+    for record in view.events("ike_gone"):
+        last["ike", text(record, "spi_i")] = record.t
+    for record in view.events("child_gone"):
+        last[("child", *pair_key(record))] = record.t
+    bars = [
+        (label, start, last.get(key, view.end()), SKY if key[0] == "ike" else ORANGE)
+        for key, (start, label) in first.items()
+    ]
+    return sorted(bars, key=lambda bar: bar[1])[:24]
+
+
+def _mark_rekeys(axis: Axes, view: RunView) -> None:
+    named: set[str] = set()
+    for rekey in view.rekeys():
+        label = {"child": "CHILD_SA rekey", "ike": "IKE_SA rekey"}[rekey.kind]
+        end = rekey.ended if rekey.ended is not None else view.end()
+        shown = label if label not in named else None
+        colour = GREEN if rekey.kind == "child" else PURPLE
+        axis.axvspan(rekey.started, end, color=colour, alpha=0.25, lw=0)
+        axis.axvline(rekey.started, color=colour, lw=1.2, label=shown)
+        named.add(label)
+
+
+def _mark_losses(axis: Axes, view: RunView) -> None:
+    """Link drops as ticks along the top edge."""
+    times = [record.t for record in view.events("link_dropped")]
+    if times:
+        axis.plot(
+            times,
+            [0.985] * len(times),
+            "|",
+            color=VERMILION,
+            markersize=7,
+            transform=axis.get_xaxis_transform(),
+            label=f"link drop ({len(times)})",
+        )
+
+
+def chosen_run(rows: Sequence[Row], spec: PlotSpec) -> Row | None:
+    """The first run whose parameters are those that the figure names."""
+    for row in rows:
+        if all(row.parameters.get(key) == value for key, value in spec.where.items()):
+            return row
+    return None
+
+
+# --- sweeps ----------------------------------------------------------------------------------------
+
+
+def sweep(
+    folder: ResultsFolder, manifest: Manifest, rows: Sequence[Row], spec: PlotSpec
+) -> Figure | None:
+    """A metric over a parameter: the mean of the repetitions with its 95 % confidence interval."""
+    del folder
+    chosen = [r for r in rows if all(r.parameters.get(k) == v for k, v in spec.where.items())]
+    series = sweep_series(chosen, spec)
+    if not series:
+        return None
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axis = figure.subplots()
+    peak = max(mean for points in series.values() for _, mean, _ in points)
+    scale, unit = _readable(unit_of(spec.y), peak)
+    for (name, points), colour, marker in zip(series.items(), cycle(SERIES), cycle(MARKERS)):
+        _draw_series(axis, points, scale, colour, marker, name)
+    labels = manifest.details.get("labels", {})
+    label_of = labels if isinstance(labels, Mapping) else {}
+    x_unit = manifest.units.get(spec.x, "")
+    axis.set_xlabel(f"{label_of.get(spec.x, spec.x)}{f' ({x_unit})' if x_unit else ''}")
+    axis.set_ylabel(f"{spec.y}{f' ({unit})' if unit else ''}")
+    if spec.log_x:
+        axis.set_xscale("log")
+    if spec.log_y:
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    if len(series) > 1:
+        axis.legend(title=spec.series, fontsize="small")
+    definition = METRICS[spec.y].definition if spec.y in METRICS else spec.y
+    title = spec.title or f"{manifest.experiment}: {definition}"
+    repeats = max((row.repetition for row in chosen), default=0) + 1
+    note = f", mean and 95 % interval of {repeats} runs" if repeats > 1 else ""
+    figure.suptitle(f"{title}\n{manifest.world}{note}", fontsize="medium")
+    return figure
+
+
+Point = tuple[float | str, float, float]
+
+
+def sweep_series(rows: Sequence[Row], spec: PlotSpec) -> dict[str, list[Point]]:
+    """For each value of the series parameter the points (x, mean, half width of the interval)."""
+    groups: dict[str, dict[float | str, list[float]]] = {}
+    for row in rows:
+        x, y = row.parameters.get(spec.x), row.metrics.get(spec.y)
+        if x is None or y is None:
+            continue
+        name = " ".join(str(row.parameters.get(key)) for key in spec.series.split("+") if key)
+        place = float(x) if isinstance(x, int | float) and not isinstance(x, bool) else str(x)
+        groups.setdefault(name, {}).setdefault(place, []).append(y)
+    series: dict[str, list[Point]] = {}
+    for name, points in groups.items():
+        done = [(x, *interval_95(values)) for x, values in points.items()]
+        if all(isinstance(point[0], float) for point in done):
+            done.sort(key=lambda point: float(point[0]))
+        series[name] = done
+    return series
+
+
+def _draw_series(
+    axis: Axes, points: Sequence[Point], scale: float, colour: str, marker: str, name: str
+) -> None:
+    means = [mean * scale for _, mean, _ in points]
+    widths = [width * scale for _, _, width in points]
+    xs = [x for x, _, _ in points]
+    style = "none" if any(isinstance(x, str) for x in xs) else "-"
+    axis.errorbar(
+        xs, means, yerr=widths, color=colour, marker=marker, ls=style, capsize=3, lw=1.4, label=name
+    )
+
+
+def _readable(unit: str, peak: float) -> tuple[float, str]:
+    """A factor and unit in which the largest value reads well."""
+    if unit == "s":
+        for limit, factor, name in SECONDS_SCALE:
+            if 0 < peak < limit:
+                return factor, name
+        return 1.0, "s"
+    if unit == "bit/s":
+        return 1e-6, "Mbit/s"
+    return 1.0, "" if unit == "1" else unit
+
+
+# --- octets by part, round trips -------------------------------------------------------------------
+
+
+def overhead(
+    folder: ResultsFolder, manifest: Manifest, rows: Sequence[Row], spec: PlotSpec
+) -> Figure | None:
+    """Stacked bars: what a packet carries beside its payload, part by part."""
+    del folder
+    stacks = overhead_stacks(rows, spec)
+    if not stacks:
+        return None
+    figure = Figure(figsize=(max(6.0, 1.1 * len(stacks) + 3.0), 4.8), layout="constrained")
+    axis = figure.subplots()
+    places = range(len(stacks))
+    base = np.zeros(len(stacks))
+    parts = [part for part in OVERHEAD_PARTS if any(stack.get(part) for _, stack in stacks)]
+    for part, colour in zip(parts, cycle(PART_COLOURS)):
+        heights = np.array([stack.get(part, 0.0) for _, stack in stacks])
+        axis.bar(places, heights, bottom=base, color=colour, edgecolor="white", label=part)
+        base += heights
+    for place, total in zip(places, base, strict=True):
+        axis.annotate(f"{total:.4g}", (place, total), ha="center", va="bottom", fontsize="small")
+    axis.set_xticks(list(places), [name for name, _ in stacks], fontsize="small")
+    axis.set_ylabel("octets a packet beside the payload")
+    axis.set_ylim(0, max(base) * 1.12)
+    axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    title = spec.title or f"{manifest.experiment}: overhead of a packet by part"
+    figure.suptitle(f"{title}\n{manifest.world}", fontsize="medium")
+    return figure
+
+
+def overhead_stacks(rows: Sequence[Row], spec: PlotSpec) -> list[tuple[str, dict[str, float]]]:
+    """For each combination of the series' parameters (and x) its label and the parts' octets."""
+    keys = [key for key in (*spec.series.split("+"), spec.x) if key]
+    stacks: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if any(row.parameters.get(key) != value for key, value in spec.where.items()):
+            continue
+        parts = {part: row.metrics.get(f"overhead.{part}") for part in OVERHEAD_PARTS}
+        if all(value is None for value in parts.values()):
+            continue
+        label = "\n".join(str(row.parameters.get(key)) for key in keys) or row.world
+        stacks.setdefault(label, {part: value or 0.0 for part, value in parts.items()})
+    return list(stacks.items())
+
+
+def rtt(
+    folder: ResultsFolder, manifest: Manifest, rows: Sequence[Row], spec: PlotSpec
+) -> Figure | None:
+    """The share of pings answered within a time, for each value of the series parameter."""
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        if any(row.parameters.get(key) != value for key, value in spec.where.items()):
+            continue
+        view = RunView.read(folder.run_path(row.run) / "trace.jsonl")
+        found = [value for r in view.events("ping_received") if (value := number(r, "rtt"))]
+        name = " ".join(str(row.parameters.get(key)) for key in spec.series.split("+") if key)
+        groups.setdefault(name, []).extend(found)
+    groups = {name: sorted(found) for name, found in groups.items() if found}
+    if not groups:
+        return None
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axis = figure.subplots()
+    scale, unit = _readable("s", max(found[-1] for found in groups.values()))
+    for (name, found), colour in zip(groups.items(), cycle(SERIES)):
+        share = np.arange(1, len(found) + 1) / len(found)
+        axis.step(np.array(found) * scale, share, where="post", color=colour, label=name or "ping")
+    axis.set_xlabel(f"round trip ({unit})")
+    axis.set_ylabel("share of echoes within")
+    axis.set_ylim(0, 1.02)
+    axis.grid(alpha=0.3)
+    axis.legend(title=spec.series or None, fontsize="small")
+    title = spec.title or f"{manifest.experiment}: round trips through the tunnel"
+    figure.suptitle(f"{title}\n{manifest.world}", fontsize="medium")
+    return figure
+
+
+Drawer = Callable[[ResultsFolder, Manifest, Sequence[Row], PlotSpec], Figure | None]
+DRAWERS: Mapping[str, Drawer] = {
+    "timeline": timeline,
+    "sweep": sweep,
+    "overhead": overhead,
+    "rtt": rtt,
+}

@@ -1,0 +1,71 @@
+"""A progress bar with the time left, for everything that may take over two seconds.
+
+It appears after two seconds only, and only on a terminal: in a log a line at the end says enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PATIENCE = 2.0
+"""Seconds that a command may take before it shows a bar."""
+
+
+class Meter:
+    """Steps done of a known number; `advance` and `say` are cheap to call."""
+
+    def __init__(self, console: Console, what: str, total: float) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID = self._progress.add_task(what, total=total)
+        self._since = monotonic()
+        self._shown = False
+        self._wanted = console.is_terminal
+
+    def advance(self, steps: float = 1.0) -> None:
+        """So much more is done."""
+        self._progress.advance(self._task, steps)
+        self.show_if_slow()
+
+    def show_if_slow(self) -> None:
+        """Show the bar once patience is over; call it while waiting, too."""
+        if self._wanted and not self._shown and monotonic() - self._since > PATIENCE:
+            self._progress.start()
+            self._shown = True
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._shown:
+            self._progress.stop()
+
+
+@contextmanager
+def meter(console: Console, what: str, total: float) -> Iterator[Meter]:
+    """A `Meter` that is taken away at the end, however it comes."""
+    made = Meter(console, what, total)
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,269 @@
+"""Metrics on traces written by hand, where every right answer can be counted on the fingers."""
+
+import pytest
+
+from ipseclab.lab.plan import Probe
+from ipseclab.lab.trace import TraceRecord
+from ipseclab.measure.metrics import METRICS, measure, unit_of
+from ipseclab.measure.view import RunView
+
+
+def record(t, node, event, **fields):
+    return TraceRecord(t, node, event, fields)
+
+
+def ike(
+    t, node, exchange, message_id=0, request=True, retransmission=0, octets=100, event="ike_sent"
+):
+    return record(
+        t,
+        node,
+        event,
+        exchange=exchange,
+        message_id=message_id,
+        request=request,
+        octets=octets,
+        spi_i="aa",
+        spi_r="bb",
+        retransmission=retransmission,
+    )
+
+
+def ready(t, node, spi_in, spi_out, rekeys=None):
+    return record(
+        t, node, "child_ready", connection="c", spi_in=spi_in, spi_out=spi_out, rekeys=rekeys
+    )
+
+
+def gone(t, node, spi_in, spi_out, reason="rekeyed"):
+    return record(
+        t, node, "child_gone", connection="c", spi_in=spi_in, spi_out=spi_out, reason=reason
+    )
+
+
+HANDSHAKE = [
+    ike(0.0, "a", "IKE_SA_INIT", octets=300),
+    ike(0.1, "b", "IKE_SA_INIT", request=False, octets=310),
+    ike(0.2, "a", "IKE_AUTH", 1, octets=250),
+    ike(0.3, "b", "IKE_AUTH", 1, request=False, octets=240),
+    ready(0.3, "b", "02", "01"),
+    ready(0.4, "a", "01", "02"),
+]
+REKEY = [
+    record(2.0, "a", "rekey_started", kind="child", old="01"),
+    ike(2.0, "a", "CREATE_CHILD_SA", 2),
+    ike(2.1, "b", "CREATE_CHILD_SA", 2, request=False),
+    ready(2.1, "b", "04", "03", rekeys="02"),
+    ready(2.2, "a", "03", "04", rekeys="01"),
+    gone(2.3, "b", "02", "01"),
+    gone(2.4, "a", "01", "02"),
+]
+
+
+def probe(times, lost=(), delay=0.05, flow="p"):
+    for sequence, t in enumerate(times):
+        yield record(t, "h1", "probe_sent", flow=flow, sequence=sequence, octets=64)
+        if sequence not in lost:
+            yield record(t + delay, "h2", "probe_received", flow=flow, sequence=sequence, octets=64)
+
+
+def grid(start, end, period):
+    return [start + i * period for i in range(round((end - start) / period))]
+
+
+def values(*parts, **more):
+    return measure(RunView.of([r for part in parts for r in part], **more))
+
+
+def test_an_empty_run_has_counts_of_zero_and_nothing_else():
+    found = values([])
+    assert {name for name, value in found.items() if value is not None} == {
+        "rekeys",
+        "retransmissions",
+        "ike_octets",
+        "ike_messages",
+    }
+
+
+def test_handshake_time_ends_when_both_ends_are_ready():
+    assert values(HANDSHAKE)["handshake_time"] == pytest.approx(0.4)
+
+
+def test_handshake_time_waits_for_the_slower_end():
+    late = [*HANDSHAKE[:-2], ready(0.9, "b", "02", "01"), HANDSHAKE[-1]]
+    assert values(late)["handshake_time"] == pytest.approx(0.9)
+
+
+def test_handshake_time_counts_from_the_first_sending_of_a_retransmitted_request():
+    again = ike(0.05, "a", "IKE_SA_INIT", retransmission=1)
+    found = values(HANDSHAKE, [again])
+    assert found["handshake_time"] == pytest.approx(0.4)
+    assert found["retransmissions"] == 1
+
+
+def test_handshake_time_with_a_peer_that_writes_no_trace():
+    ours = [r for r in HANDSHAKE if r.node == "a"]
+    heard = [
+        ike(0.2, "a", "IKE_SA_INIT", request=False, octets=310, event="ike_received"),
+        ike(0.4, "a", "IKE_AUTH", 1, request=False, octets=240, event="ike_received"),
+    ]
+    found = values(ours, heard)
+    assert found["handshake_time"] == pytest.approx(0.4)
+    assert (found["ike_messages"], found["ike_octets"]) == (4, 1100)
+
+
+def test_ike_messages_are_counted_once_though_both_ends_trace_them():
+    heard = [ike(0.1, "b", "IKE_SA_INIT", octets=300, event="ike_received")]
+    found = values(HANDSHAKE, heard)
+    assert (found["ike_messages"], found["ike_octets"]) == (4, 1100)
+
+
+def test_a_response_sent_again_is_no_retransmission():
+    again = ike(0.35, "b", "IKE_AUTH", 1, request=False, retransmission=1)
+    assert values(HANDSHAKE, [again])["retransmissions"] == 0
+
+
+def test_rekey_time_ends_with_the_last_deletion():
+    found = values(HANDSHAKE, REKEY)
+    assert found["rekey_time"] == pytest.approx(0.4)
+    assert found["rekeys"] == 1
+
+
+def test_a_rekey_whose_old_sa_stands_at_one_end_has_no_time():
+    found = values(HANDSHAKE, REKEY[:-1])
+    assert found["rekey_time"] is None
+    assert found["rekeys"] == 0
+
+
+def test_both_ends_starting_at_once_is_one_rekey_from_the_first_request():
+    other = record(2.05, "b", "rekey_started", kind="child", old="02")
+    found = values(HANDSHAKE, REKEY, [other])
+    assert found["rekeys"] == 1
+    assert found["rekey_time"] == pytest.approx(0.4)
+
+
+def test_ike_rekey_time():
+    trace = [
+        record(0.4, "a", "ike_established", connection="c", spi_i="aa", spi_r="bb"),
+        record(0.3, "b", "ike_established", connection="c", spi_i="aa", spi_r="bb"),
+        record(5.0, "a", "rekey_started", kind="ike", old="aabb"),
+        ike(5.0, "a", "CREATE_CHILD_SA", 3),
+        record(5.3, "b", "ike_gone", connection="c", spi_i="aa", spi_r="bb", reason="rekeyed"),
+        record(5.4, "a", "ike_gone", connection="c", spi_i="aa", spi_r="bb", reason="rekeyed"),
+    ]
+    assert values(trace)["rekey_time"] == pytest.approx(0.4)
+
+
+def test_rekey_gap_is_the_silence_beyond_the_period():
+    sent = grid(1.0, 4.0, 0.1)
+    silent = [i for i, t in enumerate(sent) if 2.05 < t < 2.35]
+    found = values(HANDSHAKE, REKEY, probe(sent, lost=silent))
+    assert found["rekey_gap"] == pytest.approx(len(silent) * 0.1)
+
+
+def test_rekey_gap_is_zero_when_no_probe_is_late():
+    found = values(HANDSHAKE, REKEY, probe(grid(1.0, 4.0, 0.1)))
+    assert found["rekey_gap"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_rekey_lost_counts_what_no_link_drop_explains():
+    sent = grid(0.5, 6.0, 0.1)
+    lost = [i for i, t in enumerate(sent) if 2.05 < t < 2.35]
+    drop = record(
+        sent[lost[0]] + 0.01, "wan", "link_dropped", direction="forward", index=7, octets=150
+    )
+    found = values(HANDSHAKE, REKEY, probe(sent, lost=lost), [drop])
+    assert found["rekey_lost"] == len(lost) - 1
+    assert found["probe_lost"] == len(lost)
+
+
+def test_rekey_lost_is_zero_when_the_link_dropped_every_missing_probe():
+    sent = grid(0.5, 6.0, 0.1)
+    lost = [i for i, t in enumerate(sent) if 2.05 < t < 2.35]
+    drops = [
+        record(sent[i] + 0.01, "wan", "link_dropped", direction="forward", index=i, octets=150)
+        for i in lost
+    ]
+    assert values(HANDSHAKE, REKEY, probe(sent, lost=lost), drops)["rekey_lost"] == 0
+
+
+def test_rekey_lost_does_not_take_a_smaller_packet_for_the_probe():
+    sent = grid(0.5, 6.0, 0.1)
+    lost = [20]
+    drop = record(sent[20] + 0.01, "wan", "link_dropped", direction="forward", index=7, octets=40)
+    flows = (Probe("p", "h1", "h2", size=64),)
+    assert values(HANDSHAKE, REKEY, probe(sent, lost=lost), [drop], flows=flows)["rekey_lost"] == 1
+
+
+def test_rekey_lost_leaves_out_probes_far_from_the_rekey():
+    sent = grid(0.5, 12.0, 0.1)
+    far = [i for i, t in enumerate(sent) if 6.0 < t < 6.3]
+    assert values(HANDSHAKE, REKEY, probe(sent, lost=far))["rekey_lost"] == 0
+
+
+def test_goodput_is_payload_over_the_time_of_the_transfer():
+    trace = [
+        record(1.0, "h1", "transfer_started", flow="t"),
+        record(1.5, "h2", "transfer_octets", flow="t", octets=50_000),
+        record(3.0, "h2", "transfer_octets", flow="t", octets=250_000),
+    ]
+    assert values(trace)["goodput"] == pytest.approx(1_000_000)
+
+
+def test_goodput_of_a_transfer_that_delivered_nothing_is_no_number():
+    assert values([record(1.0, "h1", "transfer_started", flow="t")])["goodput"] is None
+
+
+def test_round_trips():
+    rtts = [0.01, 0.02, 0.03, 0.04]
+    trace = [record(float(i), "h1", "ping_sent", flow="p", sequence=i) for i in range(5)]
+    trace += [
+        record(i + rtt, "h1", "ping_received", flow="p", sequence=i, rtt=rtt)
+        for i, rtt in enumerate(rtts)
+    ]
+    found = values(trace)
+    assert found["rtt_min"] == 0.01
+    assert found["rtt_median"] == pytest.approx(0.025)
+    assert found["rtt_p95"] == pytest.approx(0.0385)
+    assert found["rtt_max"] == 0.04
+    assert found["ping_lost"] == 1
+
+
+def test_nat_recovery_is_the_time_to_the_next_packet_inward():
+    trace = [
+        record(1.0, "h1", "ping_received", flow="p", sequence=0, rtt=0.1),
+        record(2.0, "nat", "nat_rebound", inside="10.0.0.1:4500"),
+        record(2.2, "h2", "probe_received", flow="out", sequence=9),
+        record(2.5, "h1", "probe_received", flow="in", sequence=3),
+    ]
+    assert values(trace, inside=("h1",))["nat_recovery"] == pytest.approx(0.5)
+    assert values(trace)["nat_recovery"] is None
+
+
+def test_nat_recovery_needs_something_to_recover():
+    trace = [
+        record(1.0, "nat", "nat_rebound", inside="10.0.0.1:4500"),
+        record(2.0, "h1", "ping_received", flow="p", sequence=0, rtt=0.1),
+    ]
+    assert values(trace, inside=("h1",))["nat_recovery"] is None
+
+
+def test_drops_are_counted_by_reason_and_by_whom():
+    trace = [
+        record(1.0, "a", "packet_dropped", reason="replayed", direction="in", octets=100),
+        record(1.1, "a", "packet_dropped", reason="replayed", direction="in", octets=100),
+        record(1.2, "wan", "link_dropped", reason="loss", direction="forward", octets=100),
+        record(1.3, "nat", "nat_dropped", reason="filtered"),
+    ]
+    found = values(trace)
+    assert found["drops.replayed"] == 2
+    assert found["drops.link_loss"] == 1
+    assert found["drops.nat_filtered"] == 1
+    assert unit_of("drops.replayed") == "packets"
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_says_its_unit_and_definition(name):
+    metric = METRICS[name]
+    assert metric.unit in {"s", "1", "octets", "packets", "bit/s"}
+    assert len(metric.definition) > 10
