@@ -1,0 +1,1 @@
+"""Peers that no one here wrote, as nodes of the netns world."""

@@ -1,0 +1,206 @@
+"""The emulated world's processes: forked from the worker, each with a control channel to it.
+
+A fork starts in a millisecond with everything imported; fifty gateways would otherwise spend half a
+minute on importing. The channel is a pair of Unix sockets that keep message boundaries; a message
+is one pickled value, since both ends are this program; None asks a process to end. Also here:
+waiting for descriptors with a time-out finer than the millisecond of poll(2) and epoll(7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipseclab.emu import mnexec
+from ipseclab.errors import IpsecLabError
+
+ANSWER_SECONDS = 10.0
+STOP_SECONDS = 5.0
+LARGEST_MESSAGE = 128 * 1024
+TIMER_SLACK_NANOSECONDS = 1_000
+_PR_SET_TIMERSLACK = 29
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class ProcessFailed(IpsecLabError):
+    """A process of the lab ended, or did not answer, when it should have."""
+
+
+class Control:
+    """One end of a control channel."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._channel.fileno()
+
+    def send(self, message: object) -> None:
+        """Hand over one value."""
+        self._channel.send(pickle.dumps(message))
+
+    def receive(self) -> Any:
+        """The next value; waits for it. Raises EOFError when the other end is gone."""
+        octets = self._channel.recv(LARGEST_MESSAGE)
+        if not octets:
+            raise EOFError
+        return pickle.loads(octets)
+
+    def receive_within(self, seconds: float) -> Any:
+        """As `receive`, but raises TimeoutError when nothing comes in time."""
+        poller = select.poll()
+        poller.register(self._channel, select.POLLIN)
+        if not poller.poll(max(0.0, seconds) * 1000.0):
+            raise TimeoutError
+        return self.receive()
+
+    def close(self) -> None:
+        """Close this end; the other one sees the end of the stream."""
+        self._channel.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process of the lab, as the worker sees it."""
+
+    name: str
+    pid: int
+    control: Control
+    log: Path
+
+    def ask(self, message: object, seconds: float = ANSWER_SECONDS) -> Any:
+        """Send `message` and return the answer. Raises ProcessFailed."""
+        try:
+            self.control.send(message)
+            return self.control.receive_within(seconds)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise ProcessFailed(f"{self.name} has ended: {self.last_words()}") from None
+        except TimeoutError:
+            raise ProcessFailed(f"{self.name} gave no answer within {seconds:.0f} s") from None
+
+    def await_ready(self, seconds: float = ANSWER_SECONDS) -> Any:
+        """The first thing that the process says of itself. Raises ProcessFailed."""
+        try:
+            return self.control.receive_within(seconds)
+        except (EOFError, ConnectionResetError):
+            raise ProcessFailed(f"{self.name} did not start: {self.last_words()}") from None
+        except TimeoutError:
+            raise ProcessFailed(f"{self.name} was not ready within {seconds:.0f} s") from None
+
+    def last_words(self) -> str:
+        """The last line that it logged."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no reason logged"
+
+    def finish(self, seconds: float = STOP_SECONDS) -> int:
+        """Tell the process to end and wait for it, with force after `seconds`; its exit code."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.control.send(None)
+        until = time.monotonic() + seconds
+        descriptor = os.pidfd_open(self.pid)
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        if not poller.poll(max(0.0, until - time.monotonic()) * 1000.0):
+            os.kill(self.pid, signal.SIGKILL)
+        os.close(descriptor)
+        self.control.close()
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def start(
+    name: str, body: Callable[[Control], None], *, log: Path, network: int | None = None
+) -> Child:
+    """Fork a process that runs `body` and ends; in the network namespace of process `network`.
+
+    Its standard output and error go to the file `log`.
+    """
+    log.touch()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _live(body, Control(theirs), log, network)
+    theirs.close()
+    return Child(name, pid, Control(ours), log)
+
+
+def _live(
+    body: Callable[[Control], None], control: Control, log: Path, network: int | None
+) -> None:
+    """The whole life of a child process; never returns."""
+    code = 1
+    try:
+        os.setsid()  # the terminal's Ctrl-C is for the worker
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        if network is not None:
+            mnexec.join_network(network)
+        body(control)
+        code = 0
+    finally:
+        kind, error, traceback = sys.exc_info()
+        if kind is not None and error is not None:
+            sys.__excepthook__(kind, error, traceback)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def be_quick() -> None:
+    """For a process that moves packets: no pauses to collect garbage, timers to the microsecond."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    _libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NANOSECONDS), 0, 0, 0)
+
+
+class _PollFd(ctypes.Structure):
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
+
+
+class _TimeSpec(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+
+class PrecisePoll:
+    """ppoll(2): which descriptors can be read, waiting to the nanosecond; any descriptor number."""
+
+    def __init__(self, *descriptors: int) -> None:
+        self._count = len(descriptors)
+        self._entries = (_PollFd * self._count)(
+            *[_PollFd(descriptor, select.POLLIN, 0) for descriptor in descriptors]
+        )
+        self._time = _TimeSpec()
+        self._time_address = ctypes.byref(self._time)
+        self._ppoll = _libc.ppoll
+
+    def wait(self, seconds: float | None) -> list[int]:
+        """The descriptors that are readable (or closed), within `seconds`; None: for ever."""
+        if seconds is None:
+            found = self._ppoll(self._entries, self._count, None, None)
+        else:
+            whole, part = divmod(max(0.0, seconds), 1.0)
+            self._time.tv_sec, self._time.tv_nsec = int(whole), int(part * 1e9)
+            found = self._ppoll(self._entries, self._count, self._time_address, None)
+        if found <= 0:
+            return []
+        return [entry.fd for entry in self._entries if entry.revents]
