@@ -1,0 +1,462 @@
+"""The IPsec datapath: each packet through SPD, SAD and ESP, in either direction.
+
+RFC 4301 section 5 (processing), RFC 4303 (ESP), RFC 3948 (ESP in UDP), RFC 7296 section 2.8 (when
+a new SA takes over). No input from the network raises: what cannot be processed is dropped under a
+`DropReason`, counted, and told in a `Notice`. Left to later modules: AH, extended sequence numbers,
+IPv6, and fragments (they are carried in tunnel mode, never made or reassembled).
+
+    send_packet --> flow cache ---------------------------+
+                      | miss                              v
+                      v                                  SA --> seal --> SendPacket, SendDatagram
+                     SPD --> PROTECT --> SAD -------------^
+                      |                   | none: park, Acquire
+                      +--> BYPASS, DISCARD
+
+    receive_packet, receive_esp --> SAD by SPI --> open --> selectors of the SA --> DeliverPacket
+                   plain packet --> SPD --> BYPASS alone
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from math import inf
+from typing import assert_never
+
+from ipseclab.errors import WireError
+from ipseclab.ipsec import ipv4
+from ipseclab.ipsec.counters import Counters, Dropped, DropReason
+from ipseclab.ipsec.esp import open_esp, seal_esp
+from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen, SoftExpired
+from ipseclab.ipsec.flows import FlowCache
+from ipseclab.ipsec.park import Parked, ParkingLot
+from ipseclab.ipsec.sad import (
+    FLOWS_PER_SA,
+    SEQUENCE_SOFT,
+    SPI_SIZE,
+    Sad,
+    SadEntry,
+    SaLimit,
+    SaParameters,
+)
+from ipseclab.ipsec.spd import Action, Policy, Spd
+from ipseclab.ipsec.timers import TimerKind, Timers
+from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendDatagram, SendPacket, UdpPath
+from ipseclab.registry import IpProtocol
+from ipseclab.wire.ip import Flow, decode_ipv4_header, flow_of
+
+__all__ = [
+    "Acquire",
+    "Datapath",
+    "DatapathLimits",
+    "DatapathOutput",
+    "HardExpired",
+    "PeerSeen",
+    "SaLimit",
+    "SaParameters",
+    "SoftExpired",
+]
+
+OUTBOUND, INBOUND = "outbound", "inbound"
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathLimits:
+    """The datapath's own limits. Room for parked packets is a policy's; times are seconds."""
+
+    parked_packets: int = 64
+    """0 switches parking off."""
+    parked_octets: int = 262_144
+    park_seconds: float = 10.0
+    acquire_interval: float = 1.0
+    """An Acquire for a policy is not repeated before this."""
+    activate_seconds: float = 2.0
+    """How long packets wait for the peer to use a new SA first, when there is no other."""
+
+
+class Datapath:
+    """One gateway's ESP. Every call returns what is to be done, in order."""
+
+    def __init__(
+        self, spd: Spd, *, rng: random.Random, limits: DatapathLimits | None = None
+    ) -> None:
+        self.spd = spd
+        self.sad = Sad()
+        self.counters = Counters()
+        self._rng = rng
+        self._limits = limits if limits is not None else DatapathLimits()
+        self._flows = FlowCache()
+        self._parked = ParkingLot(self._limits.parked_packets, self._limits.parked_octets)
+        self._timers = Timers()
+        self._acquire_after: dict[str, float] = {}
+
+    # -- the SAs ---------------------------------------------------------------------------------
+
+    def add_sa(
+        self, parameters: SaParameters, now: float, *, use_outbound: bool = True
+    ) -> list[DatapathOutput]:
+        """Install both halves. The inbound half accepts at once; the outbound half carries traffic
+        at once with `use_outbound`, else from `use_outbound()` or the first valid inbound packet on
+        (RFC 7296 section 2.8), and then sends what was parked."""
+        entry = SadEntry(parameters, now)
+        self.sad.add(entry)
+        if parameters.soft.seconds is not None:
+            at = now + parameters.soft.seconds
+            self._timers.arm(TimerKind.SOFT_LIFETIME, parameters.spi_in, at)
+        if entry.hard_at != inf:
+            self._timers.arm(TimerKind.HARD_LIFETIME, parameters.spi_in, entry.hard_at)
+        if use_outbound:
+            return self._activate(entry, now)
+        entry.activate_at = now + self._limits.activate_seconds
+        return []
+
+    def use_outbound(self, spi_in: bytes, now: float) -> list[DatapathOutput]:
+        """Let this SA carry outbound traffic; nothing happens when it does or is gone."""
+        entry = self.sad.inbound(spi_in)
+        if entry is None or entry.active or entry.lingering or entry.refusal is not None:
+            return []
+        return self._activate(entry, now)
+
+    def remove_sa(self, spi_in: bytes, now: float, *, linger: float = 0.0) -> list[DatapathOutput]:
+        """Take away the outbound half at once, the inbound half after `linger` seconds, so that
+        packets on their way still arrive. An SPI that names no SA is ignored."""
+        entry = self.sad.inbound(spi_in)
+        if entry is None:
+            return []
+        self._flows.forget(entry.parameters.policy)
+        for kind in TimerKind:
+            self._timers.cancel(kind, spi_in)
+        if linger > 0.0:
+            entry.lingering = entry.soft_told = True
+            entry.set_marks()
+            self.sad.remove_outbound(entry)
+            self._timers.arm(TimerKind.LINGER, spi_in, now + linger)
+        else:
+            self.sad.remove(entry)
+        return []
+
+    def move_peer(self, spi_in: bytes, path: UdpPath) -> None:
+        """Send along another path from now on (RFC 7296 section 2.23); for an SA in UDP."""
+        entry = self.sad.inbound(spi_in)
+        if entry is not None and entry.path is not None:
+            entry.path = path
+
+    def _activate(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
+        p = entry.parameters
+        entry.active = True
+        self._timers.cancel(TimerKind.ACTIVATE, p.spi_in)
+        self._flows.forget(p.policy)
+        self._acquire_after.pop(p.policy, None)
+        details = {"spi_in": p.spi_in.hex(), "spi_out": p.spi_out.hex()}
+        outputs: list[DatapathOutput] = [Notice("child_active", details)]
+        for parked in self._parked.take(p.policy):
+            if entry.refusal is None and entry.covers(parked.flow):
+                outputs += self._protect(entry, parked.packet, now)
+            else:
+                self._parked.add(p.policy, parked)
+        self._arm_park(p.policy)
+        return outputs
+
+    # -- outbound --------------------------------------------------------------------------------
+
+    def send_packet(self, packet: bytes, now: float) -> list[DatapathOutput]:
+        """A plain IPv4 packet on its way out (RFC 4301 section 5.1)."""
+        entry = self._flows.find(ipv4.flow_key(packet))
+        if entry is not None and now < entry.hard_at:
+            return self._protect(entry, packet, now)
+        return self._send_new_flow(packet, now)
+
+    def _send_new_flow(self, packet: bytes, now: float) -> list[DatapathOutput]:
+        try:
+            packet = packet[: decode_ipv4_header(packet).total_length]
+            flow = flow_of(packet)
+        except WireError:
+            return [self._dropped(DropReason.MALFORMED, OUTBOUND, packet)]
+        policy = self.spd.outbound(flow)
+        if policy is None:
+            return [self._dropped(DropReason.NO_POLICY, OUTBOUND, packet)]
+        match policy.action:
+            case Action.DISCARD:
+                return [self._dropped(DropReason.POLICY_DISCARD, OUTBOUND, packet)]
+            case Action.BYPASS:
+                self.counters.bypassed_out += 1
+                return [SendPacket(packet)]
+            case Action.PROTECT:
+                return self._protect_new_flow(policy, flow, packet, now)
+            case _:
+                assert_never(policy.action)
+
+    def _protect_new_flow(
+        self, policy: Policy, flow: Flow, packet: bytes, now: float
+    ) -> list[DatapathOutput]:
+        outputs: list[DatapathOutput] = []
+        covering = self.sad.covering(policy.name, flow)
+        for entry in covering:
+            if now >= entry.hard_at:
+                outputs += self._expire(entry, "seconds")
+        usable = [entry for entry in covering if entry.refusal is None]
+        for entry in usable:
+            if entry.active:
+                if key := ipv4.flow_key(packet):
+                    self._flows.remember(key, entry)
+                return outputs + self._protect(entry, packet, now)
+        if usable:
+            return outputs + self._await_peer(usable[0], policy, flow, packet, now)
+        if covering:
+            reason = covering[0].refusal
+            assert reason is not None
+            return [*outputs, self._dropped(reason, OUTBOUND, packet)]
+        return self._acquire(policy, flow, now) + self._park(policy, flow, packet, now)
+
+    def _await_peer(
+        self, entry: SadEntry, policy: Policy, flow: Flow, packet: bytes, now: float
+    ) -> list[DatapathOutput]:
+        """There is an SA, but the peer has not used it yet: RFC 7296 section 2.8 lets the responder
+        hold back until it does "or a timeout has occurred"."""
+        if now >= entry.activate_at:
+            return self._activate(entry, now) + self._protect(entry, packet, now)
+        self._timers.arm(TimerKind.ACTIVATE, entry.parameters.spi_in, entry.activate_at)
+        return self._park(policy, flow, packet, now)
+
+    def _acquire(self, policy: Policy, flow: Flow, now: float) -> list[DatapathOutput]:
+        name = policy.name
+        if now < self._acquire_after.get(name, -inf):
+            return []
+        self._acquire_after[name] = now + self._limits.acquire_interval
+        self.counters.acquires += 1
+        assert policy.connection is not None
+        return [Acquire(name, policy.connection, flow)]
+
+    def _park(self, policy: Policy, flow: Flow, packet: bytes, now: float) -> list[DatapathOutput]:
+        if not self._limits.parked_packets:
+            return [self._dropped(DropReason.NO_OUTBOUND_SA, OUTBOUND, packet)]
+        parked = Parked(packet, flow, now + self._limits.park_seconds)
+        if not self._parked.add(policy.name, parked):
+            return [self._dropped(DropReason.PARK_FULL, OUTBOUND, packet)]
+        self.counters.parked += 1
+        self._arm_park(policy.name)
+        return []
+
+    def _protect(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
+        try:
+            output = self._encapsulate(entry, packet)
+        except Dropped as drop:
+            outputs: list[DatapathOutput] = [self._dropped(drop.reason, OUTBOUND, packet)]
+            if drop.reason is DropReason.SEQUENCE_EXHAUSTED:
+                outputs += self._expire(entry, "sequence", DropReason.SEQUENCE_EXHAUSTED)
+            return outputs
+        counters, half = self.counters, entry.outbound
+        counters.packets_out += 1
+        counters.octets_out += len(packet)
+        if half.packets >= half.packet_mark or half.octets >= half.octet_mark:
+            return [output, *self._volume_reached(entry)]
+        return [output]
+
+    def _encapsulate(self, entry: SadEntry, packet: bytes) -> DatapathOutput:
+        half = entry.outbound
+        if entry.parameters.tunnel:
+            esp = seal_esp(half, IpProtocol.IPV4, packet, self._rng)
+            if entry.path is None:
+                return SendPacket(entry.outer.around(esp, packet, half.sequence))
+        else:
+            header = ipv4.header_of_whole(packet)
+            esp = seal_esp(half, packet[9], packet[len(header) :], self._rng)
+            if entry.path is None:
+                return SendPacket(ipv4.with_protocol(header, IpProtocol.ESP, esp))
+        if len(esp) > ipv4.UDP_PAYLOAD_LIMIT:
+            raise Dropped(DropReason.TOO_BIG)
+        return SendDatagram(entry.path, esp)
+
+    # -- inbound ---------------------------------------------------------------------------------
+
+    def receive_packet(self, packet: bytes, now: float) -> list[DatapathOutput]:
+        """A whole IPv4 packet from the unprotected side: ESP as protocol 50, or a plain one."""
+        try:
+            header = decode_ipv4_header(packet)
+        except WireError:
+            return [self._dropped(DropReason.MALFORMED, INBOUND, packet)]
+        if header.protocol != IpProtocol.ESP:
+            return self._receive_plain(packet[: header.total_length])
+        # RFC 4303 section 3.4.1: a fragment has to be reassembled before it comes here.
+        if header.is_fragment:
+            return [self._dropped(DropReason.MALFORMED, INBOUND, packet)]
+        outer, esp = (
+            packet[: header.header_length],
+            packet[header.header_length : header.total_length],
+        )
+        return self._receive_esp(esp, outer, None, now)
+
+    def receive_esp(self, esp: bytes, path: UdpPath, now: float) -> list[DatapathOutput]:
+        """An ESP packet that came in UDP along `path` (RFC 3948)."""
+        return self._receive_esp(esp, b"", path, now)
+
+    def _receive_plain(self, packet: bytes) -> list[DatapathOutput]:
+        """RFC 4301 section 5.2, step 2: what was not protected must be allowed to be so."""
+        policy = self.spd.inbound(flow_of(packet))
+        if policy is None:
+            return [self._dropped(DropReason.NO_POLICY, INBOUND, packet)]
+        match policy.action:
+            case Action.DISCARD:
+                return [self._dropped(DropReason.POLICY_DISCARD, INBOUND, packet)]
+            case Action.PROTECT:
+                return [self._dropped(DropReason.NOT_ENCAPSULATED, INBOUND, packet)]
+            case Action.BYPASS:
+                self.counters.bypassed_in += 1
+                return [DeliverPacket(packet)]
+            case _:
+                assert_never(policy.action)
+
+    def _receive_esp(
+        self, esp: bytes, outer: bytes, path: UdpPath | None, now: float
+    ) -> list[DatapathOutput]:
+        entry = self.sad.inbound(esp[:SPI_SIZE])
+        if entry is None:
+            return [self._dropped(DropReason.NO_SA, INBOUND, esp)]
+        if now >= entry.hard_at:
+            expiry = self._expire(entry, "seconds")
+            return [*expiry, self._dropped(DropReason.HARD_EXPIRED, INBOUND, esp)]
+        half = entry.inbound
+        try:
+            next_header, payload, newest = open_esp(half, esp)
+        except Dropped as drop:
+            return [self._dropped(drop.reason, INBOUND, esp)]
+        outputs: list[DatapathOutput] = []
+        if not entry.lingering:
+            if newest and path != entry.path and path is not None and entry.path is not None:
+                outputs.append(PeerSeen(entry.parameters.spi_in, path))
+            # RFC 7296 section 2.8: a valid packet shows that the peer has the SA and uses it.
+            if not entry.active:
+                outputs += self._activate(entry, now)
+        outputs += self._deliver(entry, next_header, payload, outer, path)
+        if half.packets >= half.packet_mark or half.octets >= half.octet_mark:
+            outputs += self._volume_reached(entry)
+        return outputs
+
+    def _deliver(
+        self, entry: SadEntry, next_header: int, payload: bytes, outer: bytes, path: UdpPath | None
+    ) -> list[DatapathOutput]:
+        if next_header == IpProtocol.NO_NEXT_HEADER:
+            self.counters.dummies_in += 1
+            return []
+        try:
+            packet = self._decapsulate(entry, next_header, payload, outer, path)
+            self._check_selectors(entry, packet)
+        except Dropped as drop:
+            return [self._dropped(drop.reason, INBOUND, payload)]
+        self.counters.packets_in += 1
+        self.counters.octets_in += len(packet)
+        return [DeliverPacket(packet)]
+
+    def _decapsulate(
+        self, entry: SadEntry, next_header: int, payload: bytes, outer: bytes, path: UdpPath | None
+    ) -> bytes:
+        if not entry.parameters.tunnel:
+            if path is not None:
+                return ipv4.from_udp(path, next_header, payload)
+            return ipv4.with_protocol(outer, next_header, payload)
+        if next_header != IpProtocol.IPV4:
+            raise Dropped(DropReason.MALFORMED)
+        packet = payload if ipv4.flow_key(payload) else ipv4.trimmed(payload)
+        if outer and (outer[1] ^ packet[1]) & ipv4.ECN_MASK:
+            packet = ipv4.with_outer_ecn(packet, outer[1])
+        return packet
+
+    def _check_selectors(self, entry: SadEntry, packet: bytes) -> None:
+        """RFC 4301 section 5.2, step 4: an SA brings only what it was agreed for."""
+        key = ipv4.flow_key(packet)
+        checked = entry.inbound.checked_flows
+        if key in checked:
+            return
+        if not entry.accepts(flow_of(packet)):
+            raise Dropped(DropReason.SELECTOR_MISMATCH)
+        if key:
+            if len(checked) >= FLOWS_PER_SA:
+                checked.clear()
+            checked.add(key)
+
+    # -- lifetimes and other deadlines -----------------------------------------------------------
+
+    def next_deadline(self) -> Deadline | None:
+        """When `handle_timeout` is wanted."""
+        return self._timers.next_deadline()
+
+    def handle_timeout(self, now: float) -> list[DatapathOutput]:
+        """Do what is due."""
+        outputs: list[DatapathOutput] = []
+        for kind, subject in self._timers.due(now):
+            if isinstance(subject, str):
+                outputs += self._park_timeout(subject, now)
+                continue
+            entry = self.sad.inbound(subject)
+            assert entry is not None, "removing an SA cancels its timers"
+            outputs += self._entry_timeout(kind, entry, now)
+        return outputs
+
+    def _entry_timeout(self, kind: TimerKind, entry: SadEntry, now: float) -> list[DatapathOutput]:
+        match kind:
+            case TimerKind.SOFT_LIFETIME:
+                return self._soften(entry, "seconds")
+            case TimerKind.HARD_LIFETIME:
+                return self._expire(entry, "seconds")
+            case TimerKind.ACTIVATE:
+                return self._activate(entry, now)
+            case TimerKind.LINGER:
+                self.sad.remove(entry)
+                return []
+            case TimerKind.PARK:
+                raise AssertionError("parked packets belong to a policy")
+            case _:
+                assert_never(kind)
+
+    def _volume_reached(self, entry: SadEntry) -> list[DatapathOutput]:
+        outputs: list[DatapathOutput] = []
+        why = entry.limit_reached(entry.parameters.soft)
+        if why is None and entry.outbound.packets >= SEQUENCE_SOFT:
+            why = "sequence"
+        if why is not None:
+            outputs += self._soften(entry, why)
+        why = entry.limit_reached(entry.parameters.hard)
+        if why is not None:
+            outputs += self._expire(entry, why)
+        return outputs
+
+    def _soften(self, entry: SadEntry, why: str) -> list[DatapathOutput]:
+        if entry.soft_told:
+            return []
+        entry.soft_told = True
+        entry.set_marks()
+        self._timers.cancel(TimerKind.SOFT_LIFETIME, entry.parameters.spi_in)
+        return [SoftExpired(entry.parameters.spi_in, why)]
+
+    def _expire(
+        self, entry: SadEntry, why: str, refusal: DropReason = DropReason.HARD_EXPIRED
+    ) -> list[DatapathOutput]:
+        """Stop both halves for good. The entry stays, so that what it refuses is counted as such
+        and nothing falls back to clear text, until its owner removes it."""
+        if entry.refusal is not None:
+            return []
+        entry.refusal = refusal
+        entry.hard_at = -inf
+        self._flows.forget(entry.parameters.policy)
+        if entry.lingering:
+            return []
+        for kind in TimerKind:
+            self._timers.cancel(kind, entry.parameters.spi_in)
+        return [HardExpired(entry.parameters.spi_in, why)]
+
+    def _park_timeout(self, policy: str, now: float) -> list[DatapathOutput]:
+        expired = self._parked.take_expired(policy, now)
+        self._arm_park(policy)
+        return [self._dropped(DropReason.PARK_TIMEOUT, OUTBOUND, p.packet) for p in expired]
+
+    def _arm_park(self, policy: str) -> None:
+        expiry = self._parked.next_expiry(policy)
+        if expiry is None:
+            self._timers.cancel(TimerKind.PARK, policy)
+        else:
+            self._timers.arm(TimerKind.PARK, policy, expiry)
+
+    def _dropped(self, reason: DropReason, direction: str, packet: bytes) -> Notice:
+        self.counters.drops[reason] += 1
+        details = {"reason": reason.value, "direction": direction, "octets": len(packet)}
+        return Notice("packet_dropped", details)

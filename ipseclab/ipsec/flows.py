@@ -1,0 +1,35 @@
+"""Which SA carries an outbound flow, remembered: the one look-up that most packets need."""
+
+from __future__ import annotations
+
+from ipseclab.ipsec.sad import SadEntry
+
+FLOW_LIMIT = 65_536
+"""Flows remembered; when full, starts again empty."""
+
+
+class FlowCache:
+    """From `ipv4.flow_key` to the entry that carries the flow.
+
+    It holds only what a full look-up would find: whoever changes which SA a policy uses calls
+    `forget` for that policy.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[bytes, SadEntry] = {}
+        self._keys: dict[str, list[bytes]] = {}
+        self.find = self._entries.get
+        """The entry of a flow key, or None."""
+
+    def remember(self, key: bytes, entry: SadEntry) -> None:
+        """Let `find` answer `entry` for `key`."""
+        if len(self._entries) >= FLOW_LIMIT:
+            self._entries.clear()
+            self._keys.clear()
+        self._entries[key] = entry
+        self._keys.setdefault(entry.parameters.policy, []).append(key)
+
+    def forget(self, policy: str) -> None:
+        """Drop every flow of a policy."""
+        for key in self._keys.pop(policy, ()):
+            self._entries.pop(key, None)

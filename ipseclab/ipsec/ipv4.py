@@ -1,0 +1,180 @@
+"""IPv4 headers around and inside ESP: made for tunnel mode, rewritten for transport mode.
+
+RFC 4301 section 5.1.2.1 (what an outer header takes from the inner one), RFC 6040 (ECN), RFC 3948
+section 3.1.2 (TCP and UDP checksums behind a NAT). TTL is the forwarding host's business.
+"""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address
+
+from ipseclab.errors import WireError
+from ipseclab.ipsec.counters import Dropped, DropReason
+from ipseclab.outputs import UdpPath
+from ipseclab.registry import IpProtocol
+from ipseclab.wire.ip import (
+    DEFAULT_TTL,
+    DONT_FRAGMENT,
+    FRAGMENT_OFFSET_MASK,
+    IPV4_HEADER,
+    IPV4_HEADER_SIZE,
+    MORE_FRAGMENTS,
+    build_ipv4,
+    checksum,
+    decode_ipv4_header,
+    pseudo_header_checksum,
+)
+
+PACKET_LIMIT = 0xFFFF
+"""RFC 791: what the total length can say."""
+
+UDP_PAYLOAD_LIMIT = PACKET_LIMIT - 28
+
+ECN_MASK = 0x03
+ECN_CE = 0x03
+
+# RFC 6040 section 4.2, figure 4: [inner][outer] -> outgoing; rows and columns in the order of the
+# codepoints Not-ECT, ECT(1), ECT(0), CE. None: drop.
+_ECN_OUT: tuple[tuple[int | None, ...], ...] = (
+    (0, 0, 0, None),
+    (1, 1, 1, 3),
+    (2, 1, 2, 3),
+    (3, 3, 3, 3),
+)
+
+_ANY_FRAGMENT = MORE_FRAGMENTS | FRAGMENT_OFFSET_MASK
+_VERSION_4_NO_OPTIONS = 0x45
+_FIXED_PART = struct.Struct("!BxHxxHxcxx12s")
+_TCP, _UDP, _ICMP = (bytes([p]) for p in (IpProtocol.TCP, IpProtocol.UDP, IpProtocol.ICMP))
+_TCP_HEADER_SIZE, _TCP_CHECKSUM_OFFSET = 20, 16
+_UDP_HEADER_SIZE, _UDP_CHECKSUM_OFFSET = 8, 6
+
+
+def flow_key(packet: bytes) -> bytes:
+    """Octets that are equal for packets of one flow; empty for a packet that needs a closer look.
+
+    A cheap stand-in for `wire.ip.flow_of`: protocol, addresses, and ports or ICMP type and code.
+    Only a whole packet without options, not a fragment, and exactly as long as it says has a key.
+    """
+    if len(packet) < 24:
+        return b""
+    fields: tuple[int, int, int, bytes, bytes] = _FIXED_PART.unpack_from(packet)
+    first, total, fragment, protocol, ends = fields
+    if first != _VERSION_4_NO_OPTIONS or total != len(packet) or fragment & _ANY_FRAGMENT:
+        return b""
+    if protocol in (_TCP, _UDP):
+        return protocol + ends
+    return protocol + (ends[:10] if protocol == _ICMP else ends[:8])
+
+
+class OuterHeader:
+    """The outer header of a tunnel-mode SA: what never changes is worked out once."""
+
+    __slots__ = ("_destination", "_source", "_sum")
+
+    def __init__(self, source: bytes, destination: bytes) -> None:
+        self._source, self._destination = source, destination
+        fixed = IPV4_HEADER.pack(
+            0x45, 0, 0, 0, 0, DEFAULT_TTL, IpProtocol.ESP, 0, source, destination
+        )
+        self._sum = int.from_bytes(fixed, "big") % 0xFFFF
+
+    def around(self, esp: bytes, inner: bytes, sequence: int) -> bytes:
+        """The whole packet; DSCP, ECN and DF are those of `inner`.
+
+        The identification follows the ESP sequence number and is never 0: Linux would fill in its
+        own on a raw socket.
+        """
+        total = IPV4_HEADER_SIZE + len(esp)
+        if total > PACKET_LIMIT:
+            raise Dropped(DropReason.TOO_BIG)
+        tos = inner[1]
+        dont_fragment = inner[6] << 8 & DONT_FRAGMENT
+        identification = (sequence - 1) % 0xFFFF + 1
+        total_sum = (self._sum + tos + total + identification + dont_fragment) % 0xFFFF
+        value = 0xFFFF - total_sum if total_sum else 0
+        fields = (0x45, tos, total, identification, dont_fragment, DEFAULT_TTL, IpProtocol.ESP)
+        return IPV4_HEADER.pack(*fields, value, self._source, self._destination) + esp
+
+
+def with_outer_ecn(inner: bytes, outer_tos: int) -> bytes:
+    """The decapsulated packet with congestion marked on the way carried over to it.
+
+    Raises Dropped when `inner` cannot carry the mark.
+    """
+    tos = inner[1]
+    mark = _ECN_OUT[tos & ECN_MASK][outer_tos & ECN_MASK]
+    if mark is None:
+        raise Dropped(DropReason.CONGESTED)
+    if mark == tos & ECN_MASK:
+        return inner
+    size = (inner[0] & 0x0F) * 4
+    header = _with_checksum(inner[:1] + bytes([tos & ~ECN_MASK | mark]) + inner[2:size])
+    return header + inner[size:]
+
+
+def header_of_whole(packet: bytes) -> bytes:
+    """The header of a valid packet, with options. Raises Dropped for a fragment: transport mode is
+    for whole packets (RFC 4303 section 3.3.4)."""
+    if (packet[6] << 8 | packet[7]) & _ANY_FRAGMENT:
+        raise Dropped(DropReason.MALFORMED)
+    return packet[: (packet[0] & 0x0F) * 4]
+
+
+def trimmed(payload: bytes) -> bytes:
+    """The IPv4 packet at the start of a tunnel's payload; what follows it is traffic flow
+    confidentiality padding (RFC 4303 section 2.7). Raises Dropped."""
+    try:
+        return payload[: decode_ipv4_header(payload).total_length]
+    except WireError:
+        raise Dropped(DropReason.MALFORMED) from None
+
+
+def with_protocol(header: bytes, protocol: int, payload: bytes) -> bytes:
+    """Transport mode: `header` (options too) around another payload and protocol."""
+    total = len(header) + len(payload)
+    if total > PACKET_LIMIT:
+        raise Dropped(DropReason.TOO_BIG)
+    lengths = header[:2] + total.to_bytes(2, "big")
+    return _with_checksum(lengths + header[4:9] + bytes([protocol]) + header[10:]) + payload
+
+
+def from_udp(path: UdpPath, protocol: int, payload: bytes) -> bytes:
+    """Transport mode in UDP: a packet made anew from the datagram's addresses, as the socket kept
+    the real header to itself. Its identification is 0 with DF set (RFC 6864 section 4.1)."""
+    source = IPv4Address(path.remote.address).packed
+    destination = IPv4Address(path.local.address).packed
+    payload = _with_repaired_checksum(source, destination, protocol, payload)
+    try:
+        return build_ipv4(source, destination, protocol, payload, flags_fragment=DONT_FRAGMENT)
+    except WireError:
+        raise Dropped(DropReason.TOO_BIG) from None
+
+
+def _with_repaired_checksum(
+    source: bytes, destination: bytes, protocol: int, segment: bytes
+) -> bytes:
+    """RFC 3948 section 3.1.2: a NAT changed the addresses under the transport checksum.
+
+    The original addresses are unknown here, so the checksum is worked out afresh: the ICV has
+    vouched for the segment. A UDP checksum of 0 says that there is none.
+    """
+    if protocol == IpProtocol.TCP and len(segment) >= _TCP_HEADER_SIZE:
+        offset = _TCP_CHECKSUM_OFFSET
+    elif protocol == IpProtocol.UDP and len(segment) >= _UDP_HEADER_SIZE:
+        offset = _UDP_CHECKSUM_OFFSET
+        if segment[offset : offset + 2] == b"\0\0":
+            return segment
+    else:
+        return segment
+    before, after = segment[:offset], segment[offset + 2 :]
+    value = pseudo_header_checksum(source, destination, protocol, before + b"\0\0" + after)
+    if protocol == IpProtocol.UDP and value == 0:
+        value = 0xFFFF
+    return before + value.to_bytes(2, "big") + after
+
+
+def _with_checksum(header: bytes) -> bytes:
+    value = checksum(header[:10] + b"\0\0" + header[12:])
+    return header[:10] + value.to_bytes(2, "big") + header[12:]

@@ -1,0 +1,231 @@
+"""The security association database: both halves of every CHILD_SA, found by SPI or by policy.
+
+RFC 4301 section 4.4.2. ESP SAs come in pairs that are made and removed together (RFC 7296 section
+2.8), so one entry holds an outbound and an inbound half. The halves lie open (keys, sequence
+number, replay window, counts) so that a batching fast path can drive the same entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from math import inf
+
+from ipseclab.crypto.protection import Suite
+from ipseclab.ipsec.counters import DropReason
+from ipseclab.ipsec.ipv4 import OuterHeader
+from ipseclab.ipsec.replay import ReplayWindow
+from ipseclab.ipsec.spd import covers_inbound, covers_outbound
+from ipseclab.outputs import UdpPath
+from ipseclab.wire.ip import Flow
+from ipseclab.wire.selector import TrafficSelector
+
+SEQUENCE_LAST = 0xFFFF_FFFF
+"""RFC 4303 section 3.3.3: a 32-bit sequence number must not wrap."""
+
+SEQUENCE_SOFT = SEQUENCE_LAST - (1 << 24)
+"""Where a rekey is asked for although no soft limit says so: 16 million packets before the end."""
+
+SPI_SIZE = 4
+
+FLOWS_PER_SA = 1024
+"""Flows whose match against an SA's selectors is remembered; when full, starts again empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaLimit:
+    """Limits from the SA's creation on, each None for none.
+
+    Octets and packets hold for each half by itself; octets are those that the cipher was applied to
+    (RFC 4301 section 4.4.2.1).
+    """
+
+    seconds: float | None = None
+    octets: int | None = None
+    packets: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SaParameters:
+    """All that IKE agreed on for one pair of ESP SAs. Addresses and SPIs are 4 octets.
+
+    `path` set means ESP in UDP (RFC 3948) along it.
+    """
+
+    connection: str
+    policy: str
+    tunnel: bool
+    spi_in: bytes
+    spi_out: bytes
+    local: bytes
+    remote: bytes
+    own_ts: tuple[TrafficSelector, ...]
+    peer_ts: tuple[TrafficSelector, ...]
+    suite: Suite
+    encr_key_in: bytes = field(repr=False)
+    integ_key_in: bytes = field(repr=False)
+    encr_key_out: bytes = field(repr=False)
+    integ_key_out: bytes = field(repr=False)
+    path: UdpPath | None = None
+    soft: SaLimit = SaLimit()
+    hard: SaLimit = SaLimit()
+    replay_window: int = 64
+
+
+class Half:
+    """What both directions have: an SPI, a keyed suite, and how much went through."""
+
+    __slots__ = ("alignment", "octet_mark", "octets", "packet_mark", "packets", "protection", "spi")
+
+    def __init__(self, spi: bytes, suite: Suite, encr_key: bytes, integ_key: bytes) -> None:
+        self.spi = spi
+        self.protection = suite.keyed(encr_key, integ_key)
+        self.alignment = max(4, suite.block_size)
+        """What payload and trailer are padded to a multiple of (RFC 4303 section 2.4)."""
+        self.packets = 0
+        self.octets = 0
+        self.packet_mark: float = inf
+        """The count of packets at which a limit is to be looked at; `octet_mark` likewise."""
+        self.octet_mark: float = inf
+
+
+class OutboundHalf(Half):
+    """The sending half: the sequence number sent last, and where IVs come from."""
+
+    __slots__ = ("counter_iv", "iv_size", "sequence")
+
+    def __init__(self, parameters: SaParameters) -> None:
+        p = parameters
+        super().__init__(p.spi_out, p.suite, p.encr_key_out, p.integ_key_out)
+        self.sequence = 0
+        self.iv_size = p.suite.iv_size
+        self.counter_iv = p.suite.cipher.aead
+        """An AEAD's IV must not repeat and may be a counter (RFC 4106 section 3.1); CBC's must not
+        be foreseen (RFC 3602 section 3)."""
+
+
+class InboundHalf(Half):
+    """The receiving half: its replay window, and flows that were found to match its selectors."""
+
+    __slots__ = ("checked_flows", "overhead", "replay")
+
+    def __init__(self, parameters: SaParameters) -> None:
+        p = parameters
+        super().__init__(p.spi_in, p.suite, p.encr_key_in, p.integ_key_in)
+        self.overhead = 2 * SPI_SIZE + p.suite.iv_size + p.suite.icv_size
+        """Octets of an ESP packet that are not ciphertext."""
+        self.replay = ReplayWindow(p.replay_window)
+        self.checked_flows: set[bytes] = set()
+
+
+class SadEntry:
+    """One pair of ESP SAs and its state."""
+
+    __slots__ = (
+        "activate_at",
+        "active",
+        "hard_at",
+        "inbound",
+        "lingering",
+        "outbound",
+        "outer",
+        "parameters",
+        "path",
+        "refusal",
+        "soft_told",
+    )
+
+    def __init__(self, parameters: SaParameters, now: float) -> None:
+        self.parameters = parameters
+        self.outbound = OutboundHalf(parameters)
+        self.inbound = InboundHalf(parameters)
+        self.outer = OuterHeader(parameters.local, parameters.remote)
+        self.path = parameters.path
+        self.active = False
+        self.activate_at = now
+        """True once outbound traffic may use it (RFC 7296 section 2.8); before `activate_at` only
+        the owner or the peer can make it so."""
+        self.lingering = False
+        """True once removed, while late packets are still accepted."""
+        self.soft_told = False
+        self.refusal: DropReason | None = None
+        """Why the SA neither sends nor accepts; None while it does."""
+        seconds = parameters.hard.seconds
+        self.hard_at = now + seconds if seconds is not None else inf
+        """When it stops to send and accept; -inf once it has."""
+        self.set_marks()
+
+    def covers(self, flow: Flow) -> bool:
+        """True when an outbound `flow` is within the traffic selectors."""
+        return covers_outbound(self.parameters.own_ts, self.parameters.peer_ts, flow)
+
+    def accepts(self, flow: Flow) -> bool:
+        """True when an inbound `flow`, decapsulated, is within the traffic selectors."""
+        return covers_inbound(self.parameters.own_ts, self.parameters.peer_ts, flow)
+
+    def limit_reached(self, limit: SaLimit) -> str | None:
+        """Which of `limit`'s volumes either half has used up, None when neither has."""
+        halves = self.outbound, self.inbound
+        if limit.packets is not None and any(half.packets >= limit.packets for half in halves):
+            return "packets"
+        if limit.octets is not None and any(half.octets >= limit.octets for half in halves):
+            return "octets"
+        return None
+
+    def set_marks(self) -> None:
+        """Let both halves look out for the next limit: soft until that was told, then hard."""
+        limits = [self.parameters.hard]
+        if not self.soft_told:
+            limits.append(self.parameters.soft)
+        packets = min((inf if limit.packets is None else limit.packets) for limit in limits)
+        octets = min((inf if limit.octets is None else limit.octets) for limit in limits)
+        self.inbound.packet_mark = packets
+        self.outbound.packet_mark = packets if self.soft_told else min(packets, SEQUENCE_SOFT)
+        self.inbound.octet_mark = self.outbound.octet_mark = octets
+
+    def __repr__(self) -> str:
+        p = self.parameters
+        ends = f"{IPv4Address(p.local)} {p.spi_in.hex()}, {IPv4Address(p.remote)} {p.spi_out.hex()}"
+        return f"<SadEntry {p.policy}: {ends}{' active' if self.active else ''}>"
+
+
+class Sad:
+    """Entries by inbound SPI, and those that can send by policy, newest first."""
+
+    def __init__(self) -> None:
+        self._by_spi: dict[bytes, SadEntry] = {}
+        self._by_policy: dict[str, list[SadEntry]] = {}
+        self.inbound = self._by_spi.get
+        """The entry of an inbound SPI, or None."""
+
+    def __len__(self) -> int:
+        return len(self._by_spi)
+
+    def __iter__(self) -> Iterator[SadEntry]:
+        return iter(self._by_spi.values())
+
+    def add(self, entry: SadEntry) -> None:
+        """Install both halves. The inbound SPI is the receiver's own choice, so it is free."""
+        spi = entry.parameters.spi_in
+        assert spi not in self._by_spi, f"inbound SPI {spi.hex()} is taken"
+        self._by_spi[spi] = entry
+        self._by_policy.setdefault(entry.parameters.policy, []).insert(0, entry)
+
+    def remove_outbound(self, entry: SadEntry) -> None:
+        """Take away the outbound half; harmless when it is gone already."""
+        policy = entry.parameters.policy
+        siblings = self._by_policy.get(policy, [])
+        if entry in siblings:
+            siblings.remove(entry)
+        if not siblings:
+            self._by_policy.pop(policy, None)
+
+    def remove(self, entry: SadEntry) -> None:
+        """Take away both halves."""
+        self.remove_outbound(entry)
+        del self._by_spi[entry.parameters.spi_in]
+
+    def covering(self, policy: str, flow: Flow) -> list[SadEntry]:
+        """The entries of `policy` with an outbound half that cover `flow`, newest first."""
+        return [entry for entry in self._by_policy.get(policy, ()) if entry.covers(flow)]
