@@ -1,0 +1,83 @@
+"""What IPsec adds to a packet, octet by octet, worked out from the formats alone.
+
+RFC 4303 section 2 (ESP), RFC 3948 section 2.1 (ESP in UDP), RFC 4301 section 5.1.2 (tunnel mode),
+all over IPv4 without options. The `overhead` that a run measures is held against it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, fields
+
+from ipseclab.crypto.protection import Suite
+from ipseclab.wire.ip import IPV4_HEADER_SIZE, UDP_HEADER_SIZE
+
+ESP_ALIGNMENT = 4
+"""RFC 4303 section 2.4: pad length and next header end on a 4-octet boundary."""
+
+
+# plain:      outer IP |                                          transport | payload
+# transport:  outer IP | [UDP] | SPI | sequence | IV |            transport | payload | trailer
+# tunnel:     outer IP | [UDP] | SPI | sequence | IV | inner IP | transport | payload | trailer
+#                                                 trailer: padding | pad length | next header | ICV
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Octets of each part of one packet, in their order on the wire, the payload left out."""
+
+    outer_ip: int = IPV4_HEADER_SIZE
+    udp: int = 0
+    spi: int = 0
+    sequence: int = 0
+    iv: int = 0
+    inner_ip: int = 0
+    transport: int = 0
+    padding: int = 0
+    pad_length: int = 0
+    next_header: int = 0
+    icv: int = 0
+
+    @property
+    def total(self) -> int:
+        """The outer packet less the payload."""
+        return sum(astuple(self))
+
+    def efficiency(self, payload_octets: int) -> float:
+        """Payload octets / octets on the link."""
+        return payload_octets / (payload_octets + self.total)
+
+
+OVERHEAD_PARTS = tuple(part.name for part in fields(Overhead))
+
+
+def overhead(
+    suite: Suite,
+    *,
+    tunnel: bool,
+    encapsulated: bool,
+    payload_octets: int,
+    transport: int = 0,
+) -> Overhead:
+    """The parts of an ESP packet around `payload_octets` behind a `transport` header of that size.
+
+    With `transport` 0 the payload is all that follows the IP header. `encapsulated`: in UDP.
+    """
+    inner_ip = IPV4_HEADER_SIZE if tunnel else 0
+    alignment = max(ESP_ALIGNMENT, suite.block_size)
+    # Padding makes inner packet, padding and the two octets after it whole blocks.
+    padding = -(inner_ip + transport + payload_octets + 2) % alignment
+    return Overhead(
+        udp=UDP_HEADER_SIZE if encapsulated else 0,
+        spi=4,
+        sequence=4,
+        iv=suite.iv_size,
+        inner_ip=inner_ip,
+        transport=transport,
+        padding=padding,
+        pad_length=1,
+        next_header=1,
+        icv=suite.icv_size,
+    )
+
+
+def plain_overhead(*, transport: int = 0) -> Overhead:
+    """The parts of a packet without IPsec."""
+    return Overhead(transport=transport)
