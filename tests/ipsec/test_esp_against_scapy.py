@@ -1,0 +1,85 @@
+"""Scapy, which no one here wrote, opens our ESP and we open its: every cipher, mode, encapsulation."""
+
+import pytest
+from datapath_pair import LEFT, PATH, RIGHT, SUITES, Pair, delivered, drops, packed
+from scapy.layers.inet import IP, UDP
+from scapy.layers.ipsec import ESP, SecurityAssociation
+
+from ipseclab.outputs import SendDatagram
+from ipseclab.wire.ip import DONT_FRAGMENT, build_ipv4, build_udp
+
+SCAPY_NAMES = {
+    "aes128gcm16": ("AES-GCM", None),
+    "aes192gcm16": ("AES-GCM", None),
+    "aes256gcm16": ("AES-GCM", None),
+    "chacha20poly1305": ("CHACHA20-POLY1305", None),
+    "aes128-sha256": ("AES-CBC", "SHA2-256-128"),
+    "aes192-sha384": ("AES-CBC", "SHA2-384-192"),
+    "aes256-sha512": ("AES-CBC", "SHA2-512-256"),
+}
+SIZES = (0, 1, 2, 3, 4, 13, 14, 15, 16, 100, 1300)
+
+every_suite = pytest.mark.parametrize("name", sorted(SUITES))
+every_way = pytest.mark.parametrize(
+    ("tunnel", "path"),
+    [(True, None), (True, PATH), (False, None), (False, PATH)],
+    ids=["tunnel", "tunnel-udp", "transport", "transport-udp"],
+)
+
+
+def scapy_sa(name, pair):
+    """Scapy's view of the SA from left to right."""
+    cipher, integrity = SCAPY_NAMES[name]
+    p = pair.left_sa
+    return SecurityAssociation(
+        ESP,
+        spi=int.from_bytes(p.spi_out, "big"),
+        crypt_algo=cipher,
+        crypt_key=p.encr_key_out,
+        auth_algo=integrity,
+        auth_key=p.integ_key_out if integrity is not None else None,
+        tunnel_header=IP(src=LEFT, dst=RIGHT) if p.tunnel else None,
+        nat_t_header=UDP(sport=4500, dport=4500) if p.path is not None else None,
+    )
+
+
+def on_the_wire(output):
+    """The whole IPv4 packet that a driver's socket would make of `output`."""
+    if isinstance(output, SendDatagram):
+        ends = packed(LEFT), 4500, packed(RIGHT), 4500
+        segment = build_udp(*ends, output.data, zero_checksum=True)
+        return build_ipv4(ends[0], ends[2], 17, segment)
+    return output.packet
+
+
+@every_suite
+@every_way
+def test_scapy_opens_our_packets(name, tunnel, path):
+    pair = Pair(SUITES[name], tunnel=tunnel, path=path)
+    theirs = scapy_sa(name, pair)
+    for size in SIZES:
+        packet = pair.packet(bytes(range(256)) * 6)[: 28 + size]
+        packet = pair.packet(packet[28:])
+        (output,) = pair.left.send_packet(packet, 0.0)
+        opened = theirs.decrypt(IP(on_the_wire(output)))
+        assert opened[IP].src == (("10.1.0.5") if tunnel else LEFT)
+        assert bytes(opened[UDP]) == packet[20:]
+
+
+@every_suite
+@every_way
+def test_we_open_scapy_s_packets(name, tunnel, path):
+    pair = Pair(SUITES[name], tunnel=tunnel, path=path)
+    theirs = scapy_sa(name, pair)
+    for size in SIZES:
+        packet = pair.packet(bytes(size), flags_fragment=DONT_FRAGMENT)
+        wire = bytes(theirs.encrypt(IP(packet)))
+        if path is not None:
+            outputs = pair.right.receive_esp(wire[28:], PATH_AT_RIGHT, 0.0)
+        else:
+            outputs = pair.right.receive_packet(wire, 0.0)
+        assert delivered(outputs) == [packet], size
+    assert drops(pair.right) == {}
+
+
+PATH_AT_RIGHT = type(PATH)(PATH.remote, PATH.local)
