@@ -1,4 +1,4 @@
-"""The overhead arithmetic against packets worked out by hand and against what the datapath sends."""
+"""The overhead arithmetic against packets worked by hand and against what the datapath sends."""
 
 import random
 
