@@ -1,0 +1,254 @@
+"""What makes a topology whole: names that exist, addresses that fit, ends that can meet.
+
+`check_structure` looks at the file alone, `check_connections` at the connections once nodes and
+ways are known. The first thing wrong is raised as a `ConfigError` at its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from typing import NamedTuple
+
+import networkx as nx
+
+from ipseclab.lab.model import Interface, Node, NodeKind, Stack
+from ipseclab.lab.routes import Routing
+from ipseclab.lab.schema import ConnectionFile, LinkFile, NatFile, TopologyFile
+from ipseclab.lab.yaml_source import Key, YamlSource, one_of
+
+LARGEST_PREFIX = 31
+"""RFC 3021: a link of two needs no more."""
+
+
+def check_structure(file: TopologyFile, source: YamlSource) -> None:
+    """Nodes, links and addresses. Raises ConfigError."""
+    _unique_names(source, "links", [link.link_name for link in file.links])
+    _unique_names(source, "connections", [item.connection_name for item in file.connections])
+    for index, link in enumerate(file.links):
+        _check_link(link, index, file, source)
+    _check_addresses(file, source)
+    for name, node in file.nodes.items():
+        if isinstance(node, NatFile):
+            _check_nat(name, node, file, source)
+    _check_joined(file, source)
+
+
+def _unique_names(source: YamlSource, table: str, names: Sequence[str]) -> None:
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name in first:
+            problem = f"the name {name!r} is that of {table}[{first[name]}], expected another name"
+            raise source.error((table, index, "name"), problem)
+        first[name] = index
+
+
+def _check_link(link: LinkFile, index: int, file: TopologyFile, source: YamlSource) -> None:
+    for end, name in enumerate(link.ends):
+        if name not in file.nodes:
+            problem = f"{name!r} is not a node, {one_of(list(file.nodes), name)}"
+            raise source.error(("links", index, "ends", end), problem)
+    if link.ends[0] == link.ends[1]:
+        problem = f"both ends are {link.ends[0]!r}, expected two nodes"
+        raise source.error(("links", index, "ends", 1), problem)
+    for other in file.links[:index]:
+        if sorted(other.ends) == sorted(link.ends):
+            problem = f"{other.link_name!r} joins these two already, expected one link a pair"
+            raise source.error(("links", index, "ends"), problem)
+
+
+def _check_addresses(file: TopologyFile, source: YamlSource) -> None:
+    owner: dict[IPv4Address, str] = {}
+    networks: list[tuple[IPv4Network, str]] = []
+    for index, link in enumerate(file.links):
+        first, second = link.addresses
+        for end, interface in enumerate(link.addresses):
+            path = ("links", index, "addresses", end)
+            network = interface.network
+            if network.prefixlen > LARGEST_PREFIX:
+                raise source.error(
+                    path, f"{interface} has no room for two, expected /31 or shorter"
+                )
+            if interface.ip in (network.network_address, network.broadcast_address) and (
+                network.prefixlen < LARGEST_PREFIX
+            ):
+                raise source.error(
+                    path, f"{interface.ip} is not a host's, expected one inside {network}"
+                )
+            if interface.ip in owner:
+                problem = f"{interface.ip} is {owner[interface.ip]}'s, expected each address once"
+                raise source.error(path, problem)
+            owner[interface.ip] = link.ends[end]
+        if first.network != second.network:
+            problem = f"{second} is not in {first.network}, expected one subnet a link"
+            raise source.error(("links", index, "addresses", 1), problem)
+        for network, name in networks:
+            if network.overlaps(first.network):
+                problem = (
+                    f"{first.network} overlaps {network} of {name!r}, expected separate subnets"
+                )
+                raise source.error(("links", index, "addresses", 0), problem)
+        networks.append((first.network, link.link_name))
+
+
+def _check_nat(name: str, nat: NatFile, file: TopologyFile, source: YamlSource) -> None:
+    own = {link.link_name: link for link in file.links if name in link.ends}
+    if nat.outside not in own:
+        problem = f"{nat.outside!r} is not a link of {name}, {one_of(list(own), nat.outside)}"
+        raise source.error(("nodes", name, "outside"), problem)
+    if len(own) < 2:
+        raise source.error(
+            ("nodes", name), "only an outside link, expected at least one inside link"
+        )
+    if nat.ports[0] > nat.ports[1]:
+        problem = f"{nat.ports[0]} is above {nat.ports[1]}, expected the first port, then the last"
+        raise source.error(("nodes", name, "ports"), problem)
+    used = {address.ip for link in file.links for address in link.addresses}
+    network = own[nat.outside].addresses[0].network
+    for index, address in enumerate(nat.pool):
+        path = ("nodes", name, "pool", index)
+        if address not in network:
+            raise source.error(path, f"{address} is not in {network}, expected the outside subnet")
+        if address in used:
+            raise source.error(path, f"{address} is an interface's, expected an address not in use")
+        used.add(address)
+
+
+def _check_joined(file: TopologyFile, source: YamlSource) -> None:
+    graph = nx.Graph()
+    graph.add_nodes_from(file.nodes)
+    graph.add_edges_from(link.ends for link in file.links)
+    first = next(iter(file.nodes))
+    joined = nx.node_connected_component(graph, first)
+    for name in file.nodes:
+        if name not in joined:
+            raise source.error(
+                ("nodes", name), f"no way to {first}, expected links that join all nodes"
+            )
+
+
+class Ends(NamedTuple):
+    """The outer interfaces of a connection, and the NATs on the way from the initiator."""
+
+    initiator: Interface
+    responder: Interface
+    nats: tuple[str, ...]
+
+
+def resolve_ends(
+    entry: ConnectionFile,
+    index: int,
+    nodes: Mapping[str, Node],
+    routing: Routing,
+    source: YamlSource,
+) -> Ends:
+    """The ends of a connection. Raises ConfigError when there is no way to the responder."""
+    way = routing.path(entry.initiator, entry.responder)
+    if way is None:
+        problem = (
+            f"{entry.initiator} has no way in to {entry.responder}, {_barrier(entry, routing)}"
+        )
+        raise source.error(("connections", index, "responder"), problem)
+    return Ends(
+        nodes[way[0]].interface_to(way[1]),
+        nodes[way[-1]].interface_to(way[-2]),
+        tuple(name for name in way if nodes[name].kind is NodeKind.NAT),
+    )
+
+
+def _barrier(entry: ConnectionFile, routing: Routing) -> str:
+    between = nx.shortest_path(routing.graph, entry.initiator, entry.responder)[1:-1]
+    nats = [name for name in between if routing.graph.nodes[name]["node"].kind is NodeKind.NAT]
+    hosts = [name for name in between if routing.graph.nodes[name]["node"].kind is NodeKind.HOST]
+    if nats:
+        return f"expected no NAT with its inside there ({nats[-1]})"
+    return f"expected no host between ({', '.join(hosts)})"
+
+
+def check_connections(
+    file: TopologyFile, nodes: Mapping[str, Node], routing: Routing, source: YamlSource
+) -> None:
+    """Every connection by itself. Raises ConfigError."""
+    for index, entry in enumerate(file.connections):
+        path = ("connections", index)
+        for key, name in (("initiator", entry.initiator), ("responder", entry.responder)):
+            _check_end(name, (*path, key), nodes, source)
+        if entry.initiator == entry.responder:
+            problem = f"{entry.responder!r} is the initiator too, expected two nodes"
+            raise source.error((*path, "responder"), problem)
+        ends = resolve_ends(entry, index, nodes, routing, source)
+        if entry.mode != "none" and entry.psk is None:
+            raise source.error((*path, "psk"), "missing, expected the pre-shared key as a text")
+        if entry.mode == "transport":
+            _check_transport(entry, path, ends, source)
+            _check_nothing_behind(file, index, ends, routing, source)
+        if Stack.STRONGSWAN in (nodes[name].stack for name in (entry.initiator, entry.responder)):
+            _check_strongswan(entry, path, ends, source)
+
+
+def _check_end(
+    name: str, path: tuple[Key, ...], nodes: Mapping[str, Node], source: YamlSource
+) -> None:
+    if name not in nodes:
+        choices = [node.name for node in nodes.values() if _can_end(node)]
+        raise source.error(path, f"{name!r} is not a node, {one_of(choices, name)}")
+    if not _can_end(nodes[name]):
+        problem = f"{name!r} is a {nodes[name].kind.value}, expected a gateway or a host"
+        raise source.error(path, problem)
+    if nodes[name].stack is Stack.NONE:
+        raise source.error(path, f"{name!r} has stack none, expected ipseclab or strongswan")
+
+
+def _can_end(node: Node) -> bool:
+    return node.kind in (NodeKind.GATEWAY, NodeKind.HOST)
+
+
+def _check_transport(
+    entry: ConnectionFile, path: tuple[Key, ...], ends: Ends, source: YamlSource
+) -> None:
+    """RFC 4301 section 4.1: in transport mode the packets' own ends are the SA's ends."""
+    for key, stated, interface in (
+        ("local_ts", entry.local_ts, ends.initiator),
+        ("remote_ts", entry.remote_ts, ends.responder),
+    ):
+        own = IPv4Network(interface.address)
+        for network in stated if stated is not None else ():
+            if network != own:
+                problem = (
+                    f"{network} in transport mode, expected {interface.node}'s own address {own}"
+                )
+                raise source.error((*path, key), problem)
+
+
+def _check_nothing_behind(
+    file: TopologyFile, index: int, ends: Ends, routing: Routing, source: YamlSource
+) -> None:
+    """A gateway in transport mode leaves the packets of those behind it alone: surely not meant."""
+    entry = file.connections[index]
+    for stated, interface in ((entry.local_ts, ends.initiator), (entry.remote_ts, ends.responder)):
+        behind = routing.networks_behind(interface.node, peers_of(file, interface.node))
+        if stated is None and behind:
+            problem = f"'transport' with {behind[0]} behind {interface.node}, expected tunnel"
+            raise source.error(("connections", index, "mode"), problem)
+
+
+def peers_of(file: TopologyFile, node: str) -> list[str]:
+    """The other ends of the connections that end at `node`."""
+    peers = [
+        other.responder if other.initiator == node else other.initiator
+        for other in file.connections
+        if node in (other.initiator, other.responder)
+    ]
+    return [peer for peer in peers if peer in file.nodes and peer != node]
+
+
+def _check_strongswan(
+    entry: ConnectionFile, path: tuple[Key, ...], ends: Ends, source: YamlSource
+) -> None:
+    """strongSwan's ESP in user space (kernel-libipsec) has tunnel mode in UDP and nothing else."""
+    if entry.mode != "tunnel":
+        problem = f"{entry.mode!r} with a strongswan end, expected tunnel"
+        raise source.error((*path, "mode"), problem)
+    if entry.encapsulation != "forced" and not ends.nats:
+        problem = "'auto' without a NAT between and with a strongswan end, expected forced"
+        raise source.error((*path, "encapsulation"), problem)

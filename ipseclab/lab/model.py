@@ -1,0 +1,156 @@
+"""The parts of a resolved topology: nodes, interfaces, links, connections, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal
+
+from ipseclab.ike.config import Lifetime, Mode, Retransmission
+from ipseclab.lab.impairment import ImpairmentConfig
+from ipseclab.lab.nat import NatConfig
+
+Direction = Literal["forward", "backward"]
+FORWARD: Direction = "forward"
+BACKWARD: Direction = "backward"
+DIRECTIONS = (FORWARD, BACKWARD)
+
+
+class NodeKind(Enum):
+    """What a node is."""
+
+    HOST = "host"
+    GATEWAY = "gateway"
+    ROUTER = "router"
+    NAT = "nat"
+
+
+class Stack(Enum):
+    """Whose IPsec a node runs."""
+
+    IPSECLAB = "ipseclab"
+    STRONGSWAN = "strongswan"
+    NONE = "none"
+
+
+class Start(Enum):
+    """When a connection's initiator begins."""
+
+    AT_ONCE = "at-once"
+    ON_DEMAND = "on-demand"
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One end of a link. `name` is Mininet's way of naming: gw1-eth0."""
+
+    name: str
+    node: str
+    link: str
+    peer: str
+    """The node at the link's other end."""
+    address: IPv4Address
+    network: IPv4Network
+    mac: str
+    peer_address: IPv4Address
+    peer_mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node with its interfaces in the order of the file's links."""
+
+    name: str
+    kind: NodeKind
+    stack: Stack
+    interfaces: tuple[Interface, ...]
+    nat: NatConfig | None = None
+    outside: str | None = None
+    """Of a NAT: the name of the interface on its outside link."""
+    pool: tuple[IPv4Address, ...] = ()
+    """Of a NAT: its outside addresses, the interface's own first."""
+
+    @property
+    def forwards(self) -> bool:
+        """True for a node that passes on packets of others."""
+        return self.kind is not NodeKind.HOST
+
+    @property
+    def address(self) -> IPv4Address:
+        """The address of its first interface, where traffic to it goes."""
+        return self.interfaces[0].address
+
+    def interface_on(self, link: str) -> Interface:
+        """The interface on that link. Raises KeyError."""
+        for interface in self.interfaces:
+            if interface.link == link:
+                return interface
+        raise KeyError(f"{self.name} is not on link {link}")
+
+    def interface_to(self, peer: str) -> Interface:
+        """The interface on the link to that neighbour. Raises KeyError."""
+        for interface in self.interfaces:
+            if interface.peer == peer:
+                return interface
+        raise KeyError(f"{self.name} has no link to {peer}")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link; `forward` is what happens to packets from the first end to the second."""
+
+    name: str
+    ends: tuple[Interface, Interface]
+    forward: ImpairmentConfig
+    backward: ImpairmentConfig
+
+    def direction_from(self, node: str) -> Direction:
+        """The direction in which `node` sends. Raises KeyError."""
+        for interface, direction in zip(self.ends, DIRECTIONS, strict=True):
+            if interface.node == node:
+                return direction
+        raise KeyError(f"{node} is not on link {self.name}")
+
+    def impairment(self, direction: Direction) -> ImpairmentConfig:
+        """What happens to packets in that direction."""
+        return self.forward if direction == FORWARD else self.backward
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection with everything that its two ends have to know, defaults filled in.
+
+    `mode` None means no IPsec: the same traffic in the clear.
+    """
+
+    name: str
+    initiator: str
+    responder: str
+    mode: Mode | None
+    initiator_address: IPv4Address
+    responder_address: IPv4Address
+    seen_address: IPv4Address
+    """The initiator's address as the responder sees it: a NAT's where there is one between."""
+    nats: tuple[str, ...]
+    """The NATs on the way, from the initiator on."""
+    ids: tuple[str, str]
+    psk: str
+    ike: tuple[str, ...]
+    esp: tuple[str, ...]
+    local_ts: tuple[IPv4Network, ...]
+    """The initiator's side."""
+    remote_ts: tuple[IPv4Network, ...]
+    """The responder's side."""
+    ike_lifetime: Lifetime
+    child_lifetime: Lifetime
+    retransmission: Retransmission
+    liveness: float | None
+    keepalive: float | None
+    force_encapsulation: bool
+    start: Start
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Initiator and responder."""
+        return self.initiator, self.responder

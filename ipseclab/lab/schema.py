@@ -1,0 +1,347 @@
+"""What a topology file may hold: pydantic models of its keys, each looked at by itself.
+
+`lab.topology` resolves a checked `TopologyFile` into frozen values and checks the whole. The models
+also make the JSON Schema that editors complete from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+
+from ipseclab.errors import ConfigError
+from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
+from ipseclab.lab.impairment import (
+    DEFAULT_MTU,
+    DEFAULT_QUEUE_PACKETS,
+    DEFAULT_REORDER_DELAY,
+    Bernoulli,
+    GilbertElliott,
+    LossModel,
+    NthPackets,
+)
+from ipseclab.lab.units import Quantity, parse_quantity, parse_size
+
+SMALLEST_MTU = 576
+LARGEST_MTU = 65535
+MOST_NODES = 5000
+MOST_LINKS = 10_000
+MOST_CONNECTIONS = 5000
+
+# An interface is `<node>-eth<k>`, and Linux has room for 15 characters.
+NodeName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=9)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=40)]
+
+
+def _quantity(kind: Quantity) -> tuple[BeforeValidator, WithJsonSchema]:
+    schema: dict[str, Any] = {
+        "anyOf": [
+            {"type": "number", "minimum": 0},
+            {"type": "string", "pattern": kind.pattern},
+        ],
+        "description": kind.expected,
+    }
+    return BeforeValidator(lambda value: parse_quantity(value, kind)), WithJsonSchema(schema)
+
+
+_TIME, _TIME_SCHEMA = _quantity(Quantity.TIME)
+_RATE, _RATE_SCHEMA = _quantity(Quantity.RATE)
+_SHARE, _SHARE_SCHEMA = _quantity(Quantity.PROBABILITY)
+_SIZE_SCHEMA = _quantity(Quantity.SIZE)[1]
+
+Seconds = Annotated[float, _TIME, _TIME_SCHEMA]
+Rate = Annotated[float, Field(gt=0), _RATE, _RATE_SCHEMA]
+Probability = Annotated[float, _SHARE, _SHARE_SCHEMA]
+Octets = Annotated[int, BeforeValidator(parse_size), _SIZE_SCHEMA]
+
+
+def _text_to(kind: Callable[[str], Any], expected: str) -> BeforeValidator:
+    def convert(value: object) -> Any:
+        if isinstance(value, str):
+            try:
+                return kind(value)
+            except ValueError:
+                pass
+        raise ValueError(f"{value!r} is not usable, expected {expected}")
+
+    return BeforeValidator(convert)
+
+
+def _interface(text: str) -> IPv4Interface:
+    if "/" not in text:
+        raise ValueError("without a prefix length")
+    return IPv4Interface(text)
+
+
+Address = Annotated[
+    IPv4Address,
+    _text_to(IPv4Address, "an IPv4 address like 192.0.2.1"),
+    WithJsonSchema({"type": "string", "format": "ipv4"}),
+]
+InterfaceAddress = Annotated[
+    IPv4Interface,
+    _text_to(_interface, "an IPv4 address with prefix length like 192.0.2.1/24"),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+/[0-9]+$"}),
+]
+Network = Annotated[
+    IPv4Network,
+    _text_to(IPv4Network, "an IPv4 network like 10.1.0.0/24"),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+(/[0-9]+)?$"}),
+]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _proposal(parse: Callable[[str], object]) -> BeforeValidator:
+    def read(value: object) -> object:
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} is not a proposal, expected one like aes128gcm16-x25519")
+        try:
+            parse(value)
+        except ConfigError as problem:
+            raise ValueError(problem.problem) from problem
+        return value
+
+    return BeforeValidator(read)
+
+
+_ONE_OR_LIST = BeforeValidator(_listed)
+IkeProposals = Annotated[
+    list[Annotated[str, _proposal(parse_ike_proposal)]], Field(min_length=1), _ONE_OR_LIST
+]
+EspProposals = Annotated[
+    list[Annotated[str, _proposal(parse_esp_proposal)]], Field(min_length=1), _ONE_OR_LIST
+]
+IdPair = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)]
+Networks = Annotated[list[Network], Field(min_length=1), _ONE_OR_LIST]
+
+
+class _Strict(BaseModel):
+    """No unknown keys, nothing changed after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class LossFile(_Strict):
+    """Loss: exactly one of `probability`, `p` and `r` (Gilbert-Elliott), `packets` / `every`."""
+
+    probability: Probability | None = None
+    """Each packet by itself."""
+    p: Probability | None = None
+    """Gilbert-Elliott: good to bad, a packet."""
+    r: Probability | None = None
+    """Gilbert-Elliott: bad to good, a packet."""
+    h: Probability = 0.0
+    """Gilbert-Elliott: the chance to get through in the bad state."""
+    k: Probability = 1.0
+    """Gilbert-Elliott: the chance to get through in the good state."""
+    packets: list[Annotated[int, Field(ge=0)]] = []
+    """Exactly these packets, counted from 0."""
+    every: Annotated[int, Field(ge=1)] | None = None
+    """Every n-th packet."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> LossFile:
+        chosen = [
+            self.probability is not None,
+            self.p is not None or self.r is not None,
+            bool(self.packets) or self.every is not None,
+        ]
+        if sum(chosen) != 1:
+            raise ValueError("not one loss model, expected probability, or p and r, or packets")
+        if (self.p is None) != (self.r is None):
+            raise ValueError("half a Gilbert-Elliott model, expected both p and r")
+        return self
+
+    def model(self) -> LossModel:
+        """The loss model that it describes."""
+        if self.probability is not None:
+            return Bernoulli(self.probability)
+        if self.p is not None and self.r is not None:
+            return GilbertElliott(self.p, self.r, self.h, self.k)
+        return NthPackets(tuple(self.packets), self.every)
+
+
+def _loss(value: object) -> object:
+    if value is None or isinstance(value, dict | LossFile):
+        return value
+    return {"probability": parse_quantity(value, Quantity.PROBABILITY)}
+
+
+Loss = Annotated[LossFile, BeforeValidator(_loss)]
+
+
+class ImpairmentFile(_Strict):
+    """What a link, or one direction of it, does to packets."""
+
+    delay: Seconds = 0.0
+    jitter: Seconds = 0.0
+    jitter_distribution: Literal["uniform", "normal"] = "uniform"
+    loss: Loss | None = None
+    reorder: Probability = 0.0
+    """The share of packets held back so that later ones overtake them."""
+    reorder_delay: Seconds = DEFAULT_REORDER_DELAY
+    duplicate: Probability = 0.0
+    corrupt: Probability = 0.0
+    """The share of packets with one bit of their payload turned over."""
+    rate: Rate | None = None
+    queue_packets: Annotated[int, Field(ge=0)] = DEFAULT_QUEUE_PACKETS
+    queue_octets: Octets | None = None
+    mtu: Annotated[int, Field(ge=SMALLEST_MTU, le=LARGEST_MTU)] = DEFAULT_MTU
+
+
+class LinkFile(ImpairmentFile):
+    """A link between two nodes, each end with an address; the impairments hold for both directions,
+    `forward` (first end to second) and `backward` say what is different there."""
+
+    name: Name | None = None
+    """By default the two ends: gw1-gw2."""
+    ends: Annotated[list[NodeName], Field(min_length=2, max_length=2)]
+    addresses: Annotated[list[InterfaceAddress], Field(min_length=2, max_length=2)]
+    forward: ImpairmentFile | None = None
+    backward: ImpairmentFile | None = None
+
+    @property
+    def link_name(self) -> str:
+        """Its name, or the two ends."""
+        return self.name if self.name is not None else "-".join(self.ends)
+
+
+class HostFile(_Strict):
+    """A host: sends and receives traffic; with a `stack` it can be an end of a connection."""
+
+    kind: Literal["host"]
+    stack: Literal["ipseclab", "strongswan", "none"] | None = None
+    """By default ipseclab where a connection ends here, else none."""
+
+
+class GatewayFile(_Strict):
+    """A security gateway between a protected and an unprotected side."""
+
+    kind: Literal["gateway"]
+    stack: Literal["ipseclab", "strongswan", "none"] = "ipseclab"
+
+
+class RouterFile(_Strict):
+    """A plain IPv4 router."""
+
+    kind: Literal["router"]
+
+
+NatBehaviour = Literal["endpoint-independent", "address-dependent", "address-and-port-dependent"]
+
+
+class NatFile(_Strict):
+    """An IPv4 NAT (RFC 4787); `outside` names the link on its public side."""
+
+    kind: Literal["nat"]
+    outside: Name
+    mapping: NatBehaviour = "endpoint-independent"
+    filtering: NatBehaviour = "address-and-port-dependent"
+    port_preservation: bool = True
+    hairpinning: bool = True
+    udp_timeout: Seconds = 120.0
+    """RFC 4787 REQ-5: not less than 2 minutes; real ones are shorter."""
+    tcp_timeout: Seconds = 7440.0
+    tcp_transitory_timeout: Seconds = 240.0
+    icmp_timeout: Seconds = 60.0
+    ports: Annotated[
+        list[Annotated[int, Field(ge=1, le=65535)]], Field(min_length=2, max_length=2)
+    ] = [1024, 65535]
+    """First and last outside port."""
+    mappings: Annotated[int, Field(ge=1)] = 4096
+    """Room in the table."""
+    pool: list[Address] = []
+    """Further outside addresses, for a rebinding to another address."""
+    esp_passthrough: bool = False
+
+
+NodeFile = Annotated[HostFile | GatewayFile | RouterFile | NatFile, Field(discriminator="kind")]
+
+
+class LifetimeFile(_Strict):
+    """Hard limits of an SA; null for none."""
+
+    seconds: Seconds | None = None
+    octets: Octets | None = None
+    packets: Annotated[int, Field(ge=1)] | None = None
+    margin: Probability = 0.1
+    """The rekey starts this share of the lifetime before its end ..."""
+    jitter: Probability = 0.5
+    """... and up to this share of the margin earlier."""
+
+
+class LifetimesFile(_Strict):
+    """Lifetimes of the IKE_SA and its CHILD_SAs."""
+
+    ike: LifetimeFile = LifetimeFile(seconds=14400.0)
+    child: LifetimeFile = LifetimeFile(seconds=3600.0)
+
+
+class RetransmissionFile(_Strict):
+    """Request i is sent again `timeout * base**i` after its last sending, `tries` times."""
+
+    timeout: Seconds = 4.0
+    base: Annotated[float, Field(ge=1.0)] = 1.8
+    tries: Annotated[int, Field(ge=0, le=100)] = 5
+    jitter: Probability = 0.0
+    limit: Seconds | None = None
+
+
+class ConnectionFile(_Strict):
+    """A connection between two nodes: who starts, how it is authenticated, what it protects."""
+
+    name: Name | None = None
+    """By default the two ends: gw1-gw2."""
+    initiator: NodeName
+    responder: NodeName
+    mode: Literal["tunnel", "transport", "none"] = "tunnel"
+    """none: no IPsec, the same traffic in the clear."""
+    ike: IkeProposals = ["aes128gcm16-prfsha256-x25519"]
+    esp: EspProposals = ["aes128gcm16-x25519"]
+    psk: Annotated[str, Field(min_length=1)] | None = None
+    ids: IdPair | None = None
+    """Identities of initiator and responder; by default the nodes' names."""
+    local_ts: Networks | None = None
+    """The initiator's networks; by default those behind it, or its own address."""
+    remote_ts: Networks | None = None
+    """The responder's networks; by default those behind it, or its own address."""
+    lifetimes: LifetimesFile = LifetimesFile()
+    retransmission: RetransmissionFile = RetransmissionFile()
+    liveness: Seconds | None = None
+    keepalive: Seconds | None = 20.0
+    encapsulation: Literal["auto", "forced"] = "auto"
+    start: Literal["at-once", "on-demand"] = "at-once"
+
+    @property
+    def connection_name(self) -> str:
+        """Its name, or the two ends."""
+        return self.name if self.name is not None else f"{self.initiator}-{self.responder}"
+
+
+class TopologyFile(_Strict):
+    """A lab: its nodes, links and connections."""
+
+    name: Name | None = None
+    """By default the file's stem."""
+    description: str = ""
+    nodes: Annotated[dict[NodeName, NodeFile], Field(min_length=1, max_length=MOST_NODES)]
+    links: Annotated[list[LinkFile], Field(max_length=MOST_LINKS)] = []
+    connections: Annotated[list[ConnectionFile], Field(max_length=MOST_CONNECTIONS)] = []
+
+
+def topology_schema() -> dict[str, Any]:
+    """The JSON Schema of a topology file."""
+    return TopologyFile.model_json_schema()

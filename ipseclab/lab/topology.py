@@ -1,0 +1,285 @@
+"""A topology file resolved: nodes with interfaces, links, connections, defaults filled in.
+
+`load_topology` reads and checks; whatever is wrong is a `ConfigError` that names the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import networkx as nx
+
+from ipseclab.ike.config import Lifetime, Mode, Retransmission
+from ipseclab.lab.checks import check_connections, check_structure, peers_of, resolve_ends
+from ipseclab.lab.impairment import ImpairmentConfig
+from ipseclab.lab.library import TOPOLOGIES, find_file
+from ipseclab.lab.model import Connection, Interface, Link, Node, NodeKind, Stack, Start
+from ipseclab.lab.nat import NatBehaviour, NatConfig
+from ipseclab.lab.routes import Route, Routing
+from ipseclab.lab.schema import (
+    ConnectionFile,
+    ImpairmentFile,
+    LifetimeFile,
+    LinkFile,
+    NatFile,
+    NodeFile,
+    TopologyFile,
+    topology_schema,
+)
+from ipseclab.lab.yaml_source import YamlSource, check, parse_yaml, read_yaml
+
+__all__ = [
+    "Connection",
+    "Interface",
+    "Link",
+    "Node",
+    "NodeKind",
+    "Stack",
+    "Start",
+    "Topology",
+    "load_topology",
+    "parse_topology",
+    "topology_schema",
+]
+
+MAC_PREFIX = "02:1b"
+"""Locally administered (IEEE 802), then this lab's own."""
+
+_MODES = {"tunnel": Mode.TUNNEL, "transport": Mode.TRANSPORT, "none": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole lab. `nodes` in the file's order, each under its name."""
+
+    name: str
+    description: str
+    nodes: Mapping[str, Node]
+    links: tuple[Link, ...]
+    connections: tuple[Connection, ...]
+    routing: Routing = field(compare=False, repr=False)
+    source: YamlSource = field(compare=False, repr=False)
+
+    @property
+    def graph(self) -> nx.Graph:
+        """The undirected graph: nodes carry `node`, edges `link`."""
+        return self.routing.graph
+
+    def link(self, name: str) -> Link:
+        """The link of that name. Raises KeyError."""
+        return {link.name: link for link in self.links}[name]
+
+    def connection(self, name: str) -> Connection:
+        """The connection of that name. Raises KeyError."""
+        return {connection.name: connection for connection in self.connections}[name]
+
+    def connections_of(self, node: str) -> tuple[Connection, ...]:
+        """The connections that end at that node, those without IPsec too."""
+        return tuple(item for item in self.connections if node in item.ends)
+
+    def of_kind(self, kind: NodeKind) -> tuple[Node, ...]:
+        """The nodes of that kind."""
+        return tuple(node for node in self.nodes.values() if node.kind is kind)
+
+    def with_stack(self, stack: Stack) -> tuple[Node, ...]:
+        """The nodes that run that stack."""
+        return tuple(node for node in self.nodes.values() if node.stack is stack)
+
+    def routes(self, node: str) -> tuple[Route, ...]:
+        """The routing table of a node, without its own subnets."""
+        return self.routing.routes(node)
+
+    def owner(self, address: IPv4Address) -> Node | None:
+        """The node that has that address; a NAT also has those of its pool."""
+        for node in self.nodes.values():
+            if address in node.pool or any(own.address == address for own in node.interfaces):
+                return node
+        return None
+
+    def with_overrides(self, overrides: Mapping[str, object]) -> Topology:
+        """The topology with other values under dotted keys such as `links.wan.loss`, checked again.
+
+        An item of a list goes by its index or its name. Raises ConfigError, naming the override.
+        """
+        source = self.source
+        for key, value in overrides.items():
+            source = source.with_override(key, value)
+        return resolve(source)
+
+
+def load_topology(path_or_name: str | Path) -> Topology:
+    """The topology in a file, or of that name among ipseclab's own. Raises ConfigError."""
+    return resolve(read_yaml(find_file(path_or_name, TOPOLOGIES)))
+
+
+def parse_topology(text: str, file: str = "<text>") -> Topology:
+    """The topology that `text` holds. Raises ConfigError."""
+    return resolve(parse_yaml(text, file))
+
+
+def resolve(source: YamlSource) -> Topology:
+    """The topology of a YAML source. Raises ConfigError."""
+    file = check(TopologyFile, source)
+    check_structure(file, source)
+    links = _links(file)
+    nodes = _nodes(file, links)
+    routing = Routing(nodes, links)
+    check_connections(file, nodes, routing, source)
+    connections = tuple(
+        _connection(entry, index, file, nodes, routing, source)
+        for index, entry in enumerate(file.connections)
+    )
+    name = file.name if file.name is not None else Path(source.file).stem
+    return Topology(name, file.description, nodes, links, connections, routing, source)
+
+
+def _links(file: TopologyFile) -> tuple[Link, ...]:
+    used = dict.fromkeys(file.nodes, 0)
+    links = []
+    for index, entry in enumerate(file.links):
+        numbers = []
+        for end in entry.ends:
+            numbers.append(used[end])
+            used[end] += 1
+        links.append(_link(entry, index, numbers))
+    return tuple(links)
+
+
+def _link(entry: LinkFile, index: int, numbers: list[int]) -> Link:
+    name = entry.link_name
+    macs = [f"{MAC_PREFIX}:{index >> 8:02x}:{index & 0xFF:02x}:00:{end:02x}" for end in (1, 2)]
+    ends = tuple(
+        Interface(
+            name=f"{entry.ends[own]}-eth{numbers[own]}",
+            node=entry.ends[own],
+            link=name,
+            peer=entry.ends[1 - own],
+            address=entry.addresses[own].ip,
+            network=entry.addresses[own].network,
+            mac=macs[own],
+            peer_address=entry.addresses[1 - own].ip,
+            peer_mac=macs[1 - own],
+        )
+        for own in (0, 1)
+    )
+    return Link(
+        name,
+        (ends[0], ends[1]),
+        _impairment(entry, entry.forward),
+        _impairment(entry, entry.backward),
+    )
+
+
+def _impairment(both: LinkFile, one: ImpairmentFile | None) -> ImpairmentConfig:
+    """What holds for both directions, with what the file says otherwise for one of them."""
+    keys = set(ImpairmentFile.model_fields)
+    settings = {key: getattr(both, key) for key in keys}
+    if one is not None:
+        settings |= {key: getattr(one, key) for key in one.model_fields_set}
+    if settings["loss"] is not None:
+        settings["loss"] = settings["loss"].model()
+    return ImpairmentConfig(**settings)
+
+
+def _nodes(file: TopologyFile, links: tuple[Link, ...]) -> dict[str, Node]:
+    interfaces: dict[str, list[Interface]] = {name: [] for name in file.nodes}
+    for link in links:
+        for end in link.ends:
+            interfaces[end.node].append(end)
+    ends = {end for entry in file.connections for end in (entry.initiator, entry.responder)}
+    return {
+        name: _node(name, entry, tuple(interfaces[name]), name in ends)
+        for name, entry in file.nodes.items()
+    }
+
+
+def _node(
+    name: str, entry: NodeFile, interfaces: tuple[Interface, ...], ends_connection: bool
+) -> Node:
+    kind = NodeKind(entry.kind)
+    if isinstance(entry, NatFile):
+        outside = next(item for item in interfaces if item.link == entry.outside)
+        pool = (outside.address, *entry.pool)
+        return Node(name, kind, Stack.NONE, interfaces, _nat(entry), outside.name, pool)
+    stack = getattr(entry, "stack", "none")
+    if stack is None:
+        stack = "ipseclab" if ends_connection else "none"
+    return Node(name, kind, Stack(stack), interfaces)
+
+
+def _nat(entry: NatFile) -> NatConfig:
+    return NatConfig(
+        mapping=NatBehaviour(entry.mapping),
+        filtering=NatBehaviour(entry.filtering),
+        port_preservation=entry.port_preservation,
+        hairpinning=entry.hairpinning,
+        udp_timeout=entry.udp_timeout,
+        tcp_timeout=entry.tcp_timeout,
+        tcp_transitory_timeout=entry.tcp_transitory_timeout,
+        icmp_timeout=entry.icmp_timeout,
+        first_port=entry.ports[0],
+        last_port=entry.ports[1],
+        mappings=entry.mappings,
+        esp_passthrough=entry.esp_passthrough,
+    )
+
+
+def _connection(
+    entry: ConnectionFile,
+    index: int,
+    file: TopologyFile,
+    nodes: Mapping[str, Node],
+    routing: Routing,
+    source: YamlSource,
+) -> Connection:
+    ends = resolve_ends(entry, index, nodes, routing, source)
+    mode = _MODES[entry.mode]
+    seen = nodes[ends.nats[-1]].pool[0] if ends.nats else ends.initiator.address
+    ids = entry.ids if entry.ids is not None else [entry.initiator, entry.responder]
+    return Connection(
+        name=entry.connection_name,
+        initiator=entry.initiator,
+        responder=entry.responder,
+        mode=mode,
+        initiator_address=ends.initiator.address,
+        responder_address=ends.responder.address,
+        seen_address=seen,
+        nats=ends.nats,
+        ids=(ids[0], ids[1]),
+        psk=entry.psk if entry.psk is not None else "",
+        ike=tuple(entry.ike),
+        esp=tuple(entry.esp),
+        local_ts=_selectors(entry, ends.initiator, entry.local_ts, file, routing),
+        remote_ts=_selectors(entry, ends.responder, entry.remote_ts, file, routing),
+        ike_lifetime=_lifetime(entry.lifetimes.ike),
+        child_lifetime=_lifetime(entry.lifetimes.child),
+        retransmission=Retransmission(**entry.retransmission.model_dump()),
+        liveness=entry.liveness,
+        keepalive=entry.keepalive,
+        force_encapsulation=entry.encapsulation == "forced",
+        start=Start(entry.start),
+    )
+
+
+def _selectors(
+    entry: ConnectionFile,
+    own: Interface,
+    stated: list[IPv4Network] | None,
+    file: TopologyFile,
+    routing: Routing,
+) -> tuple[IPv4Network, ...]:
+    """The networks stated, or those behind the node, or its own address."""
+    address = (IPv4Network(own.address),)
+    if stated is not None:
+        return tuple(stated)
+    if entry.mode == "transport":
+        return address
+    peers = peers_of(file, own.node)
+    return routing.networks_behind(own.node, peers) or address
+
+
+def _lifetime(entry: LifetimeFile) -> Lifetime:
+    return Lifetime(**entry.model_dump())
