@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ipseclab.registry import KeMethod, NotifyType, PayloadType
+from ipseclab.registry import KeMethod, NotifyType, PayloadType, ProtocolId
 
 
 class IpsecLabError(Exception):
@@ -29,9 +29,12 @@ class KeyExchangeFailure(IpsecLabError):
 
 
 class IkeError(IpsecLabError):
-    """An error that a Notify answers. `notify` is its type."""
+    """An error that a Notify answers: `notify` is its type, `protocol` and `spi` the SA that it
+    concerns, where that is not the IKE_SA itself."""
 
     notify: NotifyType = NotifyType.INVALID_SYNTAX
+    protocol: ProtocolId = ProtocolId.NONE
+    spi: bytes = b""
 
     def notification_data(self) -> bytes:
         """The Notify payload's data; empty unless a subclass says otherwise."""
@@ -95,9 +98,14 @@ class TemporaryFailure(IkeError):
 
 
 class ChildSaNotFound(IkeError):
-    """The SPI in REKEY_SA names no CHILD_SA (RFC 7296 section 2.25)."""
+    """The SPI in REKEY_SA names no CHILD_SA; it goes back as it came (RFC 7296 section 2.25)."""
 
     notify = NotifyType.CHILD_SA_NOT_FOUND
+    protocol = ProtocolId.ESP
+
+    def __init__(self, spi: bytes) -> None:
+        super().__init__(f"no CHILD_SA with SPI {spi.hex()}")
+        self.spi = spi
 
 
 class NoAdditionalSas(IkeError):

@@ -91,6 +91,8 @@ class ConnectionConfig:
     force_encapsulation: bool = False
     """Pretend a NAT, so that ESP goes in UDP."""
     initial_contact: bool = True
+    replay_window: int = 64
+    """Packets; RFC 4303 section 3.4.3 asks for at least 32."""
     rekey_linger: float = 5.0
     """Seconds that the inbound half of a rekeyed CHILD_SA is still accepted after its DELETE."""
 

@@ -141,6 +141,16 @@ class Datapath:
         if entry is not None and entry.path is not None:
             entry.path = path
 
+    def last_inbound(self, spi_in: bytes) -> float | None:
+        """When a valid packet last came on this SA; None for never, or when there is no such SA."""
+        entry = self.sad.inbound(spi_in)
+        return entry.last_inbound if entry is not None else None
+
+    def last_outbound(self, spi_in: bytes) -> float | None:
+        """When a packet was last sent on this SA; None for never, or when there is no such SA."""
+        entry = self.sad.inbound(spi_in)
+        return entry.last_outbound if entry is not None else None
+
     def _activate(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
         p = entry.parameters
         entry.active = True
@@ -245,6 +255,7 @@ class Datapath:
             if drop.reason is DropReason.SEQUENCE_EXHAUSTED:
                 outputs += self._expire(entry, "sequence", DropReason.SEQUENCE_EXHAUSTED)
             return outputs
+        entry.last_outbound = now
         counters, half = self.counters, entry.outbound
         counters.packets_out += 1
         counters.octets_out += len(packet)
@@ -321,6 +332,7 @@ class Datapath:
         except Dropped as drop:
             return [self._dropped(drop.reason, INBOUND, esp)]
         outputs: list[DatapathOutput] = []
+        entry.last_inbound = now
         if not entry.lingering:
             if newest and path != entry.path and path is not None and entry.path is not None:
                 outputs.append(PeerSeen(entry.parameters.spi_in, path))

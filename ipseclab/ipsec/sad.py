@@ -127,6 +127,8 @@ class SadEntry:
         "active",
         "hard_at",
         "inbound",
+        "last_inbound",
+        "last_outbound",
         "lingering",
         "outbound",
         "outer",
@@ -146,6 +148,9 @@ class SadEntry:
         self.activate_at = now
         """True once outbound traffic may use it (RFC 7296 section 2.8); before `activate_at` only
         the owner or the peer can make it so."""
+        self.last_inbound: float | None = None
+        """When a valid packet last came, and `last_outbound`: when one last went; None for never."""
+        self.last_outbound: float | None = None
         self.lingering = False
         """True once removed, while late packets are still accepted."""
         self.soft_told = False

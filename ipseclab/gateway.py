@@ -1,0 +1,260 @@
+"""A gateway: IKE and the ESP datapath joined, the one object that every world drives.
+
+RFC 4301 keeps key management and packet processing apart; here each one's wishes become the other's
+inputs: `Acquire` starts a negotiation, `ChildSaReady` fills the SAD, an expiry starts a rekey. No I/O:
+packets, datagrams and time go in, `Output` values come out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from ipseclab.ike.config import NAT_T_PORT, IkeConfig, Lifetime, Mode
+from ipseclab.ike.endpoint import IkeEndpoint
+from ipseclab.ike.events import (
+    ChildSaActive,
+    ChildSaGone,
+    ChildSaMoved,
+    ChildSaReady,
+    IkeOutput,
+)
+from ipseclab.ike.natt import KEEPALIVE, NON_ESP_MARKER
+from ipseclab.ipsec.datapath import Datapath, DatapathLimits
+from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen, SoftExpired
+from ipseclab.ipsec.sad import SaLimit, SaParameters
+from ipseclab.ipsec.spd import Policy, Spd
+from ipseclab.outputs import Deadline, Notice, Output, UdpPath
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """All that a gateway is told before it starts. `policies` in order, first match wins; the
+    PROTECT policies name connections of `ike`."""
+
+    ike: IkeConfig
+    policies: tuple[Policy, ...]
+    datapath: DatapathLimits = field(default_factory=DatapathLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStatus:
+    """One CHILD_SA, for people to read."""
+
+    connection: str
+    spi_in: str
+    spi_out: str
+    mode: str
+    state: str
+    own_ts: str
+    peer_ts: str
+
+
+@dataclass(frozen=True, slots=True)
+class IkeStatus:
+    """One IKE_SA, for people to read."""
+
+    connection: str
+    spi_i: str
+    spi_r: str
+    role: str
+    state: str
+    peer: str
+    encapsulated: bool
+    children: tuple[ChildStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayStatus:
+    """What a gateway has now."""
+
+    name: str
+    ike_sas: tuple[IkeStatus, ...]
+    counters: Mapping[str, int]
+
+
+_Anything = IkeOutput | DatapathOutput
+
+
+class Gateway:
+    """One node's IPsec. Times are seconds on the driver's monotonic clock."""
+
+    def __init__(self, config: GatewayConfig, *, rng: random.Random) -> None:
+        self.config = config
+        self._rng = rng
+        self.datapath = Datapath(Spd(config.policies), rng=rng, limits=config.datapath)
+        self.ike = IkeEndpoint(config.ike, rng=rng, activity=self.datapath)
+        self._policy_of = {p.connection: p.name for p in config.policies if p.connection}
+
+    # What a user wants.
+
+    def initiate(self, connection: str, now: float) -> list[Output]:
+        """Set the connection up, or what of it is missing. Raises KeyError for an unknown name."""
+        return self._settle(self.ike.initiate(connection, now), now)
+
+    def create_child(self, connection: str, now: float) -> list[Output]:
+        """One more CHILD_SA beside those there are."""
+        return self._settle(self.ike.create_child(connection, now), now)
+
+    def rekey_child(self, connection: str, now: float) -> list[Output]:
+        """Rekey the connection's CHILD_SAs."""
+        return self._settle(self.ike.rekey_child(connection, now), now)
+
+    def rekey_ike(self, connection: str, now: float) -> list[Output]:
+        """Rekey the connection's IKE_SA."""
+        return self._settle(self.ike.rekey_ike(connection, now), now)
+
+    def delete_child(self, connection: str, now: float) -> list[Output]:
+        """Close the connection's CHILD_SAs."""
+        return self._settle(self.ike.delete_child(connection, now), now)
+
+    def delete_ike(self, connection: str, now: float) -> list[Output]:
+        """Close the connection's IKE_SA."""
+        return self._settle(self.ike.delete_ike(connection, now), now)
+
+    def check_liveness(self, connection: str, now: float) -> list[Output]:
+        """Ask the connection's peer for a sign of life."""
+        return self._settle(self.ike.check_liveness(connection, now), now)
+
+    # What comes in.
+
+    def send_packet(self, packet: bytes, now: float) -> list[Output]:
+        """A plain IPv4 packet from the protected side, or from the host's own stack."""
+        return self._settle(self.datapath.send_packet(packet, now), now)
+
+    def receive_packet(self, packet: bytes, now: float) -> list[Output]:
+        """A whole IPv4 packet from the unprotected side that is not IKE: ESP, or a plain one."""
+        return self._settle(self.datapath.receive_packet(packet, now), now)
+
+    def receive_datagram(self, path: UdpPath, data: bytes, now: float) -> list[Output]:
+        """The payload of a UDP datagram on port 500 or 4500 (RFC 3948 section 2)."""
+        if path.local.port != NAT_T_PORT:
+            return self._settle(self.ike.receive(path, data, now), now)
+        if data == KEEPALIVE:
+            return [Notice("keepalive_received", {"source": str(path.remote)})]
+        if data.startswith(NON_ESP_MARKER):
+            return self._settle(self.ike.receive(path, data[len(NON_ESP_MARKER) :], now), now)
+        return self._settle(self.datapath.receive_esp(data, path, now), now)
+
+    def next_deadline(self) -> Deadline | None:
+        """When `handle_timeout` wants to be called."""
+        deadlines = (self.ike.next_deadline(), self.datapath.next_deadline())
+        return min((d for d in deadlines if d is not None), default=None)
+
+    def handle_timeout(self, now: float) -> list[Output]:
+        """Do all that is due at `now`."""
+        due: list[_Anything] = [*self.datapath.handle_timeout(now)]
+        return self._settle(due, now) + self._settle(self.ike.handle_timeout(now), now)
+
+    # What there is.
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Packets and drops of the datapath, messages dropped and refused by IKE."""
+        return {**self.datapath.counters.as_dict(), **self.ike.counters}
+
+    def status(self) -> GatewayStatus:
+        """IKE_SAs with their CHILD_SAs."""
+        sas = tuple(
+            IkeStatus(
+                connection=sa.connection.name,
+                spi_i=sa.spi_i.hex(),
+                spi_r=sa.spi_r.hex(),
+                role="initiator" if sa.initiator else "responder",
+                state=sa.state.value,
+                peer=str(sa.path.remote),
+                encapsulated=sa.encapsulated,
+                children=tuple(
+                    ChildStatus(
+                        connection=child.connection.name,
+                        spi_in=child.spi_in.hex(),
+                        spi_out=child.spi_out.hex(),
+                        mode=child.mode.value,
+                        state=child.state.value,
+                        own_ts=" ".join(map(str, child.own_ts)),
+                        peer_ts=" ".join(map(str, child.peer_ts)),
+                    )
+                    for child in sa.children.values()
+                ),
+            )
+            for sa in self.ike.ike_sas
+        )
+        return GatewayStatus(self.config.ike.name, sas, self.counters)
+
+    # Between the two.
+
+    def _settle(self, events: Sequence[_Anything], now: float) -> list[Output]:
+        """Turn what one half says into the other's inputs until only outputs are left, in order."""
+        outputs: list[Output] = []
+        waiting: deque[_Anything] = deque(events)
+        while waiting:
+            event = waiting.popleft()
+            consequences: Sequence[_Anything]
+            match event:
+                case ChildSaReady():
+                    consequences = self._install(event, now)
+                case ChildSaActive():
+                    consequences = self.datapath.use_outbound(event.spi_in, now)
+                case ChildSaGone():
+                    consequences = self.datapath.remove_sa(event.spi_in, now, linger=event.linger)
+                case ChildSaMoved():
+                    self.datapath.move_peer(event.spi_in, event.path)
+                    consequences = ()
+                case Acquire():
+                    details = {"connection": event.connection, "flow": str(event.flow)}
+                    outputs.append(Notice("acquire", details))
+                    consequences = self.ike.initiate(event.connection, now)
+                case SoftExpired():
+                    outputs.append(_expiry("soft_expired", event))
+                    consequences = self.ike.child_soft_expired(event.spi_in, now)
+                case HardExpired():
+                    outputs.append(_expiry("hard_expired", event))
+                    consequences = self.ike.child_hard_expired(event.spi_in, now)
+                case PeerSeen():
+                    consequences = self.ike.peer_seen(event.spi_in, event.path, now)
+                case _:
+                    outputs.append(event)
+                    continue
+            waiting.extendleft(reversed(consequences))
+        return outputs
+
+    def _install(self, child: ChildSaReady, now: float) -> Sequence[DatapathOutput]:
+        lifetime = child.connection.child_lifetime
+        parameters = SaParameters(
+            connection=child.connection.name,
+            policy=self._policy_of[child.connection.name],
+            tunnel=child.mode is Mode.TUNNEL,
+            spi_in=child.spi_in,
+            spi_out=child.spi_out,
+            local=IPv4Address(child.path.local.address).packed,
+            remote=IPv4Address(child.path.remote.address).packed,
+            own_ts=child.own_ts,
+            peer_ts=child.peer_ts,
+            suite=child.suite,
+            encr_key_in=child.encr_key_in,
+            integ_key_in=child.integ_key_in,
+            encr_key_out=child.encr_key_out,
+            integ_key_out=child.integ_key_out,
+            path=child.path if child.encapsulate else None,
+            soft=self._soft_limit(lifetime),
+            hard=SaLimit(lifetime.seconds, lifetime.octets, lifetime.packets),
+            replay_window=child.connection.replay_window,
+        )
+        return self.datapath.add_sa(parameters, now, use_outbound=child.use_outbound)
+
+    def _soft_limit(self, lifetime: Lifetime) -> SaLimit:
+        """Where a rekey starts, drawn anew for each SA (`ike.config.Lifetime`)."""
+        early = lifetime.margin * (1.0 + lifetime.jitter * self._rng.random())
+        left = max(0.0, 1.0 - early)
+        return SaLimit(
+            seconds=lifetime.seconds * left if lifetime.seconds is not None else None,
+            octets=int(lifetime.octets * left) if lifetime.octets is not None else None,
+            packets=int(lifetime.packets * left) if lifetime.packets is not None else None,
+        )
+
+
+def _expiry(name: str, event: SoftExpired | HardExpired) -> Notice:
+    return Notice(name, {"spi_in": event.spi_in.hex(), "why": event.why})

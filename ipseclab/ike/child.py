@@ -1,0 +1,313 @@
+"""CHILD_SAs: offered, answered and put into service; in IKE_AUTH or in CREATE_CHILD_SA.
+
+RFC 7296 sections 1.2, 1.3.1 and 1.3.3 (exchanges), 2.9 (selectors), 2.17 (keys), 2.23.1 (transport
+mode behind a NAT). The CREATE_CHILD_SA exchange itself is in `create.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from ipseclab.errors import InvalidSyntax, NoAdditionalSas, NoProposalChosen
+from ipseclab.ike.config import ConnectionConfig, Mode
+from ipseclab.ike.context import Context
+from ipseclab.ike.events import ChildSaReady
+from ipseclab.ike.informational import DeleteSpi
+from ipseclab.ike.keys import child_keys
+from ipseclab.ike.negotiation import (
+    check_chosen,
+    check_narrowed,
+    choose_proposal,
+    narrow,
+    with_spi,
+    without_key_exchange,
+)
+from ipseclab.ike.proposals import proposal_text, suite_of
+from ipseclab.ike.sa import ChildSa, IkeSa
+from ipseclab.outputs import EspKeyLog
+from ipseclab.registry import KeMethod, NotifyType, ProtocolId, TransformType
+from ipseclab.wire.message import Message
+from ipseclab.wire.payloads import NotifyPayload, Payload, SaPayload, TsiPayload, TsrPayload
+from ipseclab.wire.proposal import Proposal
+from ipseclab.wire.selector import TrafficSelector
+
+Selectors = tuple[TrafficSelector, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOffer:
+    """What this end proposed for a CHILD_SA; `payloads` is SA, TSi, TSr and the mode's Notify."""
+
+    connection: ConnectionConfig
+    spi_in: bytes
+    proposals: tuple[Proposal, ...]
+    own_ts: Selectors
+    peer_ts: Selectors
+    payloads: tuple[Payload, ...]
+    replaces: ChildSa | None = None
+
+
+def offer_child(
+    ctx: Context,
+    sa: IkeSa,
+    connection: ConnectionConfig,
+    *,
+    with_ke: KeMethod | None,
+    replaces: ChildSa | None = None,
+) -> ChildOffer:
+    """An offer by the connection's configuration; `with_ke` None leaves key exchange out."""
+    proposals = connection.esp_proposals
+    if with_ke is None:
+        proposals = without_key_exchange(proposals)
+    spi_in = ctx.new_child_spi()
+    proposals = with_spi(proposals, spi_in)
+    own_ts, peer_ts = connection.own_ts, connection.peer_ts
+    if connection.mode is Mode.TRANSPORT and sa.encapsulated:
+        peer_ts = _at_address(peer_ts, sa.path.remote.address)
+    transport = (NotifyPayload(NotifyType.USE_TRANSPORT_MODE),)
+    return ChildOffer(
+        connection,
+        spi_in,
+        proposals,
+        own_ts,
+        peer_ts,
+        (
+            *(transport if connection.mode is Mode.TRANSPORT else ()),
+            SaPayload(proposals),
+            TsiPayload(own_ts),
+            TsrPayload(peer_ts),
+        ),
+        replaces,
+    )
+
+
+def finish_child(
+    ctx: Context,
+    sa: IkeSa,
+    offer: ChildOffer,
+    message: Message,
+    nonces: tuple[bytes, bytes],
+    secret: bytes,
+) -> ChildSa:
+    """The initiator takes the responder's answer to `offer`. Raises IkeError when it is not one of
+    what was offered; the peer, which holds the SA already, is then sent a DELETE."""
+    try:
+        return _finish(ctx, sa, offer, message, nonces, secret)
+    except (InvalidSyntax, NoProposalChosen):
+        ctx.queue(sa, DeleteSpi(offer.spi_in))
+        raise
+
+
+def _finish(
+    ctx: Context,
+    sa: IkeSa,
+    offer: ChildOffer,
+    message: Message,
+    nonces: tuple[bytes, bytes],
+    secret: bytes,
+) -> ChildSa:
+    sa_payload, tsi, tsr = _child_payloads(message)
+    proposal = check_chosen(sa_payload.proposals, offer.proposals)
+    transport = message.notify(NotifyType.USE_TRANSPORT_MODE) is not None
+    mode = Mode.TRANSPORT if transport else Mode.TUNNEL
+    if mode is not offer.connection.mode:
+        raise NoProposalChosen(f"peer wants {mode.value} mode, not {offer.connection.mode.value}")
+    child = ChildSa(
+        ike=sa,
+        connection=offer.connection,
+        spi_in=offer.spi_in,
+        spi_out=proposal.spi,
+        mode=mode,
+        own_ts=check_narrowed(tsi.selectors, offer.own_ts),
+        peer_ts=check_narrowed(tsr.selectors, offer.peer_ts),
+        proposal=proposal,
+        made_by_peer=False,
+        lowest_nonce=min(nonces),
+        replaces=offer.replaces.spi_in if offer.replaces is not None else None,
+    )
+    install(ctx, child, nonces, secret, use_outbound=offer.replaces is None)
+    return child
+
+
+def answer_child(
+    ctx: Context,
+    sa: IkeSa,
+    message: Message,
+    nonces: tuple[bytes, bytes],
+    secret: bytes,
+    *,
+    in_auth: bool,
+    replaces: ChildSa | None,
+    proposal: Proposal | None = None,
+) -> tuple[Payload, ...]:
+    """The responder makes the CHILD_SA that `message` asks for, and returns SA, TSi, TSr and mode.
+
+    `proposal` is one already chosen. Raises NoProposalChosen, TsUnacceptable, NoAdditionalSas.
+    """
+    connection = sa.connection
+    sa_payload, tsi, tsr = _child_payloads(message)
+    if len(sa.children) >= ctx.config.limits.children_per_ike:
+        raise NoAdditionalSas(f"{len(sa.children)} CHILD_SAs already")
+    if proposal is None:
+        proposal = choose_esp(sa_payload.proposals, connection, in_auth=in_auth)
+    asked = message.notify(NotifyType.USE_TRANSPORT_MODE) is not None
+    if connection.mode is Mode.TRANSPORT and not asked:
+        raise NoProposalChosen("the connection is transport mode, the peer asks for tunnel mode")
+    mode = connection.mode
+    own_ts, peer_ts, shown_own, shown_peer = _answer_selectors(sa, mode, tsi, tsr)
+    child = ChildSa(
+        ike=sa,
+        connection=connection,
+        spi_in=ctx.new_child_spi(),
+        spi_out=proposal.spi,
+        mode=mode,
+        own_ts=own_ts,
+        peer_ts=peer_ts,
+        proposal=proposal,
+        made_by_peer=True,
+        lowest_nonce=min(nonces),
+        replaces=replaces.spi_in if replaces is not None else None,
+    )
+    install(ctx, child, nonces, secret, use_outbound=replaces is None)
+    if replaces is not None:
+        replaces.peer_replacement = child
+    transport = (NotifyPayload(NotifyType.USE_TRANSPORT_MODE),)
+    chosen = Proposal(proposal.number, proposal.protocol, child.spi_in, proposal.transforms)
+    return (
+        *(transport if mode is Mode.TRANSPORT else ()),
+        SaPayload((chosen,)),
+        TsiPayload(shown_peer),
+        TsrPayload(shown_own),
+    )
+
+
+def choose_esp(
+    offered: tuple[Proposal, ...], connection: ConnectionConfig, *, in_auth: bool
+) -> Proposal:
+    """One ESP proposal that both allow. Raises NoProposalChosen."""
+    own = connection.esp_proposals
+    if in_auth:
+        offered, own = without_key_exchange(offered), without_key_exchange(own)
+    return choose_proposal(offered, own, ProtocolId.ESP)
+
+
+def install(
+    ctx: Context,
+    child: ChildSa,
+    nonces: tuple[bytes, bytes],
+    secret: bytes,
+    *,
+    use_outbound: bool,
+) -> None:
+    """Derive the keys of `child`, enter it into the tables, and hand it to the datapath."""
+    sa = child.ike
+    assert sa.prf is not None
+    assert sa.keys is not None
+    suite = suite_of(child.proposal.transforms)
+    keys = child_keys(sa.prf, suite, sa.keys.sk_d, nonces, secret)
+    to_responder, to_initiator = (keys.encr_i, keys.integ_i), (keys.encr_r, keys.integ_r)
+    inbound, outbound = (
+        (to_responder, to_initiator) if child.made_by_peer else (to_initiator, to_responder)
+    )
+    sa.children[child.spi_in] = child
+    ctx.children[child.spi_in] = child
+    ctx.emit(
+        ChildSaReady(
+            connection=child.connection,
+            spi_in=child.spi_in,
+            spi_out=child.spi_out,
+            mode=child.mode,
+            own_ts=child.own_ts,
+            peer_ts=child.peer_ts,
+            proposal=child.proposal,
+            suite=suite,
+            encr_key_in=inbound[0],
+            integ_key_in=inbound[1],
+            encr_key_out=outbound[0],
+            integ_key_out=outbound[1],
+            path=sa.path,
+            encapsulate=sa.encapsulated,
+            use_outbound=use_outbound,
+        )
+    )
+    _log_keys(ctx, child, inbound, outbound)
+    ctx.notice(
+        "child_ready",
+        connection=child.connection.name,
+        spi_in=child.spi_in.hex(),
+        spi_out=child.spi_out.hex(),
+        mode=child.mode.value,
+        encapsulated=sa.encapsulated,
+        rekeys=child.replaces.hex() if child.replaces is not None else None,
+        role="responder" if child.made_by_peer else "initiator",
+        proposal=proposal_text(child.proposal),
+    )
+
+
+def _log_keys(
+    ctx: Context, child: ChildSa, inbound: tuple[bytes, bytes], outbound: tuple[bytes, bytes]
+) -> None:
+    names = {transform.type: str(transform) for transform in child.proposal.transforms}
+    encr, integ = names[TransformType.ENCR], names.get(TransformType.INTEG, "none")
+    own, peer = child.ike.path.local.address, child.ike.path.remote.address
+    for spi, source, destination, keys in (
+        (child.spi_in, peer, own, inbound),
+        (child.spi_out, own, peer, outbound),
+    ):
+        ctx.emit(EspKeyLog(spi, source, destination, encr, integ, *keys))
+
+
+def _child_payloads(message: Message) -> tuple[SaPayload, TsiPayload, TsrPayload]:
+    sa_payload, tsi, tsr = (
+        message.find(SaPayload),
+        message.find(TsiPayload),
+        message.find(TsrPayload),
+    )
+    if sa_payload is None or tsi is None or tsr is None:
+        raise InvalidSyntax("no SA, TSi or TSr")
+    return sa_payload, tsi, tsr
+
+
+def _answer_selectors(
+    sa: IkeSa, mode: Mode, tsi: TsiPayload, tsr: TsrPayload
+) -> tuple[Selectors, Selectors, Selectors, Selectors]:
+    """Own and peer's selectors for the SAD, then both as the peer is to see them.
+
+    In transport mode behind a NAT the peer's selectors hold addresses from before translation: the
+    ones that its packets arrive with are put in their place for the policy and the SAD, and taken out
+    again for the answer (RFC 7296 section 2.23.1).
+    """
+    asked_own, asked_peer = tsr.selectors, tsi.selectors
+    if mode is Mode.TRANSPORT and sa.encapsulated:
+        asked_own = _at_address(asked_own, sa.path.local.address)
+        asked_peer = _at_address(asked_peer, sa.path.remote.address)
+    connection = sa.connection
+    allowed_peer = connection.peer_ts
+    if mode is Mode.TRANSPORT and sa.peer_behind_nat:
+        allowed_peer = _at_address(allowed_peer, sa.path.remote.address)
+    own_ts, peer_ts = narrow(asked_own, connection.own_ts), narrow(asked_peer, allowed_peer)
+    if mode is Mode.TRANSPORT and sa.encapsulated:
+        shown_own = _with_addresses_of(own_ts, tsr.selectors)
+        return own_ts, peer_ts, shown_own, _with_addresses_of(peer_ts, tsi.selectors)
+    return own_ts, peer_ts, own_ts, peer_ts
+
+
+def _at_address(selectors: Selectors, address: str) -> Selectors:
+    """The selectors with that one address in place of theirs."""
+    packed = IPv4Address(address).packed
+    moved = (
+        TrafficSelector(s.ts_type, s.protocol, s.start_port, s.end_port, packed, packed)
+        for s in selectors
+        if len(s.start) == len(packed)
+    )
+    return tuple(dict.fromkeys(moved))
+
+
+def _with_addresses_of(selectors: Selectors, original: Selectors) -> Selectors:
+    """The selectors with the first original's addresses: there is but one host behind them."""
+    first = original[0]
+    return tuple(
+        TrafficSelector(s.ts_type, s.protocol, s.start_port, s.end_port, first.start, first.end)
+        for s in selectors
+    )

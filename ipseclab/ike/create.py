@@ -1,0 +1,262 @@
+"""CREATE_CHILD_SA for CHILD_SAs: a further one, or the rekey of one (RFC 7296 sections 1.3.1, 1.3.3).
+
+    HDR, SK {[N(REKEY_SA),] SA, Ni, [KEi,] TSi, TSr}  -->
+                                    <--  HDR, SK {SA, Nr, [KEr,] TSi, TSr}
+
+Section 2.8.1 says what happens when both ends rekey the same SA at once: both exchanges succeed, and
+the new SA with the lowest of the four nonces is closed by the end that made it. Section 2.25.1 says
+what is answered while an SA is being closed or replaced.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
+from ipseclab.errors import (
+    ChildSaNotFound,
+    InvalidKePayload,
+    InvalidSyntax,
+    KeyExchangeFailure,
+    TemporaryFailure,
+)
+from ipseclab.ike.child import ChildOffer, answer_child, choose_esp, finish_child, offer_child
+from ipseclab.ike.config import ConnectionConfig
+from ipseclab.ike.context import Context
+from ipseclab.ike.informational import REDUNDANT, REKEYED, DeleteChild, DeleteIke
+from ipseclab.ike.init import NONCE_SIZE, checked_nonce
+from ipseclab.ike.lifecycle import RETRY, activate_child, remove_child
+from ipseclab.ike.negotiation import ke_method, offered_methods
+from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
+from ipseclab.ike.task import Task
+from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
+from ipseclab.wire.message import Message
+from ipseclab.wire.payloads import KePayload, NoncePayload, NotifyPayload, Payload, SaPayload
+
+RETRY_DELAY = (1.0, 3.0)
+"""Seconds, drawn uniformly, before an operation that met TEMPORARY_FAILURE is tried again: the two
+ends of a collision then rarely meet twice."""
+RETRY_PATIENCE = 240.0
+"""Seconds of TEMPORARY_FAILUREs after which the ends have lost step and the IKE_SA is closed
+(RFC 7296 section 2.25: "several minutes")."""
+
+
+class Retrying(Task):
+    """A task that the peer may put off with TEMPORARY_FAILURE."""
+
+    follows_succession: ClassVar[bool] = True
+    """Whether a retry goes to the IKE_SA that took over meanwhile."""
+
+    def __init__(self) -> None:
+        self.first_refused: float | None = None
+
+    def retry_later(self, ctx: Context, sa: IkeSa, key: bytes, now: float) -> None:
+        """Queue this task again after a while, on whichever IKE_SA is then in service."""
+        if self.first_refused is None:
+            self.first_refused = now
+        elif now - self.first_refused > RETRY_PATIENCE:
+            ctx.queue(sa.current(), DeleteIke("out of step: TEMPORARY_FAILURE for minutes"))
+            return
+        ctx.retries[key] = (sa, self)
+        ctx.timers.set(key, RETRY, now + ctx.rng.uniform(*RETRY_DELAY))
+
+
+class CreateChild(Retrying):
+    """Make a CHILD_SA, in place of `replaces` if that is given."""
+
+    exchange = ExchangeType.CREATE_CHILD_SA
+    name = "create CHILD_SA"
+    touches_children = True
+
+    def __init__(self, connection: ConnectionConfig, replaces: ChildSa | None = None) -> None:
+        super().__init__()
+        self.connection = connection
+        self.replaces = replaces
+        methods = offered_methods(connection.esp_proposals)
+        self.method = methods[0] if methods else KeMethod.NONE
+        self.private: KeyExchangePrivate | None = None
+        self.nonce = b""
+        self.offer: ChildOffer | None = None
+
+    def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
+        old = self.replaces
+        if not sa.alive or (old is not None and old.state is not ChildState.INSTALLED):
+            return None
+        self.nonce = ctx.rng.randbytes(NONCE_SIZE)
+        self.private = None
+        ke: tuple[Payload, ...] = ()
+        if self.method != KeMethod.NONE:
+            self.private = KE_METHODS[self.method].generate(ctx.rng)
+            ke = (KePayload(self.method, self.private.public),)
+        with_ke = self.method if ke else None
+        self.offer = offer_child(ctx, sa, self.connection, with_ke=with_ke, replaces=old)
+        *sa_and_mode, tsi, tsr = self.offer.payloads
+        rekey: tuple[Payload, ...] = ()
+        if old is not None:
+            old.state = ChildState.REKEYING
+            ctx.notice("rekey_started", kind="child", old=old.spi_in.hex())
+            rekey = (NotifyPayload(NotifyType.REKEY_SA, b"", ProtocolId.ESP, old.spi_in),)
+        return (*rekey, *sa_and_mode, NoncePayload(self.nonce), *ke, tsi, tsr)
+
+    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+        if message.find(SaPayload) is None:
+            self._refused(ctx, sa, message, now)
+            return
+        nonce = message.find(NoncePayload)
+        if nonce is None:
+            raise InvalidSyntax("CREATE_CHILD_SA response without nonce")
+        assert self.offer is not None
+        secret = self._secret(message)
+        nonces = (self.nonce, checked_nonce(nonce))
+        new = finish_child(ctx, sa, self.offer, message, nonces, secret)
+        if self.replaces is not None:
+            _replace(ctx, self.replaces, new)
+
+    def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        self._back_in_service()
+
+    def _secret(self, message: Message) -> bytes:
+        if self.private is None:
+            return b""
+        ke = message.find(KePayload)
+        if ke is None or ke.method != self.method:
+            raise InvalidSyntax(f"CREATE_CHILD_SA response without KE of {self.method.name}")
+        try:
+            return self.private.agree(ke.data)
+        except KeyExchangeFailure as error:
+            raise InvalidSyntax(str(error)) from error
+
+    def _refused(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+        """The peer made nothing; say what that means for the SA that was to be replaced."""
+        errors = [n for n in message.all(NotifyPayload) if n.notify_type.is_error]
+        kind = errors[0].notify_type if errors else NotifyType.INVALID_SYNTAX
+        self._back_in_service()
+        if kind == NotifyType.INVALID_KE_PAYLOAD:
+            self._other_method(ctx, sa, errors[0])
+            return
+        old = self.replaces
+        ctx.notice(
+            "create_refused",
+            reason=kind.name,
+            rekeys=old.spi_in.hex() if old is not None else None,
+        )
+        if old is not None and old.state is not ChildState.INSTALLED:
+            return  # the peer replaced or closed it meanwhile: nothing is left to do
+        if kind == NotifyType.TEMPORARY_FAILURE:
+            assert self.offer is not None
+            key = old.spi_in if old is not None else self.offer.spi_in
+            self.retry_later(ctx, sa, key, now)
+        elif kind == NotifyType.CHILD_SA_NOT_FOUND and old is not None:
+            # Section 2.25: drop it without a DELETE, and make a new one from scratch.
+            remove_child(ctx, old, "unknown to the peer")
+            ctx.queue(sa, CreateChild(self.connection))
+
+    def _other_method(self, ctx: Context, sa: IkeSa, notify: NotifyPayload) -> None:
+        wanted = KeMethod(int.from_bytes(notify.data, "big"))
+        offered = offered_methods(self.connection.esp_proposals)
+        if wanted == self.method or wanted not in offered or wanted not in KE_METHODS:
+            raise InvalidSyntax(f"peer wants {wanted.name}, which was not offered")
+        self.method = wanted
+        ctx.queue(sa, self, first=True)
+
+    def _back_in_service(self) -> None:
+        old = self.replaces
+        if old is not None and old.state is ChildState.REKEYING:
+            rival = old.peer_replacement
+            replaced = rival is not None and rival.usable
+            old.state = ChildState.REPLACED_BY_PEER if replaced else ChildState.INSTALLED
+
+
+def _replace(ctx: Context, old: ChildSa, new: ChildSa) -> None:
+    """Our rekey of `old` made `new`; settle with the peer's own rekey, if there was one."""
+    rival = old.peer_replacement
+    if rival is not None and rival.usable and new.lowest_nonce < rival.lowest_nonce:
+        # Section 2.8.1: ours holds the lowest nonce, so we close it; the peer closes the old one.
+        if old.state is ChildState.REKEYING:
+            old.state = ChildState.REPLACED_BY_PEER
+        ctx.queue(new.ike, DeleteChild(new, REDUNDANT))
+        return
+    activate_child(ctx, new)
+    if old.state is not ChildState.GONE:
+        old.state = ChildState.REPLACED
+        ctx.queue(old.ike, DeleteChild(old, REKEYED))
+
+
+def answer_create(ctx: Context, sa: IkeSa, message: Message, now: float) -> tuple[Payload, ...]:
+    """The responder's half, for a new CHILD_SA or a rekey. Raises IkeError."""
+    if not sa.alive:
+        raise TemporaryFailure(f"the IKE_SA is {sa.state.value}")
+    if rekeys_ike(sa):
+        raise TemporaryFailure("the IKE_SA is being rekeyed")
+    rekey = message.notify(NotifyType.REKEY_SA)
+    old = _named_child(sa, rekey) if rekey is not None else None
+    sa_payload, nonce = message.find(SaPayload), message.find(NoncePayload)
+    if sa_payload is None or nonce is None:
+        raise InvalidSyntax("CREATE_CHILD_SA request without SA or nonce")
+    proposal = choose_esp(sa_payload.proposals, sa.connection, in_auth=False)
+    method = ke_method(proposal)
+    ke_reply, secret = answer_ke(ctx, message, method)
+    nonce_r = ctx.rng.randbytes(NONCE_SIZE)
+    payloads = answer_child(
+        ctx,
+        sa,
+        message,
+        (checked_nonce(nonce), nonce_r),
+        secret,
+        in_auth=False,
+        replaces=old,
+        proposal=proposal,
+    )
+    if old is not None and old.state is ChildState.INSTALLED:
+        old.state = ChildState.REPLACED_BY_PEER
+    *sa_and_mode, tsi, tsr = payloads
+    return (*sa_and_mode, NoncePayload(nonce_r), *ke_reply, tsi, tsr)
+
+
+def answer_ke(
+    ctx: Context, message: Message, method: KeMethod
+) -> tuple[tuple[KePayload, ...], bytes]:
+    """Our KE payload and the shared secret; nothing and no octets without key exchange.
+
+    Raises InvalidKePayload when the peer's is of another method, InvalidSyntax when it is no good.
+    """
+    if method == KeMethod.NONE:
+        return (), b""
+    ke = message.find(KePayload)
+    if ke is None or ke.method != method:
+        raise InvalidKePayload(method)
+    private = KE_METHODS[method].generate(ctx.rng)
+    try:
+        return (KePayload(method, private.public),), private.agree(ke.data)
+    except KeyExchangeFailure as error:
+        raise InvalidSyntax(str(error)) from error
+
+
+def _named_child(sa: IkeSa, rekey: NotifyPayload) -> ChildSa:
+    """The CHILD_SA that REKEY_SA names by the SPI on which its sender receives (section 1.3.3)."""
+    child = next((c for c in sa.children.values() if c.spi_out == rekey.spi), None)
+    if child is None:
+        raise ChildSaNotFound(rekey.spi)
+    ready = child.state in (ChildState.INSTALLED, ChildState.REKEYING)
+    if not ready or (child.peer_replacement is not None and child.peer_replacement.usable):
+        raise TemporaryFailure(f"CHILD_SA {child.spi_in.hex()} is {child.state.value}")
+    return child
+
+
+def is_ike_rekey(message: Message) -> bool:
+    """True when a CREATE_CHILD_SA request asks for a new IKE_SA (section 1.3.2)."""
+    sa_payload = message.find(SaPayload)
+    return sa_payload is not None and any(
+        proposal.protocol == ProtocolId.IKE for proposal in sa_payload.proposals
+    )
+
+
+def rekeys_ike(sa: IkeSa) -> bool:
+    """True while our own request to rekey the IKE_SA waits for its response."""
+    request = sa.own_request
+    return (
+        request is not None
+        and request.task.exchange == ExchangeType.CREATE_CHILD_SA
+        and not request.task.touches_children
+        and sa.state is IkeState.ESTABLISHED
+    )

@@ -1,0 +1,64 @@
+"""What the IKE endpoint tells the gateway about CHILD_SAs, beside the plain outputs.
+
+IKE and the datapath do not know each other (RFC 4301 keeps key management and processing apart):
+`gateway.py` alone turns these into changes of the SAD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ipseclab.crypto.protection import Suite
+from ipseclab.ike.config import ConnectionConfig, Mode
+from ipseclab.outputs import Output, UdpPath
+from ipseclab.wire.proposal import Proposal
+from ipseclab.wire.selector import TrafficSelector
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSaReady:
+    """A CHILD_SA with its keys. `use_outbound` False: accept on it, send on it only later
+    (RFC 7296 section 2.8). `path` is the IKE_SA's, `encapsulate` whether ESP goes in UDP."""
+
+    connection: ConnectionConfig
+    spi_in: bytes
+    spi_out: bytes
+    mode: Mode
+    own_ts: tuple[TrafficSelector, ...]
+    peer_ts: tuple[TrafficSelector, ...]
+    proposal: Proposal
+    suite: Suite
+    encr_key_in: bytes = field(repr=False)
+    integ_key_in: bytes = field(repr=False)
+    encr_key_out: bytes = field(repr=False)
+    integ_key_out: bytes = field(repr=False)
+    path: UdpPath
+    encapsulate: bool
+    use_outbound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSaActive:
+    """The CHILD_SA may carry outbound traffic now."""
+
+    spi_in: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSaGone:
+    """Outbound half gone at once, inbound half after `linger` seconds."""
+
+    spi_in: bytes
+    reason: str
+    linger: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSaMoved:
+    """The peer's address changed (RFC 7296 section 2.23)."""
+
+    spi_in: bytes
+    path: UdpPath
+
+
+IkeOutput = Output | ChildSaReady | ChildSaActive | ChildSaGone | ChildSaMoved

@@ -1,0 +1,179 @@
+"""INFORMATIONAL: DELETE of CHILD_SAs and of the IKE_SA, liveness checks.
+
+RFC 7296 sections 1.4 and 1.4.1, 2.4 (liveness), 2.25 (collisions).
+
+    HDR, SK {[N,] [D,] ...}  -->
+                             <--  HDR, SK {[N,] [D,] ...}
+"""
+
+from __future__ import annotations
+
+from ipseclab.errors import IkeError
+from ipseclab.ike.context import Context
+from ipseclab.ike.lifecycle import activate_child, close_ike, patience, remove_child, succeed
+from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
+from ipseclab.ike.task import Task
+from ipseclab.registry import ExchangeType, NotifyType, ProtocolId
+from ipseclab.wire.message import Message
+from ipseclab.wire.payloads import DeletePayload, NotifyPayload, Payload
+
+REKEYED = "rekeyed"
+DELETED = "deleted"
+EXPIRED = "expired"
+REDUNDANT = "redundant"
+
+
+class Liveness(Task):
+    """An empty request: is the peer still there, and still has the IKE_SA? (Section 2.4.)"""
+
+    exchange = ExchangeType.INFORMATIONAL
+    name = "liveness"
+
+    def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
+        return ()
+
+    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+        ctx.notice("liveness_confirmed", spi_i=sa.spi_i.hex(), spi_r=sa.spi_r.hex())
+
+
+class DeleteChild(Task):
+    """Close a CHILD_SA: the DELETE names our inbound SPI, the answer the peer's."""
+
+    exchange = ExchangeType.INFORMATIONAL
+    name = "delete CHILD_SA"
+    touches_children = True
+
+    def __init__(self, child: ChildSa, reason: str) -> None:
+        self.child = child
+        self.reason = reason
+
+    def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
+        if self.child.state is ChildState.GONE:
+            return None
+        if self.child.state is not ChildState.REPLACED:
+            self.child.state = ChildState.DELETING
+        return (DeletePayload(ProtocolId.ESP, (self.child.spi_in,)),)
+
+    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+        self._finish(ctx)
+        if self.reason == REKEYED:
+            ctx.notice("rekey_done", kind="child", old=self.child.spi_in.hex())
+
+    def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        self._finish(ctx)
+
+    def _finish(self, ctx: Context) -> None:
+        linger = self.child.connection.rekey_linger if self.reason == REKEYED else 0.0
+        remove_child(ctx, self.child, self.reason, linger=linger)
+
+
+class DeleteSpi(Task):
+    """Close a CHILD_SA that the peer has and this end never put into service."""
+
+    exchange = ExchangeType.INFORMATIONAL
+    name = "delete refused CHILD_SA"
+    touches_children = True
+
+    def __init__(self, spi_in: bytes) -> None:
+        self.spi_in = spi_in
+
+    def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
+        return (DeletePayload(ProtocolId.ESP, (self.spi_in,)),)
+
+    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+        ctx.notice("child_refused", spi_in=self.spi_in.hex())
+
+
+class DeleteIke(Task):
+    """Close an IKE_SA, and with it the CHILD_SAs that it still holds."""
+
+    exchange = ExchangeType.INFORMATIONAL
+    name = "delete IKE_SA"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
+        if sa.state is not IkeState.REPLACED:
+            sa.state = IkeState.DELETING
+        return (DeletePayload(ProtocolId.IKE),)
+
+    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+        close_ike(ctx, sa, self.reason, now)
+        if self.reason == REKEYED:
+            ctx.notice("rekey_done", kind="ike", old=sa.spi_i.hex())
+
+
+class CloseAfterFailure(Task):
+    """Tell the responder that its IKE_AUTH response was refused; the IKE_SA ends without a DELETE
+    (section 2.21.2)."""
+
+    exchange = ExchangeType.INFORMATIONAL
+    name = "refuse IKE_AUTH"
+
+    def __init__(self, problem: IkeError) -> None:
+        self.problem = problem
+
+    def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
+        return (NotifyPayload(self.problem.notify, self.problem.notification_data()),)
+
+    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+        close_ike(ctx, sa, str(self.problem), now)
+
+
+def answer_informational(
+    ctx: Context, sa: IkeSa, message: Message, now: float
+) -> tuple[Payload, ...]:
+    """The answer to an INFORMATIONAL request: nothing, or the SPIs that were closed with it."""
+    failure = message.notify(NotifyType.AUTHENTICATION_FAILED)
+    if failure is not None:
+        sa.close_reason = "the peer refused our IKE_AUTH response"
+        return ()
+    closed: list[bytes] = []
+    for delete in message.all(DeletePayload):
+        if delete.protocol == ProtocolId.IKE:
+            _close_by_peer(ctx, sa, now)
+        elif delete.protocol == ProtocolId.ESP:
+            closed.extend(spi for out in delete.spis for spi in _close_child(ctx, sa, out))
+    return (DeletePayload(ProtocolId.ESP, tuple(closed)),) if closed else ()
+
+
+def _close_by_peer(ctx: Context, sa: IkeSa, now: float) -> None:
+    """The peer closes `sa`: what becomes of its CHILD_SAs depends on rekeying (section 2.25.2)."""
+    candidate = live_candidate(sa)
+    if sa.state is IkeState.ESTABLISHED and candidate is not None:
+        # Section 2.8.2: the peer rekeyed without noticing our own attempt, which is forgotten.
+        sa.own_request = None
+        succeed(ctx, sa, candidate, now)
+    reasons = {IkeState.REPLACED: REKEYED, IkeState.CANDIDATE: REDUNDANT}
+    sa.close_reason = reasons.get(sa.state, DELETED)
+
+
+def live_candidate(sa: IkeSa) -> IkeSa | None:
+    """The IKE_SA of the peer's simultaneous rekey, unless the peer has closed it already."""
+    alive = (c for c in sa.candidates if c.state is IkeState.CANDIDATE)
+    return next(alive, None)
+
+
+def _close_child(ctx: Context, sa: IkeSa, spi_out: bytes) -> list[bytes]:
+    """Close the CHILD_SA that the peer receives on `spi_out`; its own SPI unless section 1.4.1 says
+    that it must not be in the answer."""
+    child = next((c for c in sa.children.values() if c.spi_out == spi_out), None)
+    if child is None:
+        return []
+    task = sa.own_request.task if sa.own_request is not None else None
+    crossing = isinstance(task, DeleteChild) and task.child is child
+    replacement = child.peer_replacement
+    replaced = child.state in (ChildState.REPLACED, ChildState.REPLACED_BY_PEER)
+    if replacement is not None and replacement.usable:
+        # Section 2.8: the DELETE of the old SA shows that the peer can receive on the new one.
+        activate_child(ctx, replacement)
+        replaced = True
+    linger = child.connection.rekey_linger if replaced else 0.0
+    remove_child(ctx, child, REKEYED if replaced else DELETED, linger=linger)
+    return [] if crossing else [child.spi_in]
+
+
+def finish_closing(ctx: Context, sa: IkeSa, now: float) -> None:
+    """After a response that ends `sa` is on its way: keep answering repeats for a while."""
+    close_ike(ctx, sa, sa.close_reason, now, forget_after=patience(sa.connection))

@@ -1,0 +1,349 @@
+"""IKE_SA_INIT: agree on algorithms, exchange keys and nonces, find NATs (RFC 7296 section 1.2).
+
+    Initiator                         Responder
+    HDR, SAi1, KEi, Ni,
+      N(NAT_DETECTION_*)  -->
+                          <--  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*)
+
+The responder may answer with one Notify and no state: COOKIE (section 2.6) or INVALID_KE_PAYLOAD
+(section 1.3); the initiator then sends its message again, changed as asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import random
+from ipaddress import IPv4Address
+
+from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
+from ipseclab.errors import (
+    IkeError,
+    InvalidKePayload,
+    InvalidSyntax,
+    KeyExchangeFailure,
+    NoProposalChosen,
+    UnsupportedCriticalPayload,
+)
+from ipseclab.ike import natt
+from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig
+from ipseclab.ike.context import Context
+from ipseclab.ike.keys import ike_keys, skeyseed
+from ipseclab.ike.lifecycle import HALF_OPEN, close_ike, log_keys
+from ipseclab.ike.negotiation import (
+    check_chosen,
+    choose_proposal,
+    ke_method,
+    offered_methods,
+    with_spi,
+)
+from ipseclab.ike.proposals import prf_of, suite_of
+from ipseclab.ike.protection import MessageProtection
+from ipseclab.ike.sa import IkeSa, IkeState
+from ipseclab.ike.task import Task
+from ipseclab.outputs import UdpPath
+from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
+from ipseclab.wire.message import Message
+from ipseclab.wire.payloads import (
+    KePayload,
+    NoncePayload,
+    NotifyPayload,
+    Payload,
+    SaPayload,
+    UnknownPayload,
+)
+from ipseclab.wire.proposal import Proposal
+
+NONCE_SIZE = 32
+MIN_NONCE_SIZE, MAX_NONCE_SIZE = 16, 256  # RFC 7296 section 3.9
+MAX_COOKIE_SIZE = 64  # RFC 7296 section 2.6
+ZERO_SPI = bytes(8)
+MAX_INIT_ROUNDS = 6
+"""How often the initiator starts over when told COOKIE or INVALID_KE_PAYLOAD: these come
+unauthenticated, so someone could keep it busy for ever."""
+
+
+class InitTask(Task):
+    """The initiator's half; one object lives through all rounds."""
+
+    exchange = ExchangeType.IKE_SA_INIT
+    name = "IKE_SA_INIT"
+
+    def __init__(self, sa: IkeSa, rng: random.Random) -> None:
+        self.proposals = with_spi(sa.connection.ike_proposals, b"")
+        self.cookie = b""
+        self.rounds = 0
+        self.private: KeyExchangePrivate
+        self.choose_method(offered_methods(self.proposals)[0], rng)
+        sa.nonce_i = rng.randbytes(NONCE_SIZE)
+
+    def choose_method(self, method: KeMethod, rng: random.Random) -> None:
+        """Take that key exchange method for the next round."""
+        self.method = method
+        self.private = KE_METHODS[method].generate(rng)
+
+    def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
+        self.rounds += 1
+        pretend = sa.connection.force_encapsulation
+        cookie = (NotifyPayload(NotifyType.COOKIE, self.cookie),) if self.cookie else ()
+        return (
+            *cookie,
+            SaPayload(self.proposals),
+            KePayload(self.method, self.private.public),
+            NoncePayload(sa.nonce_i),
+            *natt.detection_notifies(sa.spi_i, ZERO_SPI, sa.path, pretend=pretend),
+        )
+
+    def again(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        """Send the request once more, changed, with message ID 0 as before."""
+        if self.rounds >= MAX_INIT_ROUNDS:
+            close_ike(ctx, sa, "IKE_SA_INIT went round too often", now)
+            return
+        sa.next_message_id = 0
+        ctx.queue(sa, self, first=True)
+
+    def accept(self, ctx: Context, sa: IkeSa, message: Message, path: UdpPath, now: float) -> bool:
+        """Take the response, True when the keys are made. Raises IkeError or WireError for a message
+        that is to be ignored: it is not authenticated, and the true one may still come."""
+        refusal = _refusal(message)
+        if refusal is not None:
+            self._refused(ctx, sa, refusal, now)
+            return False
+        sa_payload, ke, nonce = _init_payloads(message)
+        proposal = check_chosen(sa_payload.proposals, self.proposals)
+        if ke.method != ke_method(proposal) or ke.method != self.method:
+            raise InvalidSyntax(f"KE of {ke.method.name}, sent {self.method.name}")
+        secret = _agree(self.private, ke)
+        sa.spi_r = message.spi_r
+        sa.nonce_r = nonce
+        sa.path = path
+        _find_nat(sa, message, path)
+        _derive(ctx, sa, proposal, secret)
+        if sa.encapsulated:
+            sa.path = natt.floated(path)
+        return True
+
+    def _refused(self, ctx: Context, sa: IkeSa, notify: NotifyPayload, now: float) -> None:
+        match notify.notify_type:
+            case NotifyType.COOKIE:
+                if not 1 <= len(notify.data) <= MAX_COOKIE_SIZE:
+                    raise InvalidSyntax(f"cookie of {len(notify.data)} octets, 1 to 64 allowed")
+                self.cookie = notify.data
+            case NotifyType.INVALID_KE_PAYLOAD:
+                wanted = KeMethod(int.from_bytes(notify.data, "big"))
+                allowed = offered_methods(self.proposals)
+                if wanted == self.method or wanted not in allowed or wanted not in KE_METHODS:
+                    raise InvalidSyntax(f"peer wants {wanted.name}, which was not offered")
+                self.choose_method(wanted, ctx.rng)
+            case _:
+                close_ike(ctx, sa, notify.notify_type.name, now)
+                return
+        ctx.timers.cancel(sa.own_spi, "retransmit")
+        sa.own_request = None
+        ctx.notice("ike_init_retried", reason=notify.notify_type.name, spi_i=sa.spi_i.hex())
+        self.again(ctx, sa, now)
+
+
+class Cookies:
+    """Stateless cookies (RFC 7296 section 2.6): a MAC over Ni, the initiator's address and SPI.
+
+    The secret changes each `LIFETIME` seconds; cookies of the one before are still good.
+    """
+
+    LIFETIME = 60.0
+    SECRET_SIZE = 32
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._secrets = [rng.randbytes(self.SECRET_SIZE)]
+        self._changed: float | None = None
+
+    def make(self, message: Message, nonce: bytes, path: UdpPath, now: float) -> bytes:
+        """The cookie to ask for."""
+        if self._changed is None or now - self._changed >= self.LIFETIME:
+            fresh = self._rng.randbytes(self.SECRET_SIZE)
+            self._secrets = [fresh, *self._secrets[:1]]
+            self._changed = now
+        return self._cookie(self._secrets[0], message, nonce, path)
+
+    def valid(self, cookie: bytes, message: Message, nonce: bytes, path: UdpPath) -> bool:
+        """True when this end made that cookie for this initiator."""
+        expected = (self._cookie(secret, message, nonce, path) for secret in self._secrets)
+        return any([hmac.compare_digest(cookie, good) for good in expected])
+
+    @staticmethod
+    def _cookie(secret: bytes, message: Message, nonce: bytes, path: UdpPath) -> bytes:
+        who = IPv4Address(path.remote.address).packed
+        return hmac.digest(secret, nonce + who + message.spi_i, hashlib.sha256)
+
+
+def answer_init(
+    ctx: Context, cookies: Cookies, message: Message, octets: bytes, path: UdpPath, now: float
+) -> None:
+    """The responder's half: a response, a stateless Notify, or a counted drop."""
+    known = ctx.half_open.get((message.spi_i, path.remote))
+    if known is not None:
+        if known.init_request == octets:
+            ctx.send(path, known.init_response)
+        else:
+            ctx.drop("init_differs")
+        return
+    if not any(message.spi_i) or any(message.spi_r):
+        ctx.drop("init_spi")
+        return
+    try:
+        reply = _answer(ctx, cookies, message, octets, path, now)
+    except IkeError as error:
+        ctx.counters[f"ike.{error.notify.name.lower()}"] += 1
+        reply = _bare(message, NotifyPayload(error.notify, error.notification_data()))
+    if reply is not None:
+        ctx.send(path, reply)
+
+
+def _answer(
+    ctx: Context, cookies: Cookies, message: Message, octets: bytes, path: UdpPath, now: float
+) -> bytes | None:
+    """The response's octets, None for a counted drop. Raises IkeError, answered with its Notify."""
+    sa_payload, ke, nonce = _init_payloads(message)
+    limits = ctx.config.limits
+    if len(ctx.half_open) >= limits.cookie_threshold:
+        shown = message.notify(NotifyType.COOKIE)
+        if shown is None or not cookies.valid(shown.data, message, nonce, path):
+            ctx.counters["ike.cookie_demanded"] += 1
+            cookie = cookies.make(message, nonce, path, now)
+            return _bare(message, NotifyPayload(NotifyType.COOKIE, cookie))
+    if len(ctx.half_open) >= limits.half_open or len(ctx.sas) >= limits.ike_sas:
+        ctx.drop("too_many")
+        return None
+    candidates = connections_for(ctx, path)
+    if not candidates:
+        raise NoProposalChosen(f"no connection for {path}")
+    own = tuple(dict.fromkeys(p for c in candidates for p in c.ike_proposals))
+    proposal = choose_proposal(sa_payload.proposals, own, ProtocolId.IKE)
+    wanted = ke_method(proposal)
+    if ke.method != wanted:
+        raise InvalidKePayload(wanted)
+    private = KE_METHODS[wanted].generate(ctx.rng)
+    secret = _agree(private, ke)
+    key = (message.spi_i, path.remote)
+    sa = IkeSa(
+        spi_i=message.spi_i,
+        spi_r=ctx.new_ike_spi(),
+        initiator=False,
+        connection=candidates[0],
+        path=path,
+        state=IkeState.HALF_OPEN,
+        created=now,
+        nonce_i=nonce,
+        nonce_r=ctx.rng.randbytes(NONCE_SIZE),
+        half_open_key=key,
+        init_request=octets,
+        expected_message_id=1,
+    )
+    _find_nat(sa, message, path)
+    pretend = any(connection.force_encapsulation for connection in candidates)
+    if pretend:
+        sa.own_behind_nat = True
+    _derive(ctx, sa, proposal, secret)
+    ctx.sas[sa.own_spi] = sa
+    ctx.half_open[key] = sa
+    ctx.timers.set(sa.own_spi, HALF_OPEN, now + limits.half_open_timeout)
+    response = Message(
+        spi_i=sa.spi_i,
+        spi_r=sa.spi_r,
+        exchange=ExchangeType.IKE_SA_INIT,
+        initiator=False,
+        response=True,
+        message_id=0,
+        payloads=(
+            SaPayload((proposal,)),
+            KePayload(wanted, private.public),
+            NoncePayload(sa.nonce_r),
+            *natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend),
+        ),
+    )
+    sa.init_response = response.encode()
+    return sa.init_response
+
+
+def connections_for(ctx: Context, path: UdpPath) -> tuple[ConnectionConfig, ...]:
+    """The connections that a peer at that address may mean."""
+    return tuple(
+        connection
+        for connection in ctx.config.connections
+        if connection.own_address == path.local.address
+        and connection.peer_address in (None, path.remote.address)
+    )
+
+
+def _init_payloads(message: Message) -> tuple[SaPayload, KePayload, bytes]:
+    """SA, KE and nonce, all of which either message must hold. Raises IkeError."""
+    for payload in message.payloads:
+        if isinstance(payload, UnknownPayload) and payload.critical:
+            raise UnsupportedCriticalPayload(payload.payload_type)
+    sa_payload, ke = message.find(SaPayload), message.find(KePayload)
+    nonce = message.find(NoncePayload)
+    if sa_payload is None or ke is None or nonce is None:
+        raise InvalidSyntax("IKE_SA_INIT without SA, KE or nonce")
+    return sa_payload, ke, checked_nonce(nonce)
+
+
+def checked_nonce(payload: NoncePayload) -> bytes:
+    """The nonce's octets. Raises InvalidSyntax for a size that section 3.9 forbids."""
+    if not MIN_NONCE_SIZE <= len(payload.data) <= MAX_NONCE_SIZE:
+        raise InvalidSyntax(f"nonce of {len(payload.data)} octets, 16 to 256 allowed")
+    return payload.data
+
+
+def _refusal(message: Message) -> NotifyPayload | None:
+    """The Notify that is all the responder had to say; None for a real response."""
+    if message.find(SaPayload) is not None:
+        return None
+    for notify in message.all(NotifyPayload):
+        if notify.notify_type == NotifyType.COOKIE or notify.notify_type.is_error:
+            return notify
+    return None
+
+
+def _agree(private: KeyExchangePrivate, ke: KePayload) -> bytes:
+    try:
+        return private.agree(ke.data)
+    except KeyExchangeFailure as error:
+        raise InvalidSyntax(str(error)) from error
+
+
+def _find_nat(sa: IkeSa, message: Message, path: UdpPath) -> None:
+    """Section 2.23: compare the hashes with the addresses that the message really had."""
+    hash_spi_r = message.spi_r if sa.initiator else ZERO_SPI
+    found = natt.find_nat(message.all(NotifyPayload), message.spi_i, hash_spi_r, path)
+    if found is None:
+        return
+    sa.own_behind_nat, sa.peer_behind_nat = found
+    if sa.connection.force_encapsulation:
+        sa.own_behind_nat = True
+    if path.local.port == NAT_T_PORT:
+        # Whoever starts on port 4500 wants encapsulation whatever the hashes say.
+        sa.peer_behind_nat = True
+
+
+def _derive(ctx: Context, sa: IkeSa, proposal: Proposal, secret: bytes) -> None:
+    """SKEYSEED and all keys (RFC 7296 section 2.14)."""
+    prf, suite = prf_of(proposal.transforms), suite_of(proposal.transforms)
+    seed = skeyseed(prf, sa.nonce_i, sa.nonce_r, secret)
+    keys = ike_keys(prf, suite, seed, (sa.nonce_i, sa.nonce_r), (sa.spi_i, sa.spi_r))
+    sa.proposal, sa.prf, sa.keys = proposal, prf, keys
+    sa.protection = MessageProtection(suite, keys, initiator=sa.initiator, rng=ctx.rng)
+    log_keys(ctx, sa)
+
+
+def _bare(message: Message, notify: NotifyPayload) -> bytes:
+    """A response that holds one Notify and leaves no state."""
+    return Message(
+        spi_i=message.spi_i,
+        spi_r=ZERO_SPI,
+        exchange=ExchangeType.IKE_SA_INIT,
+        initiator=False,
+        response=True,
+        message_id=0,
+        payloads=(notify,),
+    ).encode()

@@ -1,0 +1,93 @@
+"""Key derivation and the shared-key AUTH value: RFC 7296 sections 2.13 to 2.18.
+
+Pure functions of secrets, nonces and SPIs. EAP and signatures are not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ipseclab.crypto.prf import Prf
+from ipseclab.crypto.protection import Suite
+
+KEY_PAD = b"Key Pad for IKEv2"
+
+
+@dataclass(frozen=True, slots=True)
+class IkeKeys:
+    """The seven secrets of an IKE_SA (RFC 7296 section 2.14); an AEAD key ends in its salt."""
+
+    sk_d: bytes = field(repr=False)
+    sk_ai: bytes = field(repr=False)
+    sk_ar: bytes = field(repr=False)
+    sk_ei: bytes = field(repr=False)
+    sk_er: bytes = field(repr=False)
+    sk_pi: bytes = field(repr=False)
+    sk_pr: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildKeys:
+    """KEYMAT cut up in the order of RFC 7296 section 2.17: all keys of initiator to responder first."""
+
+    encr_i: bytes = field(repr=False)
+    integ_i: bytes = field(repr=False)
+    encr_r: bytes = field(repr=False)
+    integ_r: bytes = field(repr=False)
+
+
+def skeyseed(prf: Prf, nonce_i: bytes, nonce_r: bytes, shared_secret: bytes) -> bytes:
+    """SKEYSEED = prf(Ni | Nr, g^ir) (RFC 7296 section 2.14)."""
+    return prf.prf(nonce_i + nonce_r, shared_secret)
+
+
+def rekey_skeyseed(
+    prf: Prf, sk_d: bytes, nonce_i: bytes, nonce_r: bytes, shared_secret: bytes
+) -> bytes:
+    """SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) (RFC 7296 section 2.18); `prf` is the old SA's."""
+    return prf.prf(sk_d, shared_secret + nonce_i + nonce_r)
+
+
+def ike_keys(
+    prf: Prf, suite: Suite, seed: bytes, nonces: tuple[bytes, bytes], spis: tuple[bytes, bytes]
+) -> IkeKeys:
+    """SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr)."""
+    sizes = (
+        prf.key_size,
+        suite.integ_key_size,
+        suite.integ_key_size,
+        suite.encr_key_size,
+        suite.encr_key_size,
+        prf.key_size,
+        prf.key_size,
+    )
+    return IkeKeys(*_cut(prf.plus(seed, b"".join((*nonces, *spis)), sum(sizes)), sizes))
+
+
+def child_keys(
+    prf: Prf, suite: Suite, sk_d: bytes, nonces: tuple[bytes, bytes], shared_secret: bytes = b""
+) -> ChildKeys:
+    """KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr) (RFC 7296 section 2.17)."""
+    sizes = (suite.encr_key_size, suite.integ_key_size) * 2
+    return ChildKeys(*_cut(prf.plus(sk_d, shared_secret + b"".join(nonces), sum(sizes)), sizes))
+
+
+def _cut(octets: bytes, sizes: tuple[int, ...]) -> list[bytes]:
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(octets[start : start + size])
+        start += size
+    return parts
+
+
+def signed_octets(
+    prf: Prf, message: bytes, peer_nonce: bytes, sk_p: bytes, id_body: bytes
+) -> bytes:
+    """What an end authenticates: its own first message, the peer's nonce, prf(SK_p, RestOfIDPayload)
+    (RFC 7296 section 2.15). `message` is the octets as sent, without a non-ESP marker."""
+    return message + peer_nonce + prf.prf(sk_p, id_body)
+
+
+def psk_auth(prf: Prf, psk: bytes, octets: bytes) -> bytes:
+    """AUTH = prf(prf(Shared Secret, "Key Pad for IKEv2"), <SignedOctets>) (RFC 7296 section 2.15)."""
+    return prf.prf(prf.prf(psk, KEY_PAD), octets)

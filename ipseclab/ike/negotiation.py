@@ -1,0 +1,143 @@
+"""What both ends can agree on: one proposal of several, and traffic selectors narrowed.
+
+RFC 7296 sections 2.7 (proposals), 2.9 (selectors), 3.3.6 (unknown attributes).
+"""
+
+from __future__ import annotations
+
+from ipseclab.errors import InvalidSyntax, NoProposalChosen, TsUnacceptable
+from ipseclab.ike.proposals import proposal_text
+from ipseclab.registry import EsnId, IntegId, KeMethod, ProtocolId, TransformType
+from ipseclab.wire.proposal import Proposal, Transform
+from ipseclab.wire.selector import TrafficSelector
+
+MAX_NEGOTIATED_SELECTORS = 64
+
+# What leaving a transform type out says (RFC 7296 section 3.3.3 and RFC 4303 for ESN).
+_ABSENT: dict[int, int] = {
+    TransformType.INTEG: IntegId.NONE,
+    TransformType.KE: KeMethod.NONE,
+    TransformType.ESN: EsnId.NO_ESN,
+}
+
+
+def choose_proposal(
+    offered: tuple[Proposal, ...], own: tuple[Proposal, ...], protocol: ProtocolId
+) -> Proposal:
+    """The first own proposal that an offered one allows, cut to one transform a type.
+
+    It carries the offered number and SPI. Raises NoProposalChosen.
+    """
+    for mine in own:
+        for theirs in offered:
+            if theirs.protocol != protocol:
+                continue
+            transforms = _common_transforms(theirs, mine)
+            if transforms is not None:
+                return Proposal(theirs.number, protocol, theirs.spi, transforms)
+    known = "; ".join(proposal_text(proposal) for proposal in own)
+    raise NoProposalChosen(f"none of {len(offered)} {protocol.name} proposals matches {known}")
+
+
+def _common_transforms(theirs: Proposal, mine: Proposal) -> tuple[Transform, ...] | None:
+    """One transform of each type that either end names, in own order of preference."""
+    kinds = sorted({int(transform.type) for transform in theirs.transforms + mine.transforms})
+    chosen: list[Transform] = []
+    for kind in map(TransformType, kinds):
+        usable = _choices(theirs, kind)
+        match = next((t for t in _choices(mine, kind) if t in usable), None)
+        if match is None:
+            return None
+        if theirs.of_type(kind):
+            chosen.append(match)
+    return tuple(chosen)
+
+
+def _choices(proposal: Proposal, kind: TransformType) -> tuple[Transform, ...]:
+    """The transforms of a type that can be used; what its absence means where there is none."""
+    present = proposal.of_type(kind)
+    if present:
+        return tuple(transform for transform in present if not transform.attributes)
+    return (Transform(kind, _ABSENT[kind]),) if kind in _ABSENT else ()
+
+
+def check_chosen(answer: tuple[Proposal, ...], offered: tuple[Proposal, ...]) -> Proposal:
+    """The responder's single choice, which must be one that was offered. Raises InvalidSyntax."""
+    if len(answer) != 1:
+        raise InvalidSyntax(f"SA payload with {len(answer)} proposals as an answer, must be 1")
+    chosen = answer[0]
+    original = next((p for p in offered if p.number == chosen.number), None)
+    kinds = [transform.type for transform in chosen.transforms]
+    allowed = original is not None and original.protocol == chosen.protocol
+    if original is None or not allowed or len(set(kinds)) != len(kinds):
+        raise InvalidSyntax(f"proposal {chosen.number} was not offered")
+    if any(transform not in original.transforms for transform in chosen.transforms):
+        raise InvalidSyntax(f"proposal {chosen.number} holds a transform that was not offered")
+    omitted = {transform.type for transform in original.transforms} - set(kinds)
+    if any(not _may_omit(original, kind) for kind in omitted):
+        raise InvalidSyntax(f"proposal {chosen.number} lacks a transform type that was offered")
+    return chosen
+
+
+def _may_omit(offered: Proposal, kind: TransformType) -> bool:
+    return kind in _ABSENT and _ABSENT[kind] in [t.id for t in offered.of_type(kind)]
+
+
+def without_key_exchange(proposals: tuple[Proposal, ...]) -> tuple[Proposal, ...]:
+    """The same without KE transforms: in IKE_AUTH there is no KE payload (RFC 7296 section 1.2)."""
+    return tuple(
+        Proposal(
+            proposal.number,
+            proposal.protocol,
+            proposal.spi,
+            tuple(t for t in proposal.transforms if t.type != TransformType.KE),
+        )
+        for proposal in proposals
+    )
+
+
+def with_spi(proposals: tuple[Proposal, ...], spi: bytes) -> tuple[Proposal, ...]:
+    """The same proposals, numbered from 1, each with the own SPI."""
+    return tuple(
+        Proposal(number, proposal.protocol, spi, proposal.transforms)
+        for number, proposal in enumerate(proposals, 1)
+    )
+
+
+def ke_method(proposal: Proposal) -> KeMethod:
+    """The key exchange method of a chosen proposal; NONE without one."""
+    transforms = proposal.of_type(TransformType.KE)
+    return KeMethod(transforms[0].id) if transforms else KeMethod.NONE
+
+
+def offered_methods(proposals: tuple[Proposal, ...]) -> tuple[KeMethod, ...]:
+    """Every key exchange method in the proposals, most wanted first."""
+    methods = (KeMethod(t.id) for p in proposals for t in p.of_type(TransformType.KE))
+    return tuple(dict.fromkeys(methods))
+
+
+def narrow(
+    offered: tuple[TrafficSelector, ...], allowed: tuple[TrafficSelector, ...]
+) -> tuple[TrafficSelector, ...]:
+    """What of the offered selectors the own policy allows (RFC 7296 section 2.9).
+
+    Raises TsUnacceptable when that is nothing.
+    """
+    common = [one.intersection(two) for one in offered for two in allowed]
+    result = tuple(dict.fromkeys(selector for selector in common if selector is not None))
+    if not result:
+        wanted = ", ".join(map(str, allowed))
+        raise TsUnacceptable(f"selectors {', '.join(map(str, offered))} do not overlap {wanted}")
+    return result[:MAX_NEGOTIATED_SELECTORS]
+
+
+def check_narrowed(
+    answer: tuple[TrafficSelector, ...], offered: tuple[TrafficSelector, ...]
+) -> tuple[TrafficSelector, ...]:
+    """The responder's selectors, each inside an offered one. Raises TsUnacceptable."""
+    for selector in answer:
+        if not any(selector.is_subset_of(other) for other in offered):
+            raise TsUnacceptable(f"selector {selector} is outside of what was offered")
+    if not answer:
+        raise TsUnacceptable("no selectors in the answer")
+    return answer

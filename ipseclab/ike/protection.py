@@ -1,0 +1,96 @@
+"""The Encrypted payload: messages sealed and opened under an IKE_SA's keys.
+
+RFC 7296 section 3.14; RFC 5282 for AEAD ciphers. The associated data of an AEAD, and what a separate
+ICV covers in front of the IV, is the same: the IKE header up to and including the payload's own
+generic header.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from dataclasses import dataclass
+
+from ipseclab.crypto.protection import Protection, Suite
+from ipseclab.errors import IntegrityFailure, WireError
+from ipseclab.ike.keys import IkeKeys
+from ipseclab.registry import ExchangeType, PayloadType
+from ipseclab.wire.message import decode_payloads, encode_payloads
+from ipseclab.wire.payloads import Payload, SkPayload
+
+IKE_VERSION = 0x20
+FLAG_INITIATOR = 0x08
+FLAG_RESPONSE = 0x20
+
+_HEADER = struct.Struct("!8s8sBBBBII")
+_GENERIC = struct.Struct("!BBH")
+_MAX_SK_BODY = 0xFFFF - _GENERIC.size
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The header fields of a message that is to be sealed."""
+
+    spi_i: bytes
+    spi_r: bytes
+    exchange: ExchangeType
+    initiator: bool
+    response: bool
+    message_id: int
+
+
+class MessageProtection:
+    """Both directions of one IKE_SA. IVs count up for AEAD (never repeated under one key) and are
+    drawn from `rng` for CBC, where they must not be predictable (RFC 7296 section 3.14)."""
+
+    def __init__(self, suite: Suite, keys: IkeKeys, *, initiator: bool, rng: random.Random) -> None:
+        own = suite.keyed(keys.sk_ei, keys.sk_ai)
+        peer = suite.keyed(keys.sk_er, keys.sk_ar)
+        self._out: Protection = own if initiator else peer
+        self._in: Protection = peer if initiator else own
+        self._suite = suite
+        self._rng = rng
+        self._sealed = 0
+
+    def seal(self, envelope: Envelope, payloads: tuple[Payload, ...]) -> bytes:
+        """The whole message with `payloads` inside an Encrypted payload."""
+        first, inner = encode_payloads(payloads)
+        suite = self._suite
+        padding = -(len(inner) + 1) % suite.block_size
+        plaintext = inner + bytes(padding) + bytes([padding])
+        body_size = suite.iv_size + len(plaintext) + suite.icv_size
+        if body_size > _MAX_SK_BODY:
+            raise WireError(f"Encrypted payload of {body_size} octets, at most {_MAX_SK_BODY}")
+        associated = _HEADER.pack(
+            envelope.spi_i,
+            envelope.spi_r,
+            PayloadType.SK,
+            IKE_VERSION,
+            envelope.exchange,
+            envelope.initiator * FLAG_INITIATOR | envelope.response * FLAG_RESPONSE,
+            envelope.message_id,
+            _HEADER.size + _GENERIC.size + body_size,
+        ) + _GENERIC.pack(first, 0, _GENERIC.size + body_size)
+        return associated + self._out.seal(associated, self._next_iv(), plaintext)
+
+    def open(self, octets: bytes, sk: SkPayload) -> bytes:
+        """The inner payloads' octets of a received message. Raises IntegrityFailure."""
+        plaintext = self._in.open(octets[: len(octets) - len(sk.body)], sk.body)
+        if not plaintext or plaintext[-1] >= len(plaintext):
+            raise IntegrityFailure("Encrypted payload: pad length beyond the plaintext")
+        return plaintext[: len(plaintext) - 1 - plaintext[-1]]
+
+    def _next_iv(self) -> bytes:
+        size = self._suite.iv_size
+        if not self._suite.cipher.aead:
+            return self._rng.randbytes(size)
+        self._sealed += 1
+        return self._sealed.to_bytes(size, "big")
+
+
+def inner_payloads(sk: SkPayload, octets: bytes) -> tuple[Payload, ...]:
+    """The payloads inside an Encrypted payload whose plaintext is `octets`. Raises WireError."""
+    payloads = decode_payloads(sk.first, octets)
+    if any(isinstance(payload, SkPayload) for payload in payloads):
+        raise WireError("an Encrypted payload inside an Encrypted payload")
+    return payloads

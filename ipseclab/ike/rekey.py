@@ -1,0 +1,207 @@
+"""CREATE_CHILD_SA that rekeys the IKE_SA itself (RFC 7296 sections 1.3.2, 2.18, 2.8.2, 2.25.2).
+
+    HDR, SK {SA, Ni, KEi}  -->
+                           <--  HDR, SK {SA, Nr, KEr}
+
+The end whose request made the surviving IKE_SA closes the old one. When both ends ask at once, the
+new IKE_SA that the peer made is a candidate until our own response shows all four nonces.
+"""
+
+from __future__ import annotations
+
+from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
+from ipseclab.errors import InvalidSyntax, KeyExchangeFailure, TemporaryFailure
+from ipseclab.ike.context import IKE_SPI_SIZE, Context
+from ipseclab.ike.create import Retrying, answer_ke, rekeys_ike
+from ipseclab.ike.informational import REDUNDANT, REKEYED, DeleteIke, live_candidate
+from ipseclab.ike.init import NONCE_SIZE, checked_nonce
+from ipseclab.ike.keys import ike_keys, rekey_skeyseed
+from ipseclab.ike.lifecycle import CANDIDATE, REPLACED, log_keys, patience, succeed
+from ipseclab.ike.negotiation import (
+    check_chosen,
+    choose_proposal,
+    ke_method,
+    offered_methods,
+    with_spi,
+)
+from ipseclab.ike.proposals import prf_of, suite_of
+from ipseclab.ike.protection import MessageProtection
+from ipseclab.ike.sa import IkeSa, IkeState
+from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
+from ipseclab.wire.message import Message
+from ipseclab.wire.payloads import KePayload, NoncePayload, NotifyPayload, Payload, SaPayload
+from ipseclab.wire.proposal import Proposal
+
+
+class IkeRekey(Retrying):
+    """Replace the IKE_SA by a fresh one with new keys and message IDs from 0."""
+
+    exchange = ExchangeType.CREATE_CHILD_SA
+    name = "rekey IKE_SA"
+    follows_succession = False
+
+    def __init__(self, proposals: tuple[Proposal, ...]) -> None:
+        super().__init__()
+        self.own_proposals = proposals
+        self.proposals: tuple[Proposal, ...] = ()
+        self.method = offered_methods(proposals)[0]
+        self.private: KeyExchangePrivate
+        self.nonce = b""
+        self.spi = b""
+
+    def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
+        if not sa.alive:
+            return None
+        self.spi = ctx.new_ike_spi()
+        self.nonce = ctx.rng.randbytes(NONCE_SIZE)
+        self.private = KE_METHODS[self.method].generate(ctx.rng)
+        self.proposals = with_spi(self.own_proposals, self.spi)
+        ctx.notice("rekey_started", kind="ike", old=sa.spi_i.hex())
+        return (
+            SaPayload(self.proposals),
+            NoncePayload(self.nonce),
+            KePayload(self.method, self.private.public),
+        )
+
+    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+        sa_payload = message.find(SaPayload)
+        if sa_payload is None:
+            self._refused(ctx, sa, message, now)
+            return
+        nonce, ke = message.find(NoncePayload), message.find(KePayload)
+        if nonce is None or ke is None or ke.method != self.method:
+            raise InvalidSyntax("IKE_SA rekey response without nonce or KE")
+        proposal = check_chosen(sa_payload.proposals, self.proposals)
+        try:
+            secret = self.private.agree(ke.data)
+        except KeyExchangeFailure as error:
+            raise InvalidSyntax(str(error)) from error
+        nonces = (self.nonce, checked_nonce(nonce))
+        spis = (self.spi, _ike_spi(proposal))
+        new = _make(ctx, sa, proposal, nonces, spis, secret, initiator=True, now=now)
+        _settle(ctx, sa, new, now)
+
+    def _refused(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+        errors = [n for n in message.all(NotifyPayload) if n.notify_type.is_error]
+        kind = errors[0].notify_type if errors else NotifyType.INVALID_SYNTAX
+        if kind == NotifyType.INVALID_KE_PAYLOAD:
+            wanted = KeMethod(int.from_bytes(errors[0].data, "big"))
+            allowed = offered_methods(self.own_proposals)
+            if wanted == self.method or wanted not in allowed or wanted not in KE_METHODS:
+                raise InvalidSyntax(f"peer wants {wanted.name}, which was not offered")
+            self.method = wanted
+            ctx.queue(sa, self, first=True)
+            return
+        ctx.notice("rekey_refused", kind="ike", reason=kind.name)
+        candidate = live_candidate(sa)
+        if candidate is not None:
+            # The peer never saw a collision: its own rekey stands, and it will close the old SA.
+            _adopt(ctx, sa, candidate, now)
+        elif kind == NotifyType.TEMPORARY_FAILURE:
+            self.retry_later(ctx, sa, sa.own_spi, now)
+
+    def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        candidate = live_candidate(sa)
+        if candidate is not None and sa.alive:
+            _adopt(ctx, sa, candidate, now)
+
+
+def _settle(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
+    """Our rekey made `new`; settle with the peer's candidate, if there is one (section 2.8.2)."""
+    rival = live_candidate(old)
+    if rival is not None and new.lowest_nonce < rival.lowest_nonce:
+        _adopt(ctx, old, rival, now)
+        new.state = IkeState.DELETING
+        ctx.queue(new, DeleteIke(REDUNDANT))
+        return
+    succeed(ctx, old, new, now)
+    ctx.queue(old, DeleteIke(REKEYED))
+
+
+def _adopt(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
+    """The peer's rekey takes over; the peer will close the old IKE_SA, or we forget it in the end."""
+    succeed(ctx, old, new, now)
+    ctx.timers.set(old.own_spi, REPLACED, now + patience(old.connection))
+
+
+def answer_rekey(ctx: Context, sa: IkeSa, message: Message, now: float) -> tuple[Payload, ...]:
+    """The responder's half. Raises IkeError; TEMPORARY_FAILURE as section 2.25 asks."""
+    _refuse_in_collision(sa)
+    sa_payload, nonce = message.find(SaPayload), message.find(NoncePayload)
+    if sa_payload is None or nonce is None:
+        raise InvalidSyntax("IKE_SA rekey request without SA or nonce")
+    own = sa.connection.ike_proposals
+    proposal = choose_proposal(sa_payload.proposals, own, ProtocolId.IKE)
+    peer_spi = _ike_spi(proposal)
+    ke_reply, secret = answer_ke(ctx, message, ke_method(proposal))
+    nonce_r = ctx.rng.randbytes(NONCE_SIZE)
+    nonces = (checked_nonce(nonce), nonce_r)
+    spis = (peer_spi, ctx.new_ike_spi())
+    new = _make(ctx, sa, proposal, nonces, spis, secret, initiator=False, now=now)
+    if rekeys_ike(sa):
+        new.state = IkeState.CANDIDATE
+        sa.candidates.append(new)
+        ctx.timers.set(new.own_spi, CANDIDATE, now + 2.0 * patience(sa.connection))
+    else:
+        _adopt(ctx, sa, new, now)
+    chosen = Proposal(proposal.number, proposal.protocol, new.own_spi, proposal.transforms)
+    return (SaPayload((chosen,)), NoncePayload(nonce_r), *ke_reply)
+
+
+def _refuse_in_collision(sa: IkeSa) -> None:
+    request = sa.own_request
+    if not sa.alive:
+        raise TemporaryFailure(f"the IKE_SA is {sa.state.value}")
+    if request is not None and request.task.touches_children:
+        raise TemporaryFailure(f"busy with: {request.task.name}")
+    if live_candidate(sa) is not None:
+        raise TemporaryFailure("a rekey of the IKE_SA is being settled")
+
+
+def _make(
+    ctx: Context,
+    old: IkeSa,
+    proposal: Proposal,
+    nonces: tuple[bytes, bytes],
+    spis: tuple[bytes, bytes],
+    secret: bytes,
+    *,
+    initiator: bool,
+    now: float,
+) -> IkeSa:
+    """The new IKE_SA with its keys (section 2.18), in the table but not yet in service."""
+    assert old.prf is not None
+    assert old.keys is not None
+    prf, suite = prf_of(proposal.transforms), suite_of(proposal.transforms)
+    seed = rekey_skeyseed(old.prf, old.keys.sk_d, *nonces, secret)
+    keys = ike_keys(prf, suite, seed, nonces, spis)
+    new = IkeSa(
+        spi_i=spis[0],
+        spi_r=spis[1],
+        initiator=initiator,
+        connection=old.connection,
+        path=old.path,
+        state=IkeState.CANDIDATE,
+        created=now,
+        proposal=proposal,
+        prf=prf,
+        keys=keys,
+        protection=MessageProtection(suite, keys, initiator=initiator, rng=ctx.rng),
+        nonce_i=nonces[0],
+        nonce_r=nonces[1],
+        own_behind_nat=old.own_behind_nat,
+        peer_behind_nat=old.peer_behind_nat,
+        last_received=now,
+        last_sent=now,
+        lowest_nonce=min(nonces),
+    )
+    ctx.sas[new.own_spi] = new
+    log_keys(ctx, new)
+    return new
+
+
+def _ike_spi(proposal: Proposal) -> bytes:
+    """The new SPI that a rekey's proposal must carry (section 1.3.2). Raises InvalidSyntax."""
+    if len(proposal.spi) != IKE_SPI_SIZE or not any(proposal.spi):
+        raise InvalidSyntax(f"IKE_SA rekey with an SPI of {len(proposal.spi)} octets, 8 needed")
+    return proposal.spi

@@ -1,0 +1,162 @@
+"""State of IKE_SAs and CHILD_SAs: what an endpoint remembers between messages.
+
+RFC 7296 sections 1.3, 2.3 (window of size 1), 2.8. No behaviour beyond look-ups; the exchanges change
+these objects.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ipseclab.crypto.prf import Prf
+from ipseclab.ike.config import ConnectionConfig, Mode
+from ipseclab.ike.keys import IkeKeys
+from ipseclab.ike.protection import MessageProtection
+from ipseclab.outputs import UdpEndpoint, UdpPath
+from ipseclab.wire.proposal import Proposal
+from ipseclab.wire.selector import TrafficSelector
+
+if TYPE_CHECKING:
+    from ipseclab.ike.task import Task
+
+
+class IkeState(Enum):
+    """Where an IKE_SA stands."""
+
+    INIT_SENT = "init sent"
+    """Initiator: IKE_SA_INIT is out."""
+    HALF_OPEN = "half open"
+    """Responder: IKE_SA_INIT is answered. Initiator: IKE_AUTH is out."""
+    ESTABLISHED = "established"
+    CANDIDATE = "candidate"
+    """Made by the peer's rekey while our own is under way: section 2.8.2 decides."""
+    REPLACED = "replaced"
+    """Rekeyed; only its DELETE is still to come."""
+    DELETING = "deleting"
+    GONE = "gone"
+    """Answers repeated requests from its cache for a while, and nothing else."""
+
+
+class ChildState(Enum):
+    """Where a CHILD_SA stands."""
+
+    INSTALLED = "installed"
+    REKEYING = "rekeying"
+    """Our CREATE_CHILD_SA with REKEY_SA is out."""
+    REPLACED_BY_PEER = "replaced by peer"
+    """The peer rekeyed it; its DELETE is to come from the peer."""
+    REPLACED = "replaced"
+    """We rekeyed it; our DELETE is waiting or out."""
+    DELETING = "deleting"
+    """Our DELETE is waiting or out, with nothing in its place."""
+    GONE = "gone"
+
+
+@dataclass(slots=True, eq=False)
+class ChildSa:
+    """A pair of ESP SAs. `lowest_nonce` is the lower of its exchange's two, for section 2.8.1."""
+
+    ike: IkeSa
+    connection: ConnectionConfig
+    spi_in: bytes
+    spi_out: bytes
+    mode: Mode
+    own_ts: tuple[TrafficSelector, ...]
+    peer_ts: tuple[TrafficSelector, ...]
+    proposal: Proposal
+    made_by_peer: bool
+    lowest_nonce: bytes
+    replaces: bytes | None = None
+    state: ChildState = ChildState.INSTALLED
+    peer_replacement: ChildSa | None = None
+    """The SA that the peer's rekey of this one made."""
+
+    @property
+    def usable(self) -> bool:
+        """True unless it is being closed without a replacement, or gone."""
+        return self.state not in (ChildState.DELETING, ChildState.GONE)
+
+
+@dataclass(slots=True)
+class OwnRequest:
+    """The request that waits for its response: the octets are kept to send them again as they are."""
+
+    message_id: int
+    task: Task
+    octets: bytes
+    first_sent: float
+    attempt: int = 0
+
+
+@dataclass(slots=True)
+class PeerRequest:
+    """The last request of the peer and our response, kept for repeats (RFC 7296 section 2.1)."""
+
+    message_id: int
+    octets: bytes
+    response: bytes
+
+
+@dataclass(slots=True, eq=False)
+class IkeSa:
+    """One IKE_SA as one end sees it. `initiator`: this end sent the exchange that made it."""
+
+    spi_i: bytes
+    spi_r: bytes
+    initiator: bool
+    connection: ConnectionConfig
+    path: UdpPath
+    state: IkeState
+    created: float
+    proposal: Proposal | None = None
+    prf: Prf | None = None
+    keys: IkeKeys | None = None
+    protection: MessageProtection | None = None
+    nonce_i: bytes = b""
+    nonce_r: bytes = b""
+    half_open_key: tuple[bytes, UdpEndpoint] | None = None
+    init_request: bytes = b""
+    init_response: bytes = b""
+    own_behind_nat: bool = False
+    peer_behind_nat: bool = False
+    next_message_id: int = 0
+    expected_message_id: int = 0
+    own_request: OwnRequest | None = None
+    peer_request: PeerRequest | None = None
+    tasks: deque[Task] = field(default_factory=deque)
+    children: dict[bytes, ChildSa] = field(default_factory=dict)
+    last_received: float = 0.0
+    last_sent: float = 0.0
+    successor: IkeSa | None = None
+    """The IKE_SA that took over the CHILD_SAs."""
+    candidates: list[IkeSa] = field(default_factory=list)
+    """IKE_SAs made by the peer's rekey of this one while our own is under way."""
+    lowest_nonce: bytes = b""
+    """The lower nonce of the CREATE_CHILD_SA exchange that made it."""
+    close_reason: str = ""
+    """Set while a response is built that ends this SA."""
+
+    @property
+    def own_spi(self) -> bytes:
+        """The SPI that this end chose: its key in the endpoint's table."""
+        return self.spi_i if self.initiator else self.spi_r
+
+    @property
+    def encapsulated(self) -> bool:
+        """True when ESP of its CHILD_SAs goes in UDP."""
+        return self.own_behind_nat or self.peer_behind_nat
+
+    @property
+    def alive(self) -> bool:
+        """True while it can start exchanges of its own."""
+        return self.state is IkeState.ESTABLISHED
+
+    def current(self) -> IkeSa:
+        """The IKE_SA that carries on this one's work, itself unless it was rekeyed."""
+        sa = self
+        while sa.successor is not None:
+            sa = sa.successor
+        return sa
