@@ -1,0 +1,288 @@
+"""`ipseclab decode`: a capture as a ladder, IKE payload by payload, ESP opened with known keys.
+
+IKE is what goes to or from UDP 500, or 4500 behind the non-ESP marker; ESP is IP protocol 50, or
+UDP 4500 without the marker (RFC 3948 section 2). A packet that was captured at several interfaces
+is told once; after that a line says where it came by, and how a NAT had changed its addresses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from hashlib import blake2b
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from ipseclab.errors import WireError
+from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
+from ipseclab.ike.natt import KEEPALIVE, NON_ESP_MARKER
+from ipseclab.lab.keys_read import Secrets, find_keys, read_secrets
+from ipseclab.lab.pcap_read import ipv4_packet, read_capture
+from ipseclab.lab.pcapng import CapturedPacket
+from ipseclab.outputs import UdpEndpoint
+from ipseclab.present.describe import Context, describe_packet, describe_payload
+from ipseclab.present.opener import ESP_HEADER_SIZE, Closed, OpenedFragment, Opener
+from ipseclab.registry import IpProtocol
+from ipseclab.wire.ip import decode_ipv4_header, decode_udp
+from ipseclab.wire.message import IkeHeader, Message, decode_header, decode_message
+from ipseclab.wire.payloads import SkfPayload, SkPayload
+
+LEAST_WIDTH = 72
+MOST_WIDTH = 110
+TIME_WIDTH = 12
+DIGEST_SIZE = 16
+
+STYLES = {"IKE": "bold cyan", "ESP": "green", "keepalive": "dim", "closed": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """An IKE message, ESP packet or keepalive as captured; ports are 0 where there are none."""
+
+    kind: str
+    time: float
+    interface: str
+    source: UdpEndpoint
+    destination: UdpEndpoint
+    octets: bytes
+
+    @property
+    def carrier(self) -> str:
+        """What it was carried in."""
+        if not self.source.port:
+            return "IP protocol 50"
+        return f"UDP {self.source.port} > {self.destination.port}"
+
+
+def decode_capture(path: Path, keys: Path | None, console: Console) -> None:
+    """Print what a capture holds; `keys` is a keys file or folder, None to look beside the capture.
+
+    Raises ConfigError: when the keys are bad before anything is printed, when the capture ends
+    inside a packet after all that could be read.
+    """
+    found = keys if keys is not None else find_keys(path)
+    secrets = read_secrets(found) if found is not None else None
+    printer = CapturePrinter(secrets, console)
+    for captured in read_capture(path):
+        printer.add(captured)
+    printer.end()
+
+
+class CapturePrinter:
+    """Prints one captured packet after the other, and knows which have been there before."""
+
+    def __init__(self, secrets: Secrets | None, console: Console) -> None:
+        self._console = console
+        self._width = min(max(console.width, LEAST_WIDTH), MOST_WIDTH) - TIME_WIDTH
+        self._opener = Opener(secrets)
+        self._origin: float | None = None
+        self._left: dict[frozenset[str], str] = {}
+        self._pair: frozenset[str] | None = None
+        self._seen: dict[bytes, str] = {}
+        self._counts: Counter[str] = Counter()
+        none = "none (give --keys, or put X.keys.json or keys/ beside the capture)"
+        self._print(f"keys: {secrets if secrets is not None else none}")
+
+    def add(self, captured: CapturedPacket) -> None:
+        """Print a frame, or count it when it is neither IKE nor ESP."""
+        if self._origin is None:
+            self._origin = captured.time
+        sighting = self._classify(captured)
+        if sighting is None:
+            return
+        self._counts[sighting.kind] += 1
+        if self._is_new(sighting):
+            self._print_ends(sighting)
+            match sighting.kind:
+                case "IKE":
+                    self._print_ike(sighting)
+                case "ESP":
+                    self._print_esp(sighting)
+                case _:
+                    self._print_arrow(sighting, "NAT keepalive")
+
+    def end(self) -> None:
+        """Print what was counted."""
+        counts = self._counts
+        self._print("")
+        self._print(
+            f"{counts['IKE']} IKE messages ({counts['sealed']} sealed, {counts['opened']} opened), "
+            f"{counts['ESP']} ESP packets ({counts['esp opened']} opened), "
+            f"{counts['keepalive']} keepalives; {counts['again']} of these were repeated, "
+            f"{counts['other']} other frames left out"
+        )
+        if counts["fragment"]:
+            self._print(f"{counts['fragment']} IP fragments, which are not put together here")
+
+    def _classify(self, captured: CapturedPacket) -> Sighting | None:
+        packet = ipv4_packet(captured)
+        found: Sighting | None = None
+        if packet is not None:
+            try:
+                found = self._find(captured, packet)
+            except WireError:
+                found = None
+        self._counts["other"] += found is None
+        return found
+
+    def _find(self, captured: CapturedPacket, packet: bytes) -> Sighting | None:
+        """The sighting in an IPv4 packet. Raises WireError when it does not decode."""
+        header = decode_ipv4_header(packet)
+        body = packet[header.header_length : header.total_length]
+        if header.is_fragment:
+            self._counts["fragment"] += 1
+            return None
+        source_port = destination_port = 0
+        kind, octets = "ESP", body
+        if header.protocol == IpProtocol.UDP:
+            source_port, destination_port, data = decode_udp(body)
+            ports = source_port, destination_port
+            if NAT_T_PORT in ports:
+                kind, octets = _of_port_4500(data)
+            elif IKE_PORT in ports:
+                kind, octets = "IKE", data
+            else:
+                return None
+        elif header.protocol != IpProtocol.ESP:
+            return None
+        source = UdpEndpoint(str(IPv4Address(header.source)), source_port)
+        destination = UdpEndpoint(str(IPv4Address(header.destination)), destination_port)
+        return Sighting(kind, captured.time, captured.interface, source, destination, octets)
+
+    def _is_new(self, sighting: Sighting) -> bool:
+        """False, with a line that says so, for octets that were there before. Keepalives are all
+        alike and always new."""
+        if sighting.kind == "keepalive":
+            return True
+        digest = blake2b(sighting.octets, digest_size=DIGEST_SIZE).digest()
+        before = self._seen.get(digest)
+        if before is None:
+            self._seen[digest] = sighting.interface
+            return True
+        self._counts["again"] += 1
+        ends = f"{sighting.source.address} > {sighting.destination.address}, {sighting.carrier}"
+        if before != sighting.interface:
+            what = f"the same {sighting.kind} at {sighting.interface}: {ends}"
+        else:
+            what = f"the same {sighting.kind} again: {ends}"
+        self._print(f"{self._clock(sighting)}{what}", "dim")
+        return False
+
+    def _print_ends(self, sighting: Sighting) -> None:
+        """The two ends above the ladder, when they are others than before."""
+        addresses = sighting.source.address, sighting.destination.address
+        pair = frozenset(addresses)
+        if pair == self._pair:
+            return
+        self._pair = pair
+        left = self._left.setdefault(pair, addresses[0])
+        right = addresses[1] if addresses[0] == left else addresses[0]
+        gap = max(self._width - len(left) - len(right), 1)
+        self._print("")
+        self._print(f"{'':{TIME_WIDTH}}{left}{'':{gap}}{right}", "bold")
+
+    def _print_arrow(self, sighting: Sighting, label: str) -> None:
+        line = f"-- {label} "
+        room = self._width - 3
+        if sighting.source.address == self._left[frozenset(self._addresses(sighting))]:
+            arrow = f"|{line:-<{room}}>|"
+        else:
+            arrow = f"|<{f' {label} --':->{room}}|"
+        self._print(f"{self._clock(sighting)}{arrow}", STYLES[sighting.kind])
+
+    def _print_ike(self, sighting: Sighting) -> None:
+        octets = sighting.octets
+        try:
+            header = decode_header(octets)
+            message = decode_message(octets)
+        except WireError as error:
+            self._print_arrow(sighting, f"IKE, {len(octets)} octets")
+            self._detail(f"does not decode: {error}", STYLES["closed"])
+            return
+        way = "response" if message.response else "request"
+        self._print_arrow(sighting, f"{message.exchange.name} {way} {message.message_id}")
+        self._detail(_header_text(header, sighting))
+        context = Context(message, sighting.source, sighting.destination)
+        for payload in message.payloads:
+            for line in describe_payload(payload, context):
+                self._detail(line)
+            if isinstance(payload, SkPayload | SkfPayload):
+                self._print_sealed(octets, message, context)
+
+    def _print_sealed(self, octets: bytes, message: Message, context: Context) -> None:
+        self._counts["sealed"] += 1
+        inside = self._opener.open_message(octets, message)
+        if isinstance(inside, Closed):
+            self._detail(f"  ciphertext: {inside.reason}", STYLES["closed"])
+            return
+        self._counts["opened"] += 1
+        if isinstance(inside, OpenedFragment):
+            self._detail(f"  {inside.size} octets verified, {inside.missing} fragments missing")
+            return
+        if not inside:
+            self._detail("  nothing inside")
+        for payload in inside:
+            for line in describe_payload(payload, context):
+                self._detail(f"  {line}")
+
+    def _print_esp(self, sighting: Sighting) -> None:
+        esp = sighting.octets
+        if len(esp) < ESP_HEADER_SIZE:
+            self._print_arrow(sighting, f"ESP cut short, {len(esp)} octets")
+            return
+        sequence = int.from_bytes(esp[4:8], "big")
+        self._print_arrow(sighting, f"ESP SPI {esp[:4].hex()} sequence {sequence}")
+        opened = self._opener.open_esp(esp)
+        outer = f"{sighting.carrier}, {len(esp)} octets"
+        if isinstance(opened, Closed):
+            self._detail(f"{outer}; ciphertext: {opened.reason}", STYLES["closed"])
+            return
+        self._counts["esp opened"] += 1
+        name = IpProtocol(opened.next_header).name
+        self._detail(f"{outer}; next header {name}, padding {opened.padding}")
+        inner = describe_packet(opened.next_header, opened.payload)
+        self._detail(f"{inner}, {len(opened.payload)} octets")
+
+    def _addresses(self, sighting: Sighting) -> tuple[str, str]:
+        return sighting.source.address, sighting.destination.address
+
+    def _clock(self, sighting: Sighting) -> str:
+        origin = self._origin if self._origin is not None else sighting.time
+        return f"{sighting.time - origin:>{TIME_WIDTH - 2}.6f}  "
+
+    def _detail(self, line: str, style: str = "") -> None:
+        self._print(f"{'':{TIME_WIDTH}}|    {line}", style)
+
+    def _print(self, line: str, style: str = "") -> None:
+        # Names in a capture are anyone's: no control character of theirs reaches the terminal.
+        shown = "".join(letter if letter.isprintable() else "?" for letter in line)
+        self._console.print(Text(shown, style=style), soft_wrap=True)
+
+
+def _of_port_4500(data: bytes) -> tuple[str, bytes]:
+    """What a datagram on UDP 4500 is, and its octets (RFC 3948 section 2)."""
+    if data == KEEPALIVE:
+        return "keepalive", data
+    if data.startswith(NON_ESP_MARKER):
+        return "IKE", data[len(NON_ESP_MARKER) :]
+    return "ESP", data
+
+
+def _header_text(header: IkeHeader, sighting: Sighting) -> str:
+    flags = [
+        name
+        for name, is_set in (
+            ("initiator", header.initiator),
+            ("response", header.response),
+            ("version", header.version),
+        )
+        if is_set
+    ]
+    version = "" if (header.major, header.minor) == (2, 0) else f" {header.major}.{header.minor}"
+    return (
+        f"HDR{version}   SPIi {header.spi_i.hex()} SPIr {header.spi_r.hex()}, "
+        f"flags {' '.join(flags) or 'none'}; {sighting.carrier}, {header.length} octets"
+    )
