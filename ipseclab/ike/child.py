@@ -212,6 +212,17 @@ def install(
     )
     sa.children[child.spi_in] = child
     ctx.children[child.spi_in] = child
+    ctx.notice(
+        "child_ready",
+        connection=child.connection.name,
+        spi_in=child.spi_in.hex(),
+        spi_out=child.spi_out.hex(),
+        mode=child.mode.value,
+        encapsulated=sa.encapsulated,
+        rekeys=child.replaces.hex() if child.replaces is not None else None,
+        role="responder" if child.made_by_peer else "initiator",
+        proposal=proposal_text(child.proposal),
+    )
     ctx.emit(
         ChildSaReady(
             connection=child.connection,
@@ -232,17 +243,6 @@ def install(
         )
     )
     _log_keys(ctx, child, inbound, outbound)
-    ctx.notice(
-        "child_ready",
-        connection=child.connection.name,
-        spi_in=child.spi_in.hex(),
-        spi_out=child.spi_out.hex(),
-        mode=child.mode.value,
-        encapsulated=sa.encapsulated,
-        rekeys=child.replaces.hex() if child.replaces is not None else None,
-        role="responder" if child.made_by_peer else "initiator",
-        proposal=proposal_text(child.proposal),
-    )
 
 
 def _log_keys(
