@@ -139,6 +139,11 @@ class Pair:
         hosts = (LEFT_HOST, RIGHT_HOST) if self.tunnel else (LEFT, RIGHT)
         return udp_packet(*hosts, data, **fields)
 
+    def answer(self, data=b"answer"):
+        """A UDP packet from right to left."""
+        hosts = (RIGHT_HOST, LEFT_HOST) if self.tunnel else (RIGHT, LEFT)
+        return udp_packet(*hosts, data, ports=(2000, 1000))
+
     def to_right(self, packet, now=0.0):
         """What right makes of what left makes of `packet`."""
         (output,) = self.left.send_packet(packet, now)

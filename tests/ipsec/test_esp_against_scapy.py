@@ -1,7 +1,18 @@
-"""Scapy, which no one here wrote, opens our ESP and we open its: every cipher, mode, encapsulation."""
+"""Scapy opens our ESP packets and we open its own: every cipher, mode and encapsulation."""
 
 import pytest
-from datapath_pair import LEFT, PATH, RIGHT, SUITES, Pair, delivered, drops, packed
+from datapath_pair import (
+    LEFT,
+    LEFT_HOST,
+    PATH,
+    RIGHT,
+    SUITES,
+    Pair,
+    delivered,
+    drops,
+    packed,
+    reverse,
+)
 from scapy.layers.inet import IP, UDP
 from scapy.layers.ipsec import ESP, SecurityAssociation
 
@@ -58,11 +69,10 @@ def test_scapy_opens_our_packets(name, tunnel, path):
     pair = Pair(SUITES[name], tunnel=tunnel, path=path)
     theirs = scapy_sa(name, pair)
     for size in SIZES:
-        packet = pair.packet(bytes(range(256)) * 6)[: 28 + size]
-        packet = pair.packet(packet[28:])
+        packet = pair.packet((bytes(range(256)) * 6)[:size])
         (output,) = pair.left.send_packet(packet, 0.0)
         opened = theirs.decrypt(IP(on_the_wire(output)))
-        assert opened[IP].src == (("10.1.0.5") if tunnel else LEFT)
+        assert opened[IP].src == (LEFT_HOST if tunnel else LEFT)
         assert bytes(opened[UDP]) == packet[20:]
 
 
@@ -75,11 +85,8 @@ def test_we_open_scapy_s_packets(name, tunnel, path):
         packet = pair.packet(bytes(size), flags_fragment=DONT_FRAGMENT)
         wire = bytes(theirs.encrypt(IP(packet)))
         if path is not None:
-            outputs = pair.right.receive_esp(wire[28:], PATH_AT_RIGHT, 0.0)
+            outputs = pair.right.receive_esp(wire[28:], reverse(path), 0.0)
         else:
             outputs = pair.right.receive_packet(wire, 0.0)
         assert delivered(outputs) == [packet], size
     assert drops(pair.right) == {}
-
-
-PATH_AT_RIGHT = type(PATH)(PATH.remote, PATH.local)
