@@ -1,0 +1,277 @@
+"""A gateway's process: `gateway.Gateway` between a TUN device, raw sockets and UDP sockets.
+
+Packets from the protected side (and of the node itself) come in through one TUN device, plain
+packets from the unprotected side through another, so that each meets the SPD (RFC 4301 section 5);
+`emu.routing` makes the kernel send them there. ESP comes through a raw socket of protocol 50, IKE
+and ESP in UDP through ports 500 and 4500. One thread, one poll, one timer.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import resource
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from errno import EMSGSIZE
+from pathlib import Path
+from typing import assert_never
+
+from ipseclab.emu import devices
+from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
+from ipseclab.errors import IpsecLabError
+from ipseclab.gateway import Gateway, GatewayConfig
+from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
+from ipseclab.ipsec.datapath import INBOUND, OUTBOUND
+from ipseclab.lab.trace import Trace
+from ipseclab.outputs import (
+    DeliverPacket,
+    EspKeyLog,
+    IkeKeyLog,
+    Notice,
+    Output,
+    SendDatagram,
+    SendPacket,
+    UdpEndpoint,
+    UdpPath,
+)
+from ipseclab.registry import IpProtocol
+
+PROTECTED_TUN = "tun-in"
+UNPROTECTED_TUN = "tun-out"
+BURST = 32
+"""Packets taken from one descriptor before the others and the timer are looked at."""
+LARGEST_PACKET = 65_536
+_DESTINATION = slice(16, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySpec:
+    """A gateway's node: its configuration, its own unprotected addresses, and the TUN's MTU."""
+
+    config: GatewayConfig
+    addresses: tuple[str, ...]
+    mtu: int
+    trace: Path
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.config.ike.name
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Control: do `action` (a method of Gateway) to a connection now."""
+
+    action: str
+    connection: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskStatus:
+    """Control: asks for the gateway's `Report`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a gateway stands: its status as lines of text, its counters, and CPU seconds used."""
+
+    status: object
+    counters: dict[str, int]
+    cpu_seconds: float
+
+
+def start_gateway(
+    spec: GatewaySpec, *, network: int, log: Path, key_sink: socket.socket | None
+) -> Child:
+    """Start the process of a gateway in the network namespace of `network`.
+
+    It says "ready" when its devices and sockets are there. `key_sink` takes pickled key logs.
+    """
+
+    def live(control: Control) -> None:
+        GatewayDriver(spec, key_sink).run(control)
+
+    return start(f"gateway {spec.name}", live, network=network, log=log)
+
+
+class GatewayDriver:
+    """Carries out what the gateway wants done, and tells it what has happened."""
+
+    def __init__(self, spec: GatewaySpec, key_sink: socket.socket | None) -> None:
+        # The system's generator: keys on a real network must not come from a seed.
+        self._gateway = Gateway(spec.config, rng=random.SystemRandom())
+        self._name = spec.name
+        self._key_sink = key_sink
+        # Line by line: a killed run leaves what happened up to then.
+        self._trace = Trace(spec.trace.open("a", buffering=1, encoding="utf-8"), keep=False)
+        self._protected = devices.open_tun(PROTECTED_TUN)
+        self._unprotected = devices.open_tun(UNPROTECTED_TUN)
+        devices.set_mtu(PROTECTED_TUN, spec.mtu)
+        self._raw = devices.open_ip_socket(IpProtocol.ESP)
+        self._udp = {
+            UdpEndpoint(address, port): devices.open_udp_socket(address, port)
+            for address in spec.addresses
+            for port in (IKE_PORT, NAT_T_PORT)
+        }
+
+    def run(self, control: Control) -> None:
+        """Be a gateway until told to end."""
+        readers: dict[int, Callable[[], None]] = {
+            self._protected: self._read_protected,
+            self._unprotected: self._read_unprotected,
+            self._raw.fileno(): self._read_raw,
+        }
+        for local, opened in self._udp.items():
+            readers[opened.fileno()] = self._udp_reader(local, opened)
+        poll = PrecisePoll(*readers, control.fileno())
+        for name in (PROTECTED_TUN, UNPROTECTED_TUN):
+            devices.set_up(name)
+        be_quick()
+        control.send("ready")
+        while True:
+            for descriptor in poll.wait(self._seconds_left()):
+                reader = readers.get(descriptor)
+                if reader is not None:
+                    reader()
+                elif not self._obey(control):
+                    return
+            self._keep_time()
+
+    def _seconds_left(self) -> float | None:
+        deadline = self._gateway.next_deadline()
+        return None if deadline is None else max(0.0, deadline.at - time.monotonic())
+
+    def _keep_time(self) -> None:
+        """Call the gateway's timer when it is due."""
+        deadline = self._gateway.next_deadline()
+        now = time.monotonic()
+        if deadline is not None and deadline.at <= now:
+            self._carry_out(self._gateway.handle_timeout(now), now)
+
+    def _read_protected(self) -> None:
+        for _ in range(BURST):
+            try:
+                packet = os.read(self._protected, LARGEST_PACKET)
+            except BlockingIOError:
+                return
+            now = time.monotonic()
+            self._carry_out(self._gateway.send_packet(packet, now), now)
+
+    def _read_unprotected(self) -> None:
+        for _ in range(BURST):
+            try:
+                packet = os.read(self._unprotected, LARGEST_PACKET)
+            except BlockingIOError:
+                return
+            now = time.monotonic()
+            self._carry_out(self._gateway.receive_packet(packet, now), now)
+
+    def _read_raw(self) -> None:
+        for _ in range(BURST):
+            try:
+                packet = self._raw.recv(LARGEST_PACKET)
+            except BlockingIOError:
+                return
+            now = time.monotonic()
+            self._carry_out(self._gateway.receive_packet(packet, now), now)
+
+    def _udp_reader(self, local: UdpEndpoint, opened: socket.socket) -> Callable[[], None]:
+        receive = self._gateway.receive_datagram
+
+        def read() -> None:
+            for _ in range(BURST):
+                try:
+                    data, (address, port) = opened.recvfrom(LARGEST_PACKET)
+                except BlockingIOError:
+                    return
+                except ConnectionRefusedError:  # an ICMP error for an earlier datagram
+                    continue
+                now = time.monotonic()
+                path = UdpPath(local, UdpEndpoint(address, port))
+                self._carry_out(receive(path, data, now), now)
+
+        return read
+
+    def _carry_out(self, outputs: Sequence[Output], now: float) -> None:
+        for output in outputs:
+            match output:
+                case SendDatagram(path, data):
+                    remote = (path.remote.address, path.remote.port)
+                    self._send(self._udp[path.local], data, remote, now)
+                case SendPacket(packet):
+                    destination = socket.inet_ntoa(packet[_DESTINATION])
+                    self._send(self._raw, packet, (destination, 0), now)
+                case DeliverPacket(packet):
+                    self._deliver(packet, now)
+                case Notice(event, details):
+                    self._trace.record(now, self._name, event, **details)
+                case IkeKeyLog() | EspKeyLog():
+                    if self._key_sink is not None:
+                        self._key_sink.send(pickle.dumps(output))
+                case _:
+                    assert_never(output)
+
+    def _send(
+        self, opened: socket.socket, octets: bytes, remote: tuple[str, int], now: float
+    ) -> None:
+        try:
+            opened.sendto(octets, remote)
+        except OSError as error:
+            reason = "too_big" if error.errno == EMSGSIZE else "not_sent"
+            self._dropped(reason, OUTBOUND, octets, now)
+
+    def _deliver(self, packet: bytes, now: float) -> None:
+        try:
+            os.write(self._protected, packet)
+        except OSError:
+            self._dropped("not_delivered", INBOUND, packet, now)
+
+    def _dropped(self, reason: str, direction: str, octets: bytes, now: float) -> None:
+        """A packet that the kernel refused to take."""
+        self._trace.record(
+            now,
+            self._name,
+            "packet_dropped",
+            reason=reason,
+            direction=direction,
+            octets=len(octets),
+        )
+
+    def _obey(self, control: Control) -> bool:
+        """Carry out one control message; False when it is the last."""
+        now = time.monotonic()
+        match control.receive():
+            case Command(action, connection):
+                try:
+                    self._carry_out(self._action(action)(connection, now), now)
+                except (IpsecLabError, KeyError) as error:
+                    control.send(str(error))
+                else:
+                    control.send("")
+            case AskStatus():
+                control.send(self._report())
+            case _:
+                return False
+        return True
+
+    def _action(self, name: str) -> Callable[[str, float], Sequence[Output]]:
+        """The gateway's method of that name in a plan."""
+        gateway = self._gateway
+        return {
+            "initiate": gateway.initiate,
+            "rekey_child": gateway.rekey_child,
+            "rekey_ike": gateway.rekey_ike,
+            "delete_child": gateway.delete_child,
+            "delete_ike": gateway.delete_ike,
+            "liveness": gateway.check_liveness,
+        }[name]
+
+    def _report(self) -> Report:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        counters = dict(self._gateway.counters)
+        return Report(self._gateway.status(), counters, used.ru_utime + used.ru_stime)

@@ -1,0 +1,271 @@
+"""What each link does, measured before a run: delay, loss and rate by frames of our own.
+
+A lab that measures must know that what it set is in force. Numbered IPv4 frames (protocol 253, RFC
+3692) go from end to end of every link at once, past the kernels' IPv4: they carry an Ethernet
+address that no one has. The packets lost must be exactly those that the seed says; the relays then
+begin again at index 0. A mismatch stops the run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import socket
+import statistics
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+
+from ipseclab.emu import devices
+from ipseclab.emu.process import PrecisePoll
+from ipseclab.errors import EnvironmentLacks
+from ipseclab.lab.impairment import ImpairmentConfig, losses
+from ipseclab.lab.model import DIRECTIONS, Link
+from ipseclab.lab.topology import Topology
+from ipseclab.wire.ip import IPV4_HEADER_SIZE, build_ipv4
+
+PROBE_PROTOCOL = 253
+"""For experimentation and testing (RFC 3692 section 2.1)."""
+NOBODY = bytes.fromhex("021d00000000")
+PLAIN_FRAMES = 20
+LOSSY_FRAMES = 100
+FRAME_INTERVAL = 0.002
+FRAMES_PER_SECOND = 10_000
+"""Over all links together."""
+PACKET_OCTETS = 64
+BURST_SECONDS = 0.15
+MOST_BURST_FRAMES = 200
+LARGEST_JUDGED_RATE = 200e6
+"""Above this the burst measures our own speed; such a rate is recorded, not judged."""
+ATTEMPTS = 3
+DELAY_TOLERANCE = 0.0015
+SHARE_TOLERANCE = 0.05
+RATE_TOLERANCE = 0.1
+_LATE = 0.25
+"""Seconds that a frame may be late before it counts as lost."""
+_IDENTIFICATION = struct.Struct("!18xH")
+
+
+class LinkMismatch(EnvironmentLacks):
+    """A link that does not do what it is set to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One direction of a link as found; `rate` is None where none is set."""
+
+    delay: float
+    loss: float
+    rate: float | None = None
+
+
+class _Way:
+    """One direction under test: where frames go in and come out, and what came of them."""
+
+    def __init__(
+        self, link: Link, direction: int, seed: int, sender: socket.socket, receiver: socket.socket
+    ) -> None:
+        self.link = link.name
+        self.direction = DIRECTIONS[direction]
+        self.config = link.impairment(self.direction)
+        self.receiver = receiver
+        self._sender = sender
+        self._ends = [link.ends[end].address.packed for end in (direction, 1 - direction)]
+        self.count = PLAIN_FRAMES if self.config.loss is None else LOSSY_FRAMES
+        drawn = losses(self.config.loss, seed, link.name, self.direction)
+        self.lost_as_drawn = [n for n, lost in enumerate(islice(drawn, self.count)) if lost]
+        self.lost: list[int] = []
+        self.sent: dict[int, float] = {}
+        self.received: dict[int, float] = {}
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two frames, so that no limited rate makes them queue."""
+        rate = self.config.rate
+        return max(FRAME_INTERVAL, 0.0 if rate is None else 2 * PACKET_OCTETS * 8 / rate)
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which a frame will not come any more."""
+        config = self.config
+        return (
+            config.delay + 4 * config.jitter + config.reorder_delay * bool(config.reorder) + _LATE
+        )
+
+    @property
+    def complete(self) -> bool:
+        """True when all has come that the seed lets through."""
+        return len(self.received) >= self.count - len(self.lost_as_drawn)
+
+    def send(self, number: int, octets: int) -> None:
+        """Send the frame with that number, now."""
+        source, destination = self._ends
+        data = bytes(octets - IPV4_HEADER_SIZE)
+        packet = build_ipv4(source, destination, PROBE_PROTOCOL, data, identification=number)
+        header = devices.ETHERNET_HEADER.pack(NOBODY, NOBODY, devices.ETH_P_IP)
+        self.sent[number] = time.monotonic()
+        self._sender.send(header + packet)
+
+    def receive(self) -> None:
+        """Note the frames that have come."""
+        while True:
+            try:
+                frame = self.receiver.recv(devices.LARGEST_FRAME)
+            except BlockingIOError:
+                return
+            if frame[:6] == NOBODY:
+                number = _IDENTIFICATION.unpack_from(frame)[0]
+                self.received.setdefault(number, time.monotonic())
+
+    def restart(self) -> None:
+        """Forget what came."""
+        self.sent.clear()
+        self.received.clear()
+
+
+def probe_links(
+    topology: Topology,
+    pid_of: Callable[[str], int],
+    seed: int,
+    restart: Callable[[], None],
+) -> Mapping[str, Mapping[str, Measured]]:
+    """Measure every link; by link and direction. `restart` sets the relays back to index 0.
+
+    Raises LinkMismatch when a link still differs from its settings at the last attempt: a busy
+    machine may spoil one.
+    """
+    with ExitStack() as opened:
+        ways = [way for link in topology.links for way in _open(link, pid_of, seed, opened)]
+        mismatches: list[str] = []
+        for _attempt in range(ATTEMPTS):
+            restart()
+            for way in ways:
+                way.restart()
+            found = _measure(ways)
+            mismatches = [m for way in ways for m in _mismatches(way, found[way])]
+            if not mismatches:
+                break
+    if mismatches:
+        raise LinkMismatch(f"link {mismatches[0]}", "less load on this machine, or --world sim")
+    report: dict[str, dict[str, Measured]] = {}
+    for way in ways:
+        report.setdefault(way.link, {})[way.direction] = found[way]
+    return report
+
+
+def _open(link: Link, pid_of: Callable[[str], int], seed: int, opened: ExitStack) -> Iterator[_Way]:
+    """Both directions of a link, with a socket at each end."""
+    sockets = []
+    for end in link.ends:
+        with devices.in_network(pid_of(end.node)):
+            sockets.append(opened.enter_context(devices.open_packet_socket(end.name)))
+    for direction in (0, 1):
+        yield _Way(link, direction, seed, sockets[direction], sockets[1 - direction])
+
+
+def _measure(ways: Sequence[_Way]) -> dict[_Way, Measured]:
+    """Delay and loss of each way by single frames, then its rate by a burst."""
+    _pass_singles(ways)
+    singles = {way: dict(way.received) for way in ways}
+    for way in ways:
+        way.lost = [number for number in range(way.count) if number not in way.received]
+    rates = _pass_bursts([way for way in ways if way.config.rate is not None])
+    found = {}
+    for way, received in singles.items():
+        delays = [at - way.sent[number] for number, at in received.items()]
+        delay = statistics.median(delays) if delays else math.inf
+        found[way] = Measured(delay, 1.0 - len(received) / way.count, rates.get(way))
+    return found
+
+
+def _pass_singles(ways: Sequence[_Way]) -> None:
+    """Send every way's frames, each way at its own pace, and wait for what comes."""
+    slowest = len(ways) / FRAMES_PER_SECOND
+    start = time.monotonic()
+    due = [
+        (start + number * max(way.interval, slowest) + index * 1e-5, index, number)
+        for index, way in enumerate(ways)
+        for number in range(way.count)
+    ]
+    heapq.heapify(due)
+    until = max(entry[0] for entry in due) + max(way.longest for way in ways)
+    poll = PrecisePoll(*(way.receiver.fileno() for way in ways))
+    while due or not all(way.complete for way in ways):
+        now = time.monotonic()
+        if now > until:
+            return
+        while due and due[0][0] <= now:
+            _at, index, number = heapq.heappop(due)
+            ways[index].send(number, PACKET_OCTETS)
+        if poll.wait((due[0][0] if due else until) - time.monotonic()):
+            for way in ways:
+                way.receive()
+
+
+def _pass_bursts(ways: Sequence[_Way]) -> dict[_Way, float]:
+    """Send a burst along each way that has a rate; the bit/s between its first and last frame."""
+    sizes = {way: _burst_size(way.config) for way in ways}
+    until = time.monotonic()
+    for way, (count, octets) in sizes.items():
+        way.received.clear()
+        for number in range(way.count, way.count + count):
+            way.send(number, octets)
+        assert way.config.rate is not None
+        until = max(until, time.monotonic() + count * octets * 8 / way.config.rate + way.longest)
+    if not ways:
+        return {}
+    poll = PrecisePoll(*(way.receiver.fileno() for way in ways))
+    last = {way: way.count + count - 1 for way, (count, _octets) in sizes.items()}
+    while time.monotonic() < until and any(last[way] not in way.received for way in ways):
+        # A lost last frame costs a wait, no more.
+        if poll.wait(until - time.monotonic()):
+            for way in ways:
+                way.receive()
+    rates = {}
+    for way, (_count, octets) in sizes.items():
+        numbers = sorted(way.received)
+        if len(numbers) >= 2:
+            seconds = way.received[numbers[-1]] - way.received[numbers[0]]
+            # What was lost on the way had its share of the rate.
+            rates[way] = (numbers[-1] - numbers[0]) * octets * 8 / max(seconds, 1e-6)
+    return rates
+
+
+def _burst_size(config: ImpairmentConfig) -> tuple[int, int]:
+    """How many frames of how many octets take about `BURST_SECONDS` and fit into the queue."""
+    assert config.rate is not None
+    octets = int(min(max(config.rate * BURST_SECONDS / 8 / 20, PACKET_OCTETS), config.mtu, 1500))
+    room = config.queue_packets
+    if config.queue_octets is not None:
+        room = min(room, config.queue_octets // octets)
+    count = int(config.rate * BURST_SECONDS / 8 / octets)
+    return max(2, min(count, MOST_BURST_FRAMES, room + 1)), octets
+
+
+def _mismatches(way: _Way, measured: Measured) -> Iterator[str]:
+    """Each thing that a link does otherwise than it is set to."""
+    config, name = way.config, f"{way.link} {way.direction}"
+    serialised = 0.0 if config.rate is None else PACKET_OCTETS * 8 / config.rate
+    delay = config.delay + serialised
+    if abs(measured.delay - delay) > DELAY_TOLERANCE + SHARE_TOLERANCE * delay + 2 * config.jitter:
+        yield f"{name}: delay set to {delay:.6f} s, measured {measured.delay:.6f} s"
+    if way.lost != way.lost_as_drawn:
+        wanted, lost = ([*numbers[:5]] for numbers in (way.lost_as_drawn, way.lost))
+        yield (
+            f"{name}: the seed takes {len(way.lost_as_drawn)} of {way.count} packets "
+            f"({wanted}...), {len(way.lost)} were lost ({lost}...)"
+        )
+    rate = config.rate
+    if rate is None or rate > LARGEST_JUDGED_RATE:
+        return
+    if measured.rate is None:
+        yield f"{name}: rate set to {rate:.0f} bit/s, nothing measured"
+        return
+    _count, octets = _burst_size(config)
+    burst = max(_count - 1, 1) * octets * 8 / rate
+    tolerance = RATE_TOLERANCE + (2 * config.jitter + DELAY_TOLERANCE) / burst
+    if abs(measured.rate - rate) > tolerance * rate:
+        yield f"{name}: rate set to {rate:.0f} bit/s, measured {measured.rate:.0f} bit/s"
