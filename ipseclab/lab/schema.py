@@ -253,7 +253,9 @@ class NatFile(_Strict):
     port_preservation: bool = True
     hairpinning: bool = True
     udp_timeout: Seconds = 120.0
-    """RFC 4787 REQ-5: not less than 2 minutes; real ones are shorter."""
+    """RFC 4787 REQ-5: not less than 2 minutes; real ones are often shorter."""
+    inbound_refresh: bool = False
+    """RFC 4787 REQ-6: whether packets from outside also keep a mapping alive."""
     tcp_timeout: Seconds = 7440.0
     tcp_transitory_timeout: Seconds = 240.0
     icmp_timeout: Seconds = 60.0

@@ -217,6 +217,7 @@ def _nat(entry: NatFile) -> NatConfig:
         port_preservation=entry.port_preservation,
         hairpinning=entry.hairpinning,
         udp_timeout=entry.udp_timeout,
+        inbound_refresh=entry.inbound_refresh,
         tcp_timeout=entry.tcp_timeout,
         tcp_transitory_timeout=entry.tcp_transitory_timeout,
         icmp_timeout=entry.icmp_timeout,

@@ -1,0 +1,140 @@
+"""From a topology's connections to what each of its gateways is told.
+
+A node's SPD: its connections in the file's order (PROTECT, or BYPASS where a connection is told to
+have no IPsec), then ICMP of its own addresses, so that path MTU discovery works outside (RFC 4301
+section 8); everything else is discarded.
+"""
+
+from __future__ import annotations
+
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+
+from ipseclab.gateway import GatewayConfig
+from ipseclab.ike.config import ConnectionConfig, Identity, IkeConfig, IkeLimits, Mode
+from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
+from ipseclab.ipsec.datapath import DatapathLimits
+from ipseclab.ipsec.spd import Action, Policy
+from ipseclab.lab.model import Connection, Stack, Start
+from ipseclab.lab.topology import Topology
+from ipseclab.registry import IdType, IpProtocol
+from ipseclab.wire.selector import TrafficSelector
+
+ANYWHERE = "0.0.0.0/0"
+
+
+def gateway_config(
+    topology: Topology,
+    node: str,
+    *,
+    ike_limits: IkeLimits | None = None,
+    datapath: DatapathLimits | None = None,
+) -> GatewayConfig:
+    """What the gateway, or the host with a stack, at `node` is told."""
+    connections = topology.connections_of(node)
+    ike = IkeConfig(
+        node,
+        tuple(_connection(item, node) for item in connections if item.mode is not None),
+        ike_limits if ike_limits is not None else IkeLimits(),
+    )
+    policies = (*(_policy(item, node) for item in connections), _icmp_policy(topology, node))
+    return GatewayConfig(ike, policies, datapath if datapath is not None else DatapathLimits())
+
+
+def stack_nodes(topology: Topology) -> tuple[str, ...]:
+    """The nodes that run our stack: each gets a `Gateway`."""
+    return tuple(node.name for node in topology.with_stack(Stack.IPSECLAB))
+
+
+def starting_connections(topology: Topology, node: str) -> tuple[str, ...]:
+    """The connections that `node` initiates when the run starts."""
+    return tuple(
+        item.name
+        for item in topology.connections_of(node)
+        if item.initiator == node and item.mode is not None and item.start is Start.AT_ONCE
+    )
+
+
+def protected_networks(topology: Topology, node: str) -> tuple[IPv4Network, ...]:
+    """The destinations that `node` hands to its stack: the far networks of its connections."""
+    found: dict[IPv4Network, None] = {}
+    for item in topology.connections_of(node):
+        found.update(dict.fromkeys(_far_networks(item, node)))
+    return tuple(found)
+
+
+def identity(text: str) -> Identity:
+    """An identity from a file: an IPv4 address, a mail address, or else a name (RFC 7296 3.5)."""
+    try:
+        return Identity(IdType.ID_IPV4_ADDR, IPv4Address(text).packed)
+    except AddressValueError:
+        kind = IdType.ID_RFC822_ADDR if "@" in text else IdType.ID_FQDN
+        return Identity(kind, text.encode())
+
+
+def _connection(item: Connection, node: str) -> ConnectionConfig:
+    initiator = node == item.initiator
+    own_id, peer_id = (identity(text) for text in (item.ids if initiator else item.ids[::-1]))
+    own_address = item.initiator_address if initiator else item.responder_address
+    return ConnectionConfig(
+        name=item.name,
+        own_address=str(own_address),
+        peer_address=_peer_address(item, initiator),
+        own_id=own_id,
+        peer_id=peer_id,
+        psk=item.psk.encode(),
+        ike_proposals=tuple(parse_ike_proposal(text) for text in item.ike),
+        esp_proposals=tuple(parse_esp_proposal(text) for text in item.esp),
+        own_ts=_selectors(_near_networks(item, node)),
+        peer_ts=_selectors(_far_networks(item, node)),
+        mode=item.mode if item.mode is not None else Mode.TUNNEL,
+        ike_lifetime=item.ike_lifetime,
+        child_lifetime=item.child_lifetime,
+        retransmission=item.retransmission,
+        liveness=item.liveness,
+        keepalive=item.keepalive,
+        force_encapsulation=item.force_encapsulation,
+    )
+
+
+def _peer_address(item: Connection, initiator: bool) -> str | None:
+    """None for an initiator behind a NAT: its address is not known before it comes."""
+    if initiator:
+        return str(item.responder_address)
+    return None if item.nats else str(item.initiator_address)
+
+
+def _near_networks(item: Connection, node: str) -> tuple[IPv4Network, ...]:
+    return item.local_ts if node == item.initiator else item.remote_ts
+
+
+def _far_networks(item: Connection, node: str) -> tuple[IPv4Network, ...]:
+    """The other side's networks as `node` has to name them.
+
+    In transport mode through a NAT the responder sees the packets of the initiator come from the
+    NAT's address (RFC 7296 section 2.23.1): its policy is about that one.
+    """
+    if node == item.initiator:
+        return item.remote_ts
+    if item.mode is Mode.TRANSPORT and item.nats:
+        return (IPv4Network(item.seen_address),)
+    return item.local_ts
+
+
+def _selectors(networks: tuple[IPv4Network, ...]) -> tuple[TrafficSelector, ...]:
+    return tuple(TrafficSelector.of_network(str(network)) for network in networks)
+
+
+def _policy(item: Connection, node: str) -> Policy:
+    local, remote = _selectors(_near_networks(item, node)), _selectors(_far_networks(item, node))
+    if item.mode is None:
+        return Policy(item.name, Action.BYPASS, local, remote)
+    return Policy(item.name, Action.PROTECT, local, remote, item.name)
+
+
+def _icmp_policy(topology: Topology, node: str) -> Policy:
+    own = tuple(
+        TrafficSelector.of_address(str(interface.address), IpProtocol.ICMP)
+        for interface in topology.nodes[node].interfaces
+    )
+    anywhere = (TrafficSelector.of_network(ANYWHERE, IpProtocol.ICMP),)
+    return Policy("own-icmp", Action.BYPASS, own, anywhere)
