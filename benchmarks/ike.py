@@ -1,0 +1,103 @@
+"""IKE handshakes: how many a second one core makes, and what each end's CPU has to do for one.
+
+Both gateways are in one process and no time passes between them: IKE_SA_INIT and IKE_AUTH with a
+pre-shared key, a CHILD_SA installed at both ends. Key tables, traces and sockets are not in it.
+
+    python benchmarks/ike.py --quick --out results/benchmarks
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter, process_time
+
+from rich.progress import track
+from table import Row, arguments, publish
+
+from ipseclab.measure.workload import gateway_pair, handshake
+from ipseclab.outputs import Output
+
+# IKE and ESP proposals; the key exchange is what costs, so each has its row.
+PROPOSALS = (
+    ("aes128gcm16-prfsha256-x25519", "aes128gcm16"),
+    ("chacha20poly1305-prfsha256-x25519", "chacha20poly1305"),
+    ("aes128-sha256-x25519", "aes128-sha256"),
+    ("aes128gcm16-prfsha256-ecp256", "aes128gcm16"),
+    ("aes256gcm16-prfsha384-ecp384", "aes256gcm16"),
+    ("aes256gcm16-prfsha512-ecp521", "aes256gcm16"),
+    ("aes128gcm16-prfsha256-modp2048", "aes128gcm16"),
+    ("aes128gcm16-prfsha256-modp3072", "aes128gcm16"),
+    ("aes128gcm16-prfsha256-modp4096", "aes128gcm16"),
+)
+FULL_SECONDS, QUICK_SECONDS = 4.0, 0.5
+
+
+@dataclass(slots=True)
+class Sample:
+    """Seconds of many handshakes: each end's steps in wall time, the whole process's CPU."""
+
+    by_end: dict[str, list[float]] = field(default_factory=lambda: {"a": [], "b": []})
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """Handshakes made."""
+        return len(self.by_end["a"])
+
+
+def measure(ike: str, esp: str, seconds: float) -> Sample:
+    """Make handshakes, each between two fresh gateways, until their time adds up to `seconds`."""
+    sample = Sample()
+    # What the collector does belongs to the pairs thrown away, not to the handshake at hand.
+    gc.disable()
+    try:
+        while sample.wall < seconds:
+            one_handshake(ike, esp, sample)
+    finally:
+        gc.enable()
+    return sample
+
+
+def one_handshake(ike: str, esp: str, sample: Sample) -> None:
+    initiator, responder = gateway_pair(ike, esp, seed=sample.count)
+    spent = {"a": 0.0, "b": 0.0}
+
+    def timed(name: str, step: Callable[[], list[Output]]) -> list[Output]:
+        before = perf_counter()
+        outputs = step()
+        spent[name] += perf_counter() - before
+        return outputs
+
+    wall, cpu = perf_counter(), process_time()
+    handshake(initiator, responder, timed)
+    sample.wall += perf_counter() - wall
+    sample.cpu += process_time() - cpu
+    for name, seconds in spent.items():
+        sample.by_end[name].append(seconds)
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    seconds = QUICK_SECONDS if options.quick else FULL_SECONDS
+    rows: list[Row] = []
+    for ike, esp in track(PROPOSALS, "IKE", transient=True):
+        sample = measure(ike, esp, seconds)
+        rows.append(
+            {
+                "ike_proposal": ike,
+                "handshakes": sample.count,
+                "handshakes/s": sample.count / sample.wall,
+                "cpu_ms": sample.cpu / sample.count * 1e3,
+                "initiator_ms": median(sample.by_end["a"]) * 1e3,
+                "responder_ms": median(sample.by_end["b"]) * 1e3,
+            }
+        )
+    publish("ike", "IKE handshakes, both ends on one core", rows, options.out)
+
+
+if __name__ == "__main__":
+    main()
