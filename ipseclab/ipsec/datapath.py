@@ -26,12 +26,12 @@ from typing import assert_never
 from ipseclab.errors import WireError
 from ipseclab.ipsec import ipv4
 from ipseclab.ipsec.counters import Counters, Dropped, DropReason
-from ipseclab.ipsec.esp import open_esp, seal_esp
+from ipseclab.ipsec.encapsulation import decapsulate, encapsulate
+from ipseclab.ipsec.esp import open_esp
 from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen, SoftExpired
 from ipseclab.ipsec.flows import FlowCache
 from ipseclab.ipsec.park import Parked, ParkingLot
 from ipseclab.ipsec.sad import (
-    FLOWS_PER_SA,
     SEQUENCE_SOFT,
     SPI_SIZE,
     Sad,
@@ -41,9 +41,9 @@ from ipseclab.ipsec.sad import (
 )
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.ipsec.timers import TimerKind, Timers
-from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendDatagram, SendPacket, UdpPath
+from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendPacket, UdpPath
 from ipseclab.registry import IpProtocol
-from ipseclab.wire.ip import Flow, decode_ipv4_header, flow_of
+from ipseclab.wire.ip import IPV4_HEADER_SIZE, Flow, decode_ipv4_header, flow_of
 
 __all__ = [
     "Acquire",
@@ -98,6 +98,10 @@ class Datapath:
         """Install both halves. The inbound half accepts at once; the outbound half carries traffic
         at once with `use_outbound`, else from `use_outbound()` or the first valid inbound packet on
         (RFC 7296 section 2.8), and then sends what was parked."""
+        known = self.sad.inbound(parameters.spi_in)
+        if known is not None and known.lingering:
+            # IKE has forgotten this one and may draw its SPI again.
+            self.remove_sa(parameters.spi_in, now)
         entry = SadEntry(parameters, now)
         self.sad.add(entry)
         if parameters.soft.seconds is not None:
@@ -249,7 +253,7 @@ class Datapath:
 
     def _protect(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
         try:
-            output = self._encapsulate(entry, packet)
+            output: DatapathOutput = encapsulate(entry, packet, self._rng)
         except Dropped as drop:
             outputs: list[DatapathOutput] = [self._dropped(drop.reason, OUTBOUND, packet)]
             if drop.reason is DropReason.SEQUENCE_EXHAUSTED:
@@ -263,25 +267,14 @@ class Datapath:
             return [output, *self._volume_reached(entry)]
         return [output]
 
-    def _encapsulate(self, entry: SadEntry, packet: bytes) -> DatapathOutput:
-        half = entry.outbound
-        if entry.parameters.tunnel:
-            esp = seal_esp(half, IpProtocol.IPV4, packet, self._rng)
-            if entry.path is None:
-                return SendPacket(entry.outer.around(esp, packet, half.sequence))
-        else:
-            header = ipv4.header_of_whole(packet)
-            esp = seal_esp(half, packet[9], packet[len(header) :], self._rng)
-            if entry.path is None:
-                return SendPacket(ipv4.with_protocol(header, IpProtocol.ESP, esp))
-        if len(esp) > ipv4.UDP_PAYLOAD_LIMIT:
-            raise Dropped(DropReason.TOO_BIG)
-        return SendDatagram(entry.path, esp)
-
     # -- inbound ---------------------------------------------------------------------------------
 
     def receive_packet(self, packet: bytes, now: float) -> list[DatapathOutput]:
         """A whole IPv4 packet from the unprotected side: ESP as protocol 50, or a plain one."""
+        if ipv4.is_plain_esp(packet):
+            return self._receive_esp(
+                packet[IPV4_HEADER_SIZE:], packet[:IPV4_HEADER_SIZE], None, now
+            )
         try:
             header = decode_ipv4_header(packet)
         except WireError:
@@ -351,40 +344,12 @@ class Datapath:
             self.counters.dummies_in += 1
             return []
         try:
-            packet = self._decapsulate(entry, next_header, payload, outer, path)
-            self._check_selectors(entry, packet)
+            packet = decapsulate(entry, next_header, payload, outer, path)
         except Dropped as drop:
             return [self._dropped(drop.reason, INBOUND, payload)]
         self.counters.packets_in += 1
         self.counters.octets_in += len(packet)
         return [DeliverPacket(packet)]
-
-    def _decapsulate(
-        self, entry: SadEntry, next_header: int, payload: bytes, outer: bytes, path: UdpPath | None
-    ) -> bytes:
-        if not entry.parameters.tunnel:
-            if path is not None:
-                return ipv4.from_udp(path, next_header, payload)
-            return ipv4.with_protocol(outer, next_header, payload)
-        if next_header != IpProtocol.IPV4:
-            raise Dropped(DropReason.MALFORMED)
-        packet = payload if ipv4.flow_key(payload) else ipv4.trimmed(payload)
-        if outer and (outer[1] ^ packet[1]) & ipv4.ECN_MASK:
-            packet = ipv4.with_outer_ecn(packet, outer[1])
-        return packet
-
-    def _check_selectors(self, entry: SadEntry, packet: bytes) -> None:
-        """RFC 4301 section 5.2, step 4: an SA brings only what it was agreed for."""
-        key = ipv4.flow_key(packet)
-        checked = entry.inbound.checked_flows
-        if key in checked:
-            return
-        if not entry.accepts(flow_of(packet)):
-            raise Dropped(DropReason.SELECTOR_MISMATCH)
-        if key:
-            if len(checked) >= FLOWS_PER_SA:
-                checked.clear()
-            checked.add(key)
 
     # -- lifetimes and other deadlines -----------------------------------------------------------
 

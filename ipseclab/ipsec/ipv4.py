@@ -7,6 +7,7 @@ section 3.1.2 (TCP and UDP checksums behind a NAT). TTL is the forwarding host's
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from ipseclab.errors import WireError
@@ -43,9 +44,12 @@ _ECN_OUT: tuple[tuple[int | None, ...], ...] = (
     (3, 3, 3, 3),
 )
 
+# Plain integers: on the way of every packet an enum member costs a look-up and a conversion.
+_ESP = int(IpProtocol.ESP)
 _ANY_FRAGMENT = MORE_FRAGMENTS | FRAGMENT_OFFSET_MASK
 _VERSION_4_NO_OPTIONS = 0x45
 _FIXED_PART = struct.Struct("!BxHxxHxcxx12s")
+_START = struct.Struct("!BxHxxHxB")
 _TCP, _UDP, _ICMP = (bytes([p]) for p in (IpProtocol.TCP, IpProtocol.UDP, IpProtocol.ICMP))
 _TCP_HEADER_SIZE, _TCP_CHECKSUM_OFFSET = 20, 16
 _UDP_HEADER_SIZE, _UDP_CHECKSUM_OFFSET = 8, 6
@@ -57,7 +61,7 @@ def flow_key(packet: bytes) -> bytes:
     A cheap stand-in for `wire.ip.flow_of`: protocol, addresses, and ports or ICMP type and code.
     Only a whole packet without options, not a fragment, and exactly as long as it says has a key.
     """
-    if len(packet) < 24:
+    if len(packet) < _FIXED_PART.size:
         return b""
     fields: tuple[int, int, int, bytes, bytes] = _FIXED_PART.unpack_from(packet)
     first, total, fragment, protocol, ends = fields
@@ -66,6 +70,16 @@ def flow_key(packet: bytes) -> bytes:
     if protocol in (_TCP, _UDP):
         return protocol + ends
     return protocol + (ends[:10] if protocol == _ICMP else ends[:8])
+
+
+def is_plain_esp(packet: bytes) -> bool:
+    """True for a whole packet of protocol 50 without options, exactly as long as it says; others
+    need a closer look."""
+    if len(packet) < IPV4_HEADER_SIZE:
+        return False
+    first, total, fragment, protocol = _START.unpack_from(packet)
+    whole = first == _VERSION_4_NO_OPTIONS and total == len(packet) and not fragment & _ANY_FRAGMENT
+    return whole and protocol == _ESP
 
 
 class OuterHeader:
@@ -94,8 +108,21 @@ class OuterHeader:
         identification = (sequence - 1) % 0xFFFF + 1
         total_sum = (self._sum + tos + total + identification + dont_fragment) % 0xFFFF
         value = 0xFFFF - total_sum if total_sum else 0
-        fields = (0x45, tos, total, identification, dont_fragment, DEFAULT_TTL, IpProtocol.ESP)
-        return IPV4_HEADER.pack(*fields, value, self._source, self._destination) + esp
+        return (
+            IPV4_HEADER.pack(
+                _VERSION_4_NO_OPTIONS,
+                tos,
+                total,
+                identification,
+                dont_fragment,
+                DEFAULT_TTL,
+                _ESP,
+                value,
+                self._source,
+                self._destination,
+            )
+            + esp
+        )
 
 
 def with_outer_ecn(inner: bytes, outer_tos: int) -> bytes:
@@ -125,6 +152,8 @@ def header_of_whole(packet: bytes) -> bytes:
 def trimmed(payload: bytes) -> bytes:
     """The IPv4 packet at the start of a tunnel's payload; what follows it is traffic flow
     confidentiality padding (RFC 4303 section 2.7). Raises Dropped."""
+    if flow_key(payload):
+        return payload
     try:
         return payload[: decode_ipv4_header(payload).total_length]
     except WireError:
@@ -143,13 +172,17 @@ def with_protocol(header: bytes, protocol: int, payload: bytes) -> bytes:
 def from_udp(path: UdpPath, protocol: int, payload: bytes) -> bytes:
     """Transport mode in UDP: a packet made anew from the datagram's addresses, as the socket kept
     the real header to itself. Its identification is 0 with DF set (RFC 6864 section 4.1)."""
-    source = IPv4Address(path.remote.address).packed
-    destination = IPv4Address(path.local.address).packed
+    source, destination = _packed(path.remote.address), _packed(path.local.address)
     payload = _with_repaired_checksum(source, destination, protocol, payload)
     try:
         return build_ipv4(source, destination, protocol, payload, flags_fragment=DONT_FRAGMENT)
     except WireError:
         raise Dropped(DropReason.TOO_BIG) from None
+
+
+@lru_cache(maxsize=1024)
+def _packed(address: str) -> bytes:
+    return IPv4Address(address).packed
 
 
 def _with_repaired_checksum(

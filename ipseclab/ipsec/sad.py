@@ -145,12 +145,13 @@ class SadEntry:
         self.outer = OuterHeader(parameters.local, parameters.remote)
         self.path = parameters.path
         self.active = False
+        """True once outbound traffic may use it (RFC 7296 section 2.8)."""
         self.activate_at = now
-        """True once outbound traffic may use it (RFC 7296 section 2.8); before `activate_at` only
-        the owner or the peer can make it so."""
+        """From when on it may be used without a sign from its owner or the peer."""
         self.last_inbound: float | None = None
-        """When a valid packet last came, and `last_outbound`: when one last went; None for never."""
+        """When a valid packet last came; None for never."""
         self.last_outbound: float | None = None
+        """When a packet last went; None for never."""
         self.lingering = False
         """True once removed, while late packets are still accepted."""
         self.soft_told = False

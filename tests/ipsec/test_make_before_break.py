@@ -220,3 +220,12 @@ def test_either_encapsulation_is_accepted_but_only_udp_moves_a_peer():
     outputs = pair.left.receive_esp(sealed.packet[20:], MOVED, 0.0)
     assert len(delivered(outputs)) == 1
     assert not peers(outputs)
+
+
+def test_spi_of_a_lingering_sa_can_be_taken_again():
+    pair = Pair()
+    (sealed,) = pair.left.send_packet(pair.packet(), 0.0)
+    pair.right.remove_sa(pair.right_sa.spi_in, 0.0, linger=5.0)
+    pair.right.add_sa(pair.right_sa, 1.0)
+    assert pair.right.next_deadline() is None
+    assert len(delivered(receive(pair.right, sealed, 6.0))) == 1
