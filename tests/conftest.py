@@ -1,7 +1,7 @@
 """In CI (IPSECLAB_CI=1) what this machine should be able to do must really have been tested.
 
-A test marked `netns`, `strongswan` or `tshark` that would be skipped fails instead, and a whole run in
-which none of a kind was executed fails at its end.
+A test marked `netns`, `strongswan` or `tshark` that would be skipped fails instead, and a whole run
+in which none of a kind was executed fails at its end.
 """
 
 import os
@@ -30,7 +30,7 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_sessionfinish(session):
-    # With pytest-xdist only the controller has every report; a chosen part of the tests owes nothing.
+    # With pytest-xdist only the controller has every report; a part of the tests owes nothing.
     config = session.config
     whole = config.args == config.getini("testpaths") and not config.option.keyword
     if IN_CI and whole and not config.option.markexpr and not hasattr(config, "workerinput"):

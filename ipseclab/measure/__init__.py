@@ -1,0 +1,1 @@
+"""Experiments: laid out, run in either world, measured, stored, and held side by side."""

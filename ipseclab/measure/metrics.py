@@ -1,4 +1,4 @@
-"""Every metric of a run as a row of a table: name, unit, definition, and the function that computes it.
+"""Every metric of a run as a row of a table: name, unit, definition, function.
 
 A metric is computed from the trace (and, for octets by part, the capture) alone, so that both worlds
 are measured by the same code. What a run did not do (no rekey, no transfer) has no value: None, which
@@ -7,7 +7,7 @@ becomes an empty cell, never a zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -15,10 +15,12 @@ import numpy as np
 
 from ipseclab.lab.plan import Probe
 from ipseclab.lab.trace import TraceRecord
-from ipseclab.measure.view import PairKey, ProbeLog, RunView, number, pair_key, text
+from ipseclab.measure.overhead import OVERHEAD_PARTS
+from ipseclab.measure.view import ProbeLog, RunView, number, pair_key, text
 
 TRANSIT_LIMIT = 1.0
-"""Seconds in which a probe reaches the link that drops it: longer than any one-way path but the last link."""
+"""Seconds in which a probe reaches the link that drops it: longer than any one-way path but the
+last link."""
 IPV4_UDP_OCTETS = 28
 INWARD_EVENTS = ("ping_received", "probe_received", "transfer_octets")
 NAT_CHANGES = ("nat_rebound", "nat_expired")
@@ -39,20 +41,34 @@ class Metric:
 def measure(view: RunView) -> dict[str, MetricValue]:
     """Every metric of the run, in the table's order, then `drops.<reason>` by name."""
     values = {metric.name: metric.compute(view) for metric in METRICS.values()}
-    return {**values, **drops(view)}
+    parts = view.load.parts() if view.load is not None else {}
+    return {**values, **{f"overhead.{part}": parts[part] for part in parts}, **drops(view)}
 
 
 def unit_of(name: str) -> str:
     """The unit of a results column; empty for one that is no metric."""
     if name.startswith("drops."):
         return "packets"
+    if name.startswith("overhead."):
+        return "octets"
     metric = METRICS.get(name)
     return metric.unit if metric is not None else ""
 
 
+def definition_of(name: str) -> str:
+    """What a metric means; empty for a results column that is none."""
+    if name.startswith("drops."):
+        return "packets dropped for this reason"
+    if name.startswith("overhead."):
+        return "octets of this part, a packet"
+    metric = METRICS.get(name)
+    return metric.definition if metric is not None else ""
+
+
 def known(name: str) -> bool:
     """True when results can have a metric of that name."""
-    return name in METRICS or name.startswith("drops.")
+    part = name.removeprefix("overhead.")
+    return name in METRICS or name.startswith("drops.") or (part != name and part in OVERHEAD_PARTS)
 
 
 # --- IKE -----------------------------------------------------------------------------------------
@@ -145,7 +161,7 @@ def _identity(record: TraceRecord) -> tuple[str, ...]:
     return tuple(text(record, key) for key in keys)
 
 
-# --- traffic across a rekey ------------------------------------------------------------------------
+# --- traffic across a rekey ----------------------------------------------------------------------
 
 
 def rekey_gap(view: RunView) -> MetricValue:
@@ -217,7 +233,7 @@ def probe_lost(view: RunView) -> MetricValue:
     return float(sum(len(probe.sent.keys() - probe.received.keys()) for probe in probes))
 
 
-# --- TCP and ping ----------------------------------------------------------------------------------
+# --- TCP and ping --------------------------------------------------------------------------------
 
 
 def goodput(view: RunView) -> MetricValue:
@@ -267,7 +283,7 @@ def ping_lost(view: RunView) -> MetricValue:
     return float(sent - len(view.events("ping_received"))) if sent else None
 
 
-# --- NAT and drops ---------------------------------------------------------------------------------
+# --- NAT and drops -------------------------------------------------------------------------------
 
 
 def nat_recovery(view: RunView) -> MetricValue:
@@ -284,7 +300,8 @@ def nat_recovery(view: RunView) -> MetricValue:
 
 
 def drops(view: RunView) -> dict[str, MetricValue]:
-    """Packets dropped, by reason: a gateway's by its DropReason, `link_` and `nat_` before others'."""
+    """Packets dropped, by reason: a gateway's by its DropReason, `link_` and `nat_` before
+    others'."""
     counts: dict[str, int] = {}
     for event, prefix in (
         ("packet_dropped", ""),
@@ -297,12 +314,18 @@ def drops(view: RunView) -> dict[str, MetricValue]:
     return {name: float(counts[name]) for name in sorted(counts)}
 
 
-def child_pairs(records: Iterable[TraceRecord]) -> dict[PairKey, list[TraceRecord]]:
-    """The `child_ready` records of each CHILD_SA, both ends' together."""
-    pairs: dict[PairKey, list[TraceRecord]] = {}
-    for record in records:
-        pairs.setdefault(pair_key(record), []).append(record)
-    return pairs
+# --- octets --------------------------------------------------------------------------------------
+
+
+def overhead(view: RunView) -> MetricValue:
+    """The mean over the sizes of probes (or pings) that the capture holds."""
+    parts = view.load.parts() if view.load is not None else {}
+    return sum(parts.values()) if parts else None
+
+
+def efficiency(view: RunView) -> MetricValue:
+    """At the gateways' outer interfaces, of all packets that the capture holds there."""
+    return view.load.efficiency if view.load is not None else None
 
 
 METRICS: dict[str, Metric] = {
@@ -330,9 +353,17 @@ METRICS: dict[str, Metric] = {
         Metric(
             "rekey_lost",
             "packets",
-            "probes sent and never delivered in the window around the rekey, less those the link dropped",
+            "probes sent and never delivered in the window around the rekey, less those that the "
+            "link model dropped",
             rekey_lost,
         ),
+        Metric(
+            "overhead",
+            "octets",
+            "outer packet less inner payload, a packet; overhead.<part> are its parts",
+            overhead,
+        ),
+        Metric("efficiency", "1", "payload octets / octets on the link", efficiency),
         Metric("goodput", "bit/s", "application payload delivered / time", goodput),
         Metric("retransmissions", "1", "IKE requests sent again", retransmissions),
         Metric("ike_octets", "octets", "IKE octets on the wire, both directions", ike_octets),

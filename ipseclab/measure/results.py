@@ -6,8 +6,8 @@
     DIR/runs.csv, DIR/runs.parquet
     DIR/figures/
 
-A run is done when its row stands. Whatever ends a sweep early, running it again with the same `--out`
-does the runs that have no row.
+A run is done when its row stands. Whatever ends a sweep early, running it again with the same
+`--out` does the runs that have no row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import ipseclab
 from ipseclab.errors import ConfigError, Place
-from ipseclab.measure.metrics import METRICS, MetricValue, known, unit_of
+from ipseclab.measure.metrics import MetricValue, definition_of, known, unit_of
 
 SCHEMA = 1
 IDENTITY = ("schema", "experiment", "digest", "world", "seed", "quick", "costs")
@@ -41,7 +41,8 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One finished run: what was set, what came of it, and the seconds of real time that it took."""
+    """One finished run: what was set, what came of it, and the seconds of real time that it
+    took."""
 
     run: str
     world: str
@@ -63,7 +64,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the table: its name, unit and definition, and whether an empty cell means zero."""
+    """A column of the table: its name, unit and definition, and whether an empty cell means
+    zero."""
 
     name: str
     unit: str = ""
@@ -73,7 +75,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a folder's results are of; `finished` is None and `status` not `done` until the last run."""
+    """What a folder's results are of; `finished` is None and `status` not `done` until the last
+    run."""
 
     experiment: str
     digest: str
@@ -94,6 +97,11 @@ class Manifest:
     details: Mapping[str, object] = field(default_factory=dict)
 
 
+def same_run(before: Manifest, now: Manifest) -> bool:
+    """True when results of the one are results of the other."""
+    return all(getattr(before, name) == getattr(now, name) for name in IDENTITY)
+
+
 class ResultsFolder:
     """The files of one results folder."""
 
@@ -111,7 +119,8 @@ class ResultsFolder:
         return self.path / "runs" / run
 
     def manifest(self) -> Manifest | None:
-        """The manifest, or None where there is none. Raises ConfigError for one that cannot be read."""
+        """The manifest, or None where there is none. Raises ConfigError for one that cannot be
+        read."""
         try:
             document = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -134,7 +143,7 @@ class ResultsFolder:
         """Make the folder for these runs, or check that it is theirs to go on in."""
         before = self.manifest()
         if before is not None:
-            self._same(before, manifest)
+            self.check_same(before, manifest)
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ConfigError(
                 "holds something else than results; a new or empty folder expected",
@@ -148,12 +157,13 @@ class ResultsFolder:
             ) from None
         self.write_manifest(manifest)
 
-    def _same(self, before: Manifest, now: Manifest) -> None:
+    def check_same(self, before: Manifest, now: Manifest) -> None:
+        """See that the folder's results are of the run that is wanted now. Raises ConfigError."""
         for name in IDENTITY:
             old, new = getattr(before, name), getattr(now, name)
             if old != new:
                 raise ConfigError(
-                    f"holds results with {name} {old}, not {new}; give another --out or the same "
+                    f"holds results with {name} {old}, not {new}; give another --out, or the same "
                     "parameters to go on",
                     Place(str(self.path)),
                 )
@@ -197,7 +207,8 @@ class ResultsFolder:
 
 
 def table_columns(rows: Sequence[Row], units: Mapping[str, str]) -> tuple[Column, ...]:
-    """Parameters in the experiment's order, metrics in the table's order, drops by name, wall_time."""
+    """Parameters in the experiment's order, metrics in the table's order, drops by name,
+    wall_time."""
     parameters = list(dict.fromkeys(name for row in rows for name in row.parameters))
     measured = list(dict.fromkeys(name for row in rows for name in row.metrics))
     ordered = [name for name in measured if not name.startswith("drops.")]
@@ -209,7 +220,7 @@ def table_columns(rows: Sequence[Row], units: Mapping[str, str]) -> tuple[Column
             Column(
                 name,
                 unit_of(name),
-                METRICS[name].definition if name in METRICS else "packets dropped for this reason",
+                definition_of(name),
                 zero=name.startswith("drops."),
             )
             for name in ordered
@@ -263,7 +274,8 @@ def write_parquet(path: Path, rows: Sequence[Row], columns: Sequence[Column]) ->
 
 
 def _arrow_kind(column: Column, values: Sequence[Scalar]) -> str:
-    """The narrowest type that holds a column; a metric is a float even where every cell is empty."""
+    """The narrowest type that holds a column; a metric is a float even where every cell is
+    empty."""
     if known(column.name) or column.name == "wall_time":
         return "float64"
     kinds = {type(value) for value in values if value is not None}

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from ipseclab.lab.plan import TrafficFlow
 from ipseclab.lab.trace import TraceRecord, read_trace
+from ipseclab.measure.captured import Load
 
 PairKey = tuple[str, ...]
 
@@ -61,12 +63,13 @@ class ProbeLog:
         times = sorted(self.sent.values())
         if len(times) < 2:
             return None
-        return median(b - a for a, b in zip(times, times[1:], strict=False))
+        return median(b - a for a, b in pairwise(times))
 
     def longest_silence(self, start: float, end: float) -> float | None:
-        """The longest time without a delivery that touches `start`..`end`; None without two probes."""
+        """The longest time without a delivery that touches `start`..`end`; None without two
+        probes."""
         times = sorted(self.received.values())
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False) if b >= start and a <= end]
+        gaps = [b - a for a, b in pairwise(times) if b >= start and a <= end]
         return max(gaps, default=None)
 
 
@@ -74,14 +77,14 @@ class ProbeLog:
 class RunView:
     """One run as the metrics see it.
 
-    `inside` names the nodes behind a NAT; `flows` is the plan's traffic; `capture` the run's capture
-    file when it kept one.
+    `inside` names the nodes behind a NAT; `flows` is the plan's traffic; `load` what the run's
+    capture held when it kept one.
     """
 
     records: tuple[TraceRecord, ...]
     flows: tuple[TrafficFlow, ...] = ()
     inside: tuple[str, ...] = ()
-    capture: Path | None = None
+    load: Load | None = None
     by_event: Mapping[str, tuple[TraceRecord, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -91,7 +94,7 @@ class RunView:
         *,
         flows: tuple[TrafficFlow, ...] = (),
         inside: tuple[str, ...] = (),
-        capture: Path | None = None,
+        load: Load | None = None,
     ) -> RunView:
         """Index the records of one run, in order of time."""
         ordered = tuple(sorted(records, key=lambda record: record.t))
@@ -102,20 +105,14 @@ class RunView:
             ordered,
             flows,
             inside,
-            capture,
+            load,
             {event: tuple(found) for event, found in by_event.items()},
         )
 
     @classmethod
-    def read(cls, trace: Path, **more: tuple[str, ...] | Path | None) -> RunView:
+    def read(cls, trace: Path) -> RunView:
         """The view of a trace file alone (figures drawn again from a results folder)."""
-        inside = more.get("inside")
-        capture = more.get("capture")
-        return cls.of(
-            read_trace(trace),
-            inside=inside if isinstance(inside, tuple) else (),
-            capture=capture if isinstance(capture, Path) else None,
-        )
+        return cls.of(read_trace(trace))
 
     def events(self, *names: str) -> tuple[TraceRecord, ...]:
         """The records of these events; of one event in order of time, else event by event."""

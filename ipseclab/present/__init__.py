@@ -1,0 +1,1 @@
+"""What people look at: figures, tables, the ladder of a capture, what a machine can do."""

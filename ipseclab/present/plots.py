@@ -1,8 +1,8 @@
 """Figures from a results folder: the time line of a run, sweeps, overhead by part, round trips.
 
-Drawn from `runs/<id>/trace.jsonl` and the rows alone, so that `ipseclab plot DIR` draws them again. Each
-figure becomes a PNG and an SVG. Colours are Okabe and Ito's, told apart also without red or green;
-series differ by marker as well, so that a grey print still reads.
+Drawn from `runs/<id>/trace.jsonl` and the rows alone, so that `ipseclab plot DIR` draws them again.
+Each figure becomes a PNG and an SVG. Colours are Okabe and Ito's, told apart also without red or
+green; series differ by marker as well, so that a grey print still reads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from ipseclab.errors import ConfigError, Place
 from ipseclab.measure.experiment import PlotSpec
-from ipseclab.measure.metrics import METRICS, unit_of
+from ipseclab.measure.metrics import definition_of, unit_of
+from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.results import Manifest, ResultsFolder, Row
 from ipseclab.measure.statistics import interval_95
 from ipseclab.measure.view import RunView, number, pair_key, text
@@ -71,7 +72,7 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     return png, svg
 
 
-# --- time line -------------------------------------------------------------------------------------
+# --- time line -----------------------------------------------------------------------------------
 
 
 def timeline(
@@ -225,7 +226,7 @@ def chosen_run(rows: Sequence[Row], spec: PlotSpec) -> Row | None:
     return None
 
 
-# --- sweeps ----------------------------------------------------------------------------------------
+# --- sweeps --------------------------------------------------------------------------------------
 
 
 def sweep(
@@ -256,9 +257,8 @@ def sweep(
         axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     if len(series) > 1:
-        axis.legend(title=spec.series, fontsize="small")
-    definition = METRICS[spec.y].definition if spec.y in METRICS else spec.y
-    title = spec.title or f"{manifest.experiment}: {definition}"
+        axis.legend(title=", ".join(spec.series), fontsize="small")
+    title = spec.title or f"{manifest.experiment}: {definition_of(spec.y)}"
     repeats = max((row.repetition for row in chosen), default=0) + 1
     note = f", mean and 95 % interval of {repeats} runs" if repeats > 1 else ""
     figure.suptitle(f"{title}\n{manifest.world}{note}", fontsize="medium")
@@ -275,7 +275,7 @@ def sweep_series(rows: Sequence[Row], spec: PlotSpec) -> dict[str, list[Point]]:
         x, y = row.parameters.get(spec.x), row.metrics.get(spec.y)
         if x is None or y is None:
             continue
-        name = " ".join(str(row.parameters.get(key)) for key in spec.series.split("+") if key)
+        name = " ".join(str(row.parameters.get(key)) for key in spec.series)
         place = float(x) if isinstance(x, int | float) and not isinstance(x, bool) else str(x)
         groups.setdefault(name, {}).setdefault(place, []).append(y)
     series: dict[str, list[Point]] = {}
@@ -311,7 +311,7 @@ def _readable(unit: str, peak: float) -> tuple[float, str]:
     return 1.0, "" if unit == "1" else unit
 
 
-# --- octets by part, round trips -------------------------------------------------------------------
+# --- octets by part, round trips -----------------------------------------------------------------
 
 
 def overhead(
@@ -344,7 +344,7 @@ def overhead(
 
 def overhead_stacks(rows: Sequence[Row], spec: PlotSpec) -> list[tuple[str, dict[str, float]]]:
     """For each combination of the series' parameters (and x) its label and the parts' octets."""
-    keys = [key for key in (*spec.series.split("+"), spec.x) if key]
+    keys = [key for key in (*spec.series, spec.x) if key]
     stacks: dict[str, dict[str, float]] = {}
     for row in rows:
         if any(row.parameters.get(key) != value for key, value in spec.where.items()):
@@ -367,7 +367,7 @@ def rtt(
             continue
         view = RunView.read(folder.run_path(row.run) / "trace.jsonl")
         found = [value for r in view.events("ping_received") if (value := number(r, "rtt"))]
-        name = " ".join(str(row.parameters.get(key)) for key in spec.series.split("+") if key)
+        name = " ".join(str(row.parameters.get(key)) for key in spec.series)
         groups.setdefault(name, []).extend(found)
     groups = {name: sorted(found) for name, found in groups.items() if found}
     if not groups:
@@ -382,7 +382,7 @@ def rtt(
     axis.set_ylabel("share of echoes within")
     axis.set_ylim(0, 1.02)
     axis.grid(alpha=0.3)
-    axis.legend(title=spec.series or None, fontsize="small")
+    axis.legend(title=", ".join(spec.series) or None, fontsize="small")
     title = spec.title or f"{manifest.experiment}: round trips through the tunnel"
     figure.suptitle(f"{title}\n{manifest.world}", fontsize="medium")
     return figure

@@ -20,6 +20,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ipseclab.measure.results import Row
+from ipseclab.measure.sweep import Reporter
+
 PATIENCE = 2.0
 """Seconds that a command may take before it shows a bar."""
 
@@ -49,6 +52,10 @@ class Meter:
         self._progress.advance(self._task, steps)
         self.show_if_slow()
 
+    def describe(self, what: str) -> None:
+        """Say what is being done now."""
+        self._progress.update(self._task, description=what)
+
     def show_if_slow(self) -> None:
         """Show the bar once patience is over; call it while waiting, too."""
         if self._wanted and not self._shown and monotonic() - self._since > PATIENCE:
@@ -69,3 +76,19 @@ def meter(console: Console, what: str, total: float) -> Iterator[Meter]:
         yield made
     finally:
         made.close()
+
+
+class SweepMeter(Reporter):
+    """Shows a sweep's progress, a step a run."""
+
+    def __init__(self, bar: Meter) -> None:
+        self._bar = bar
+
+    def done(self, row: Row) -> None:
+        """One run more."""
+        del row
+        self._bar.advance()
+
+    def waiting(self) -> None:
+        """Time went by."""
+        self._bar.show_if_slow()

@@ -1,9 +1,11 @@
-"""Tables for the terminal: the metrics of an experiment, a machine's findings, two worlds' figures."""
+"""Tables for the terminal: the metrics of an experiment, a machine's findings, two worlds'
+figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from ipseclab.measure.agreement import Agreement
@@ -73,8 +75,10 @@ def number_text(value: Scalar) -> str:
     """Four digits that matter; large numbers in groups of three."""
     if value is None:
         return "-"
-    if isinstance(value, bool | str) or isinstance(value, int):
-        return f"{value:,}" if type(value) is int else str(value)
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
@@ -88,7 +92,9 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     for finding in findings:
         mark = "[green]yes[/]" if finding.ok else "[red]no[/]"
         remedy = "" if finding.ok else finding.remedy
-        table.add_row(mark, finding.name, finding.detail, finding.needed_for, remedy)
+        table.add_row(
+            mark, finding.name, escape(finding.detail), finding.needed_for, escape(remedy)
+        )
     return table
 
 

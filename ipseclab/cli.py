@@ -1,0 +1,455 @@
+"""The command `ipseclab`. What a command needs is imported when it runs, so that `--help` is quick.
+
+Exit codes: 0 done; 1 ran, and something failed or disagreed; 2 bad input; 3 the environment cannot
+do it; 130 interrupted. What went wrong is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+
+from ipseclab.errors import ConfigError, EnvironmentLacks
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ipseclab.measure.experiment import Experiment
+    from ipseclab.measure.results import ResultsFolder, Row
+    from ipseclab.measure.sweep import Asked, Failure
+
+DONE, FAILED, BAD_INPUT, LACKS, INTERRUPTED = 0, 1, 2, 3, 130
+RESULTS = Path("results")
+SHOWN_FIGURES = 12
+
+app = typer.Typer(
+    name="ipseclab",
+    help="An IPsec lab: our own IKEv2 and ESP, in a simulator and in real network namespaces.",
+    epilog="Start with: ipseclab run quickstart",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+class World(StrEnum):
+    """Where an experiment runs."""
+
+    SIM = "sim"
+    NETNS = "netns"
+
+
+class Schema(StrEnum):
+    """What there is a JSON Schema of."""
+
+    TOPOLOGY = "topology"
+    EXPERIMENT = "experiment"
+
+
+def examples(*lines: str) -> str:
+    """A command's examples, as its help shows them."""
+    return "Examples:\n\n" + "\n\n".join(f"  [bold]{line}[/]" for line in lines)
+
+
+WorldOption = Annotated[World, typer.Option(help="Simulated, or in Linux namespaces.")]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="By default the experiment file's own.", metavar="N")
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=256, metavar="N", help="Runs at the same time; by default sim: CPUs, netns: 1."
+    ),
+]
+QuickOption = Annotated[
+    bool, typer.Option("--quick", help="A coarser grid that ends within a minute.")
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Results folder; one with results of the same run goes on in it."
+    ),
+]
+CostsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="default|zero|FILE",
+        help="Processing times of the simulator; a FILE is what calibrate wrote.",
+    ),
+]
+
+
+@app.command(
+    epilog=examples(
+        "ipseclab run quickstart",
+        "ipseclab run rekey-under-loss --quick --jobs 4",
+        "ipseclab run experiments/nat-traversal.yaml --world netns --seed 7 --out results/nat7",
+    )
+)
+def run(
+    experiment: Annotated[str, typer.Argument(help="A file, or the name of one that is included.")],
+    world: WorldOption = World.SIM,
+    seed: SeedOption = None,
+    jobs: JobsOption = None,
+    quick: QuickOption = False,
+    out: OutOption = None,
+    costs: CostsOption = "default",
+) -> None:
+    """Run an experiment: its results, its table, its figures."""
+    from ipseclab.measure.experiment import load_experiment
+
+    loaded = load_experiment(experiment)
+    asked = _asked(loaded, world.value, seed, quick, costs)
+    folder = _results_folder(out, loaded, asked)
+    rows, failures = _sweep(loaded, asked, folder, jobs)
+    _report(loaded, folder, rows, failures)
+
+
+@app.command(
+    epilog=examples(
+        "ipseclab agree quickstart",
+        "ipseclab agree tunnel-vs-transport --quick --out results/agree",
+        "ipseclab agree out/demo-sim out/demo-netns",
+    )
+)
+def agree(
+    experiment: Annotated[str, typer.Argument(help="An experiment, or results of the sim world.")],
+    netns: Annotated[
+        Path | None, typer.Argument(help="Results of the netns world, to be read.")
+    ] = None,
+    seed: SeedOption = None,
+    quick: QuickOption = False,
+    out: OutOption = None,
+    costs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="default|zero|FILE", help="By default this machine is calibrated first."
+        ),
+    ] = None,
+) -> None:
+    """Hold the two worlds side by side, metric by metric; exit code 1 when they disagree."""
+    from ipseclab.measure.agreement import compare, verdict
+    from ipseclab.present.tables import agreement_table
+
+    console = _console()
+    if netns is not None:
+        sim_rows, netns_rows = _rows_of(Path(experiment)), _rows_of(netns)
+    else:
+        sim_rows, netns_rows = _run_both(experiment, seed, quick, out, costs)
+    found = compare(sim_rows, netns_rows)
+    if not found:
+        raise ConfigError("the two worlds have no point in common, expected runs of one experiment")
+    console.print(agreement_table(found, "sim and netns"))
+    agreed = verdict(found)
+    console.print("The worlds agree." if agreed else "The worlds do not agree.")
+    if not agreed:
+        raise Exit(FAILED)
+
+
+@app.command(
+    epilog=examples("ipseclab up site-to-site-nat", "ipseclab up topologies/host-to-host.yaml")
+)
+def up(
+    topology: Annotated[str, typer.Argument(help="A file, or the name of one that is included.")],
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the links' losses.")] = 1,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where traces, captures and logs go.")
+    ] = RESULTS / "up",
+) -> None:
+    """Bring a lab up in namespaces and give a prompt: h1 ping h2, status, rekey, nat rebind ..."""
+    from ipseclab.emu.shell import run_shell
+    from ipseclab.lab.topology import load_topology
+
+    code = run_shell(load_topology(topology), seed=seed, out=out)
+    if code != DONE:
+        raise Exit(code)
+
+
+@app.command(epilog=examples("ipseclab plot results/quickstart-sim"))
+def plot(
+    results: Annotated[Path, typer.Argument(help="A results folder.", metavar="DIR")],
+) -> None:
+    """Draw the figures of a results folder again."""
+    from ipseclab.measure.results import ResultsFolder
+
+    _draw(ResultsFolder(results))
+
+
+@app.command(
+    epilog=examples(
+        "ipseclab decode results/quickstart-sim/runs/00000_r0/capture.pcapng",
+        "ipseclab decode tests/vectors/gcm256_x25519.pcapng",
+        "ipseclab decode some.pcap --keys some.keys.json",
+    )
+)
+def decode(
+    capture: Annotated[Path, typer.Argument(help="A pcap or pcapng file.")],
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A .keys.json, one of Wireshark's tables, or a folder of them; by default what "
+            "stands beside the capture.",
+        ),
+    ] = None,
+) -> None:
+    """Show a capture as a ladder, payload by payload; ESP opened where the keys are known."""
+    from ipseclab.present.decode import decode_capture
+
+    decode_capture(capture, keys, _console())
+
+
+@app.command(epilog=examples("ipseclab schema topology > topology.schema.json"))
+def schema(
+    what: Annotated[Schema, typer.Argument(help="Of which file.")],
+) -> None:
+    """Print the JSON Schema of a file, for editors to complete and check it."""
+    from ipseclab.lab.topology import topology_schema
+    from ipseclab.measure.experiment_file import experiment_schema
+
+    document = topology_schema() if what is Schema.TOPOLOGY else experiment_schema()
+    print(json.dumps(document, indent=2))
+
+
+@app.command(epilog=examples("ipseclab doctor", "ipseclab doctor --world netns"))
+def doctor(
+    world: Annotated[
+        World | None, typer.Option(help="Exit with 3 unless this world can be had.")
+    ] = None,
+) -> None:
+    """Say what this machine can do, what is missing, and the remedy."""
+    from ipseclab.present.doctor import able, examine
+    from ipseclab.present.tables import findings_table
+
+    findings = examine()
+    _console().print(findings_table(findings))
+    needed = ["everything"] if world is None else ["everything", f"world {world.value}"]
+    lacking = [what for what in needed if not able(findings, what)]
+    if lacking:
+        raise Exit(LACKS)
+
+
+@app.command(epilog=examples("ipseclab calibrate", "ipseclab calibrate --out costs.json"))
+def calibrate(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the cost table goes.")] = RESULTS
+    / "costs.json",
+) -> None:
+    """Measure this machine's processing times, for run --costs."""
+    text = _calibrated()
+    from ipseclab.measure.results import write_atomic
+
+    try:
+        write_atomic(out, text)
+    except OSError as problem:
+        raise ConfigError(f"{out}: cannot be written: {problem.strerror}") from None
+    _console().print(f"{out}\nUse it: ipseclab run quickstart --costs {shlex.quote(str(out))}")
+
+
+# --- what the commands share ---------------------------------------------------------------------
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _cost_text(costs: str) -> str:
+    """The cost table meant by an option, as JSON text."""
+    from ipseclab.sim.costs import CostTable
+
+    if costs == "zero":
+        return CostTable.zero().to_json()
+    if costs == "default":
+        return CostTable.default().to_json()
+    return CostTable.load(Path(costs)).to_json()
+
+
+def _calibrated() -> str:
+    """This machine's cost table, as JSON text."""
+    from ipseclab.measure.calibrate import calibrate as measure_costs
+    from ipseclab.present.progress import meter
+
+    with meter(_console(), "calibrating", 100) as bar:
+        before = 0.0
+
+        def step(share: float, what: str) -> None:
+            nonlocal before
+            bar.describe(f"calibrating: {what}")
+            bar.advance(100 * share - before)
+            before = 100 * share
+
+        return measure_costs(step).to_json()
+
+
+def _asked(experiment: Experiment, world: str, seed: int | None, quick: bool, costs: str) -> Asked:
+    from ipseclab.measure.sweep import Asked
+
+    if world not in experiment.file.worlds:
+        raise experiment.source.error(("worlds",), f"not made for world {world}")
+    text = _cost_text(costs) if world == "sim" else ""
+    return Asked(
+        world=world,
+        seed=seed if seed is not None else experiment.file.seed,
+        quick=quick,
+        costs=text,
+        costs_name=costs,
+        command=("ipseclab", *sys.argv[1:]),
+    )
+
+
+def _results_folder(out: Path | None, experiment: Experiment, asked: Asked) -> ResultsFolder:
+    """The one asked for; else one of the experiment's name: unfinished results of the same run go
+    on, finished ones are left alone."""
+    from ipseclab.measure.results import ResultsFolder, same_run
+    from ipseclab.measure.sweep import manifest_of
+
+    if out is not None:
+        return ResultsFolder(out)
+    stem = "-".join([experiment.name, asked.world, *(["quick"] if asked.quick else [])])
+    wanted = manifest_of(experiment, asked, 0)
+    number = 1
+    while True:
+        folder = ResultsFolder(RESULTS / (stem if number == 1 else f"{stem}-{number}"))
+        if not folder.path.exists():
+            return folder
+        before = folder.manifest()
+        if before is not None and before.status != "done" and same_run(before, wanted):
+            return folder
+        number += 1
+
+
+def _sweep(
+    experiment: Experiment, asked: Asked, folder: ResultsFolder, jobs: int | None
+) -> tuple[tuple[Row, ...], tuple[Failure, ...]]:
+    from ipseclab.measure.sweep import lay_out_sweep, run_sweep
+    from ipseclab.present.progress import SweepMeter, meter
+
+    sweep = lay_out_sweep(experiment, asked)
+    missing = sweep.missing(folder)
+    console = _console()
+    if len(missing) < len(sweep.jobs):
+        stored = len(sweep.jobs) - len(missing)
+        console.print(f"{folder.path}: {stored} of {len(sweep.jobs)} runs are stored already")
+    try:
+        with meter(console, f"{experiment.name} in {asked.world}", len(missing)) as bar:
+            return run_sweep(sweep, folder, workers=_workers(jobs, asked), reporter=SweepMeter(bar))
+    except KeyboardInterrupt:
+        print(f"interrupted; what is done stands in {folder.path}", file=sys.stderr)
+        print(f"go on with: {_resume_command(folder)}", file=sys.stderr)
+        raise Exit(INTERRUPTED) from None
+
+
+def _resume_command(folder: ResultsFolder) -> str:
+    words = ["ipseclab", *sys.argv[1:]]
+    named = any(word == "--out" or word.startswith("--out=") for word in words)
+    return shlex.join(words if named else [*words, "--out", str(folder.path)])
+
+
+def _workers(jobs: int | None, asked: Asked) -> int:
+    """Emulated runs share the machine's processors with what they measure: one at a time."""
+    import os
+
+    if jobs is not None:
+        return jobs
+    return (os.cpu_count() or 1) if asked.world == "sim" else 1
+
+
+def _report(
+    experiment: Experiment,
+    folder: ResultsFolder,
+    rows: tuple[Row, ...],
+    failures: tuple[Failure, ...],
+) -> None:
+    """The table, the figures' paths, and what failed."""
+    from ipseclab.present.tables import metrics_table
+
+    if rows:
+        title = f"{experiment.name}, world {rows[0].world}, {len(rows)} runs"
+        _console().print(metrics_table(rows, experiment.file.metrics, title))
+        _draw(folder)
+        print(f"results: {folder.path}")
+    for failure in failures:
+        print(f"run {failure.run} failed: {failure.why}", file=sys.stderr)
+    if failures:
+        raise Exit(FAILED)
+
+
+def _draw(folder: ResultsFolder) -> None:
+    from ipseclab.present.plots import draw
+
+    paths = draw(folder)
+    for path in paths[:SHOWN_FIGURES]:
+        print(f"figure: {path}")
+    if len(paths) > SHOWN_FIGURES:
+        print(f"and {len(paths) - SHOWN_FIGURES} more in {folder.figures}")
+
+
+def _rows_of(path: Path) -> tuple[Row, ...]:
+    from ipseclab.errors import Place
+    from ipseclab.measure.results import ResultsFolder
+
+    rows = ResultsFolder(path).rows()
+    if not rows:
+        raise ConfigError("holds no finished run", Place(str(path)))
+    return rows
+
+
+def _run_both(
+    name: str, seed: int | None, quick: bool, out: Path | None, costs: str | None
+) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """The experiment in both worlds, the emulated one first: it is the one that may be lacking."""
+    from ipseclab.measure.experiment import load_experiment
+    from ipseclab.measure.results import ResultsFolder, write_atomic
+
+    experiment = load_experiment(name)
+    base = out if out is not None else RESULTS / f"{experiment.name}-agree"
+    found: dict[str, tuple[Row, ...]] = {}
+    for world in ("netns", "sim"):
+        table = costs
+        if world == "sim" and table is None:
+            path = base / "costs.json"
+            if not path.is_file():
+                write_atomic(path, _calibrated())
+            table = str(path)
+        asked = _asked(experiment, world, seed, quick, table or "zero")
+        rows, failures = _sweep(experiment, asked, ResultsFolder(base / world), None)
+        for failure in failures:
+            print(f"{world} run {failure.run} failed: {failure.why}", file=sys.stderr)
+        if failures:
+            raise Exit(FAILED)
+        found[world] = rows
+    return found["sim"], found["netns"]
+
+
+def main() -> NoReturn:
+    """Run the command; every way out has its exit code, and says why in one line."""
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as problem:
+        message = " ".join(problem.format_message().split())
+        if not sys.argv[1:]:
+            sys.exit(DONE)  # the help was asked for by saying nothing, and is printed
+        print(f"ipseclab: {message}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except ConfigError as problem:
+        print(f"ipseclab: {problem}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except EnvironmentLacks as problem:
+        print(f"ipseclab: {problem}", file=sys.stderr)
+        sys.exit(LACKS)
+    except (Abort, KeyboardInterrupt):
+        print("ipseclab: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(DONE)
+    sys.exit(code if isinstance(code, int) else DONE)

@@ -1,0 +1,107 @@
+"""Sim held against netns, metric by metric, with the tolerance that the project promises.
+
+Both worlds ran the same points with the same seeds. `overhead` and its parts must be equal to the
+octet; times may differ by what a real scheduler and real sockets add. Metrics without a tolerance
+are shown, not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from ipseclab.measure.metrics import METRICS
+from ipseclab.measure.results import Row, Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far apart two worlds may be: a share of the netns value plus a fixed part."""
+
+    share: float = 0.0
+    fixed: float = 0.0
+
+    def allows(self, sim: float, netns: float) -> bool:
+        """True when the difference is within bounds (and a rounding error of them)."""
+        limit = self.share * abs(netns) + self.fixed
+        return abs(sim - netns) <= limit + 1e-9
+
+    def __str__(self) -> str:
+        if not self.share and not self.fixed:
+            return "equal"
+        return f"{self.share:.0%} + {self.fixed * 1e3:g} ms"
+
+
+EQUAL = Tolerance()
+TIMES = Tolerance(share=0.02, fixed=0.002)
+TOLERANCES: Mapping[str, Tolerance] = {
+    "overhead": EQUAL,
+    "handshake_time": TIMES,
+    "rtt_median": TIMES,
+    "rekey_lost": EQUAL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """One metric at one point in both worlds; `agrees` None where no tolerance is promised."""
+
+    point: Mapping[str, Scalar]
+    metric: str
+    sim: float
+    netns: float
+    tolerance: str
+    agrees: bool | None
+
+    @property
+    def difference(self) -> float:
+        """netns less sim."""
+        return self.netns - self.sim
+
+
+def compare(sim: Sequence[Row], netns: Sequence[Row]) -> tuple[Agreement, ...]:
+    """Every metric that both worlds have, at every point that both have run (means of
+    repetitions)."""
+    ours, theirs = _means(sim), _means(netns)
+    return tuple(
+        _agreement(dict(point), metric, ours[point][metric], theirs[point][metric])
+        for point in ours
+        if point in theirs
+        for metric in _order(ours[point])
+        if metric in theirs[point]
+    )
+
+
+def verdict(found: Sequence[Agreement]) -> bool:
+    """True when something was judged and nothing is out of bounds."""
+    judged = [agreement.agrees for agreement in found if agreement.agrees is not None]
+    return bool(judged) and all(judged)
+
+
+def _agreement(point: Mapping[str, Scalar], metric: str, sim: float, netns: float) -> Agreement:
+    tolerance = EQUAL if metric.startswith("overhead.") else TOLERANCES.get(metric)
+    if tolerance is None:
+        return Agreement(point, metric, sim, netns, "-", None)
+    return Agreement(point, metric, sim, netns, str(tolerance), tolerance.allows(sim, netns))
+
+
+Point = tuple[tuple[str, Scalar], ...]
+
+
+def _means(rows: Sequence[Row]) -> dict[Point, dict[str, float]]:
+    values: dict[Point, dict[str, list[float]]] = {}
+    for row in rows:
+        point = values.setdefault(tuple(row.parameters.items()), {})
+        for metric, value in row.metrics.items():
+            if value is not None:
+                point.setdefault(metric, []).append(value)
+    return {
+        point: {metric: fmean(found) for metric, found in metrics.items()}
+        for point, metrics in values.items()
+    }
+
+
+def _order(metrics: Mapping[str, float]) -> list[str]:
+    listed = [name for name in METRICS if name in metrics]
+    return [*listed, *sorted(name for name in metrics if name.startswith("overhead."))]
