@@ -7,6 +7,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +34,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 def publish(name: str, title: str, rows: Sequence[Row], folder: Path) -> Path:
     """Print the rows, and write them to `folder`/`name`.csv; the columns are the first row's."""
     columns = list(rows[0])
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
         numeric = not isinstance(rows[0][column], str)
         table.add_column(
