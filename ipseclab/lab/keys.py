@@ -10,6 +10,7 @@ those too.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +24,13 @@ ESP_TABLE = "esp_sa"
 CAPTURE_NAME = "capture.pcapng"
 KEYS_FOLDER = "keys"
 
+ANY_ADDRESS = "*"
 AEAD_SALT = 4
 CHACHA20_POLY1305 = "ENCR_CHACHA20_POLY1305"
 _CHACHA_TEXT = "ChaCha20 with Poly1305 [RFC7634]"
 _AES_KEY_SIZES = (16, 24, 32)
 _COMMENT = "# "
+_KEY_BITS = re.compile(r"_(128|192|256)$")
 
 _IKE_ENCR: dict[tuple[str, int], str] = {
     **{("ENCR_AES_CBC", n): f"AES-CBC-{8 * n} [RFC3602]" for n in _AES_KEY_SIZES},
@@ -67,6 +70,11 @@ _ESP_INTEG = {
 }
 
 
+def _iana(name: str) -> str:
+    """IANA's name without the key size that a transform's own name ends in."""
+    return _KEY_BITS.sub("", name.upper())
+
+
 def ike_row(keys: IkeKeyLog) -> str:
     """The row of an IKE_SA. Raises KeyError for an algorithm that no Wireshark knows."""
     fields = (
@@ -74,24 +82,28 @@ def ike_row(keys: IkeKeyLog) -> str:
         keys.spi_r.hex(),
         keys.sk_ei.hex(),
         keys.sk_er.hex(),
-        f'"{_IKE_ENCR[keys.encr, len(keys.sk_ei)]}"',
+        f'"{_IKE_ENCR[_iana(keys.encr), len(keys.sk_ei)]}"',
         keys.sk_ai.hex(),
         keys.sk_ar.hex(),
-        f'"{_IKE_INTEG[keys.integ]}"',
+        f'"{_IKE_INTEG[keys.integ.upper()]}"',
     )
     return ",".join(fields)
 
 
 def esp_row(keys: EspKeyLog) -> str:
-    """The row of an ESP SA, one way. Raises KeyError for an algorithm that no Wireshark knows."""
+    """The row of an ESP SA, one way. Raises KeyError for an algorithm that no Wireshark knows.
+
+    For any addresses: those are others on each side of a NAT and after a rebinding, SPI and keys
+    stay.
+    """
     fields = (
         "IPv4",
-        keys.source,
-        keys.destination,
+        ANY_ADDRESS,
+        ANY_ADDRESS,
         f"0x{keys.spi.hex()}",
-        _ESP_ENCR[keys.encr],
+        _ESP_ENCR[_iana(keys.encr)],
         _hex_key(keys.encr_key),
-        _ESP_INTEG[keys.integ],
+        _ESP_INTEG[keys.integ.upper()],
         _hex_key(keys.integ_key),
     )
     return ",".join(f'"{field}"' for field in fields)
@@ -100,7 +112,7 @@ def esp_row(keys: EspKeyLog) -> str:
 def table_line(keys: IkeKeyLog | EspKeyLog) -> str:
     """The line for a table file: the row, as a comment where Wireshark 4.0 lacks the cipher."""
     row = ike_row(keys) if isinstance(keys, IkeKeyLog) else esp_row(keys)
-    return f"{_COMMENT}{row}" if keys.encr == CHACHA20_POLY1305 else row
+    return f"{_COMMENT}{row}" if _iana(keys.encr) == CHACHA20_POLY1305 else row
 
 
 def read_ike_rows(text: str) -> Iterator[IkeKeyLog]:
