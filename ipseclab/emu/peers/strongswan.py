@@ -1,0 +1,408 @@
+"""strongSwan as a node of the lab: its own daemon, its own ESP in user space, driven through vici.
+
+The daemon (charon with the plugin kernel-libipsec) runs in the node's network namespace and in a
+mount namespace where /run is its own. The process around it speaks the same control messages as our
+gateway's (`emu.driver`), and writes what vici reports as the same trace events, so that nothing else
+in the lab needs to know which stack a node has. Its log, which holds every key, stays in the results.
+
+What kernel-libipsec cannot do is refused before anything starts: transport mode, ESP without UDP,
+ESN. See strongSwan's documentation of swanctl.conf and of the vici protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import vici
+
+from ipseclab.emu.driver import AskStatus, Command, Report
+from ipseclab.emu.process import Child, Control, start
+from ipseclab.errors import EnvironmentLacks
+from ipseclab.gateway import GatewayConfig
+from ipseclab.ike.config import ConnectionConfig, Lifetime, Mode
+from ipseclab.ike.proposals import proposal_text
+from ipseclab.lab.trace import Trace
+
+CHARON = "/usr/lib/ipsec/charon"
+PLUGINS = (
+    "random nonce openssl aes sha1 sha2 gcm ccm chapoly kdf hmac curve25519 gmp x509 pem pkcs1 pubkey "
+    "constraints revocation kernel-libipsec kernel-netlink socket-default vici updown"
+)
+NEEDED_PLUGINS = ("kernel-libipsec", "vici", "curve25519", "gcm", "openssl")
+PLUGIN_FOLDER = Path("/usr/lib/ipsec/plugins")
+REMEDY = (
+    "apt-get install strongswan-swanctl strongswan-charon libcharon-extra-plugins "
+    "libstrongswan-standard-plugins libstrongswan-extra-plugins"
+)
+READY_SECONDS = 10.0
+STOP_SECONDS = 3.0
+_POLL_SECONDS = 0.02
+
+_SETTINGS = """\
+charon {{
+  load = {plugins}
+  install_virtual_ip = no
+  port = 500
+  port_nat_t = 4500
+  keep_alive = {keepalive}s
+  retransmit_timeout = {timeout}
+  retransmit_base = {base}
+  retransmit_tries = {tries}
+  delete_rekeyed_delay = {linger}
+  half_open_timeout = 30
+  plugins {{
+    vici {{ socket = unix://{socket} }}
+    kernel-libipsec {{ allow_peer_ts = yes }}
+  }}
+  filelog {{
+    {log} {{
+      path = {log_path}
+      time_format = %H:%M:%S
+      time_add_ms = yes
+      flush_line = yes
+      default = 1
+      ike = 4
+      chd = 4
+      cfg = 2
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StrongswanSpec:
+    """A node that runs strongSwan: its connections, a folder for its files, its trace."""
+
+    config: GatewayConfig
+    folder: Path
+    """For logs; it stays in the results."""
+    socket: Path
+    """Where vici listens: inside the sandbox, not in the results."""
+    trace: Path
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.config.ike.name
+
+
+def version() -> str:
+    """The installed version. Raises EnvironmentLacks when there is none that the lab can use."""
+    if not os.access(CHARON, os.X_OK):
+        raise EnvironmentLacks(f"strongSwan: no {CHARON}", REMEDY)
+    for plugin in NEEDED_PLUGINS:
+        if not (PLUGIN_FOLDER / f"libstrongswan-{plugin}.so").exists():
+            raise EnvironmentLacks(f"strongSwan: no plugin {plugin}", REMEDY)
+    done = subprocess.run([CHARON, "--version"], capture_output=True, text=True, check=False)
+    words = done.stdout.split()
+    return words[-1].removesuffix(",") if words else "unknown"
+
+
+def refuse_unsupported(config: GatewayConfig) -> None:
+    """Raise EnvironmentLacks for what kernel-libipsec cannot carry."""
+    for connection in config.ike.connections:
+        if connection.mode is not Mode.TUNNEL:
+            raise EnvironmentLacks(
+                f"connection {connection.name}: strongSwan's ESP in user space has tunnel mode only",
+                "mode: tunnel",
+            )
+
+
+def start_strongswan(spec: StrongswanSpec, *, network: int, log: Path) -> Child:
+    """Start the daemon and the process that drives it, in the network namespace of `network`.
+
+    It says "ready" when the connections are loaded. Raises EnvironmentLacks.
+    """
+    version()
+    refuse_unsupported(spec.config)
+
+    def live(control: Control) -> None:
+        StrongswanDriver(spec).run(control)
+
+    return start(f"strongSwan {spec.name}", live, network=network, log=log)
+
+
+class StrongswanDriver:
+    """Runs one charon, loads the connections, obeys the lab, reports what happens."""
+
+    def __init__(self, spec: StrongswanSpec) -> None:
+        self._spec = spec
+        self._connections = {c.name: c for c in spec.config.ike.connections}
+        sink = spec.trace.open("a", buffering=1, encoding="utf-8")
+        self._trace = Trace(sink, keep=False)
+
+    def run(self, control: Control) -> None:
+        """Be strongSwan until told to end."""
+        process = self._start_daemon()
+        try:
+            session = self._session(process)
+            self._load(session)
+            threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+            control.send("ready")
+            while self._obey(control, session):
+                pass
+        finally:
+            _stop(process)
+
+    # The daemon.
+
+    def _start_daemon(self) -> subprocess.Popen[bytes]:
+        spec = self._spec
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        spec.socket.parent.mkdir(parents=True, exist_ok=True)
+        settings = spec.folder / "strongswan.conf"
+        first = next(iter(self._connections.values()))
+        schedule = first.retransmission
+        settings.write_text(
+            _SETTINGS.format(
+                plugins=PLUGINS,
+                keepalive=int(first.keepalive) if first.keepalive is not None else 0,
+                timeout=schedule.timeout,
+                base=schedule.base,
+                tries=schedule.tries,
+                linger=int(first.rekey_linger),
+                socket=spec.socket,
+                log="lab",
+                log_path=spec.folder / "charon.log",
+            ),
+            encoding="utf-8",
+        )
+        # A daemon each: /run holds its process ID, and only one may have it.
+        mount = shutil.which("mount", path="/usr/bin:/bin") or "mount"
+        script = f'{mount} -t tmpfs tmpfs /run && exec "{CHARON}"'
+        return subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", script],
+            env={**os.environ, "STRONGSWAN_CONF": str(settings)},
+            stdin=subprocess.DEVNULL,
+        )
+
+    def _session(self, process: subprocess.Popen[bytes]) -> Any:
+        """A vici session, once the daemon listens. Raises EnvironmentLacks."""
+        until = time.monotonic() + READY_SECONDS
+        while time.monotonic() < until:
+            if process.poll() is not None:
+                raise EnvironmentLacks(
+                    f"charon ended with {process.returncode}",
+                    f"see {self._spec.folder / 'charon.log'}",
+                )
+            opened = socket.socket(socket.AF_UNIX)
+            try:
+                opened.connect(str(self._spec.socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                opened.close()
+                select.select([], [], [], _POLL_SECONDS)
+                continue
+            return vici.Session(opened)
+        raise EnvironmentLacks(
+            f"charon did not open vici within {READY_SECONDS:.0f} s",
+            f"see {self._spec.folder / 'charon.log'}",
+        )
+
+    def _load(self, session: Any) -> None:
+        for connection in self._connections.values():
+            session.load_shared(
+                {
+                    "id": f"psk-{connection.name}",
+                    "type": "IKE",
+                    "data": connection.psk,
+                    "owners": [str(connection.own_id), str(connection.peer_id)],
+                }
+            )
+            session.load_conn({connection.name: vici_connection(connection)})
+
+    # What the lab wants.
+
+    def _obey(self, control: Control, session: Any) -> bool:
+        """Carry out one control message; False when it is the last."""
+        try:
+            message = control.receive()
+        except EOFError:
+            return False
+        match message:
+            case Command(action, connection):
+                control.send(self._command(session, action, connection))
+            case AskStatus():
+                control.send(self._report(session))
+            case _:
+                return False
+        return True
+
+    def _command(self, session: Any, action: str, connection: str) -> str:
+        """Do it; "" or what is wrong with it."""
+        if connection not in self._connections:
+            return f"{self._spec.name} has no connection {connection!r}"
+        at_once = {"timeout": "-1", "loglevel": "-1"}
+        try:
+            match action:
+                case "initiate":
+                    _drain(session.initiate({"child": connection, "ike": connection, **at_once}))
+                case "rekey_child":
+                    session.rekey({"child": connection})
+                case "rekey_ike":
+                    session.rekey({"ike": connection})
+                case "delete_child":
+                    _drain(session.terminate({"child": connection, **at_once}))
+                case "delete_ike":
+                    _drain(session.terminate({"ike": connection, **at_once}))
+                case _:
+                    return f"strongSwan has no {action} on demand"
+        except vici.exception.CommandException as error:
+            return str(error)
+        return ""
+
+    def _report(self, session: Any) -> Report:
+        status = [_plain(sa) for sa in session.list_sas()]
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return Report(status, {}, used.ru_utime + used.ru_stime)
+
+    # What it tells.
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Write vici's events as trace records until the daemon ends."""
+        session = self._session(process)
+        wanted = ("ike-updown", "ike-rekey", "child-updown", "child-rekey")
+        with contextlib.suppress(OSError, vici.exception.SessionException):
+            for kind, event in session.listen(wanted):
+                if event is not None:
+                    self._note(str(kind, "ascii") if isinstance(kind, bytes) else kind, event)
+
+    def _note(self, kind: str, event: Mapping[str, Any]) -> None:
+        up = event.get("up", b"no") == b"yes"
+        for name, sa in event.items():
+            if not isinstance(sa, Mapping):
+                continue
+            match kind:
+                case "ike-updown":
+                    event_name = "ike_established" if up else "ike_gone"
+                    self._record(event_name, connection=name, **_ike_fields(sa))
+                case "ike-rekey":
+                    fields = _ike_fields(sa["new"])
+                    old = sa["old"]["initiator-spi"].decode()
+                    self._record("ike_rekeyed", connection=name, old_spi_i=old, **fields)
+                    self._record("ike_gone", connection=name, reason="rekeyed", spi_i=old)
+                case "child-updown":
+                    for child in sa.get("child-sas", {}).values():
+                        self._child(name, child, up)
+                case "child-rekey":
+                    for child in sa.get("child-sas", {}).values():
+                        old = child["old"]["spi-in"].decode()
+                        self._child(name, child["new"], True, rekeys=old)
+                        self._record("child_gone", connection=name, spi_in=old, reason="rekeyed")
+
+    def _child(
+        self, connection: str, child: Mapping[str, Any], up: bool, rekeys: str | None = None
+    ) -> None:
+        spis = {"spi_in": child["spi-in"].decode(), "spi_out": child["spi-out"].decode()}
+        if not up:
+            self._record("child_gone", connection=connection, reason="deleted", **spis)
+            return
+        self._record(
+            "child_ready",
+            connection=connection,
+            mode=child["mode"].decode().lower(),
+            encapsulated=child.get("encap", b"no") == b"yes",
+            rekeys=rekeys,
+            **spis,
+        )
+
+    def _record(self, event: str, **fields: Any) -> None:
+        self._trace.record(time.monotonic(), self._spec.name, event, **fields)
+
+
+def vici_connection(connection: ConnectionConfig) -> dict[str, Any]:
+    """The connection as swanctl.conf's section `connections.<name>` wants it."""
+    anyone = connection.peer_address is None
+    child: dict[str, Any] = {
+        "mode": connection.mode.value,
+        "local_ts": [str(selector) for selector in connection.own_ts],
+        "remote_ts": [str(selector) for selector in connection.peer_ts],
+        "esp_proposals": [proposal_text(proposal) for proposal in connection.esp_proposals],
+        "dpd_action": "clear",
+        **_lifetime(connection.child_lifetime, "life_time"),
+    }
+    lifetime = connection.child_lifetime
+    if lifetime.octets is not None:
+        child["life_bytes"] = str(lifetime.octets)
+        child["rekey_bytes"] = str(int(lifetime.octets * (1.0 - lifetime.margin)))
+    if lifetime.packets is not None:
+        child["life_packets"] = str(lifetime.packets)
+        child["rekey_packets"] = str(int(lifetime.packets * (1.0 - lifetime.margin)))
+    liveness = connection.liveness
+    return {
+        "version": "2",
+        "local_addrs": [connection.own_address],
+        "remote_addrs": ["%any" if anyone else str(connection.peer_address)],
+        "proposals": [proposal_text(proposal) for proposal in connection.ike_proposals],
+        "encap": "yes",
+        "mobike": "no",
+        "fragmentation": "no",
+        "dpd_delay": f"{liveness:.0f}s" if liveness is not None else "0s",
+        "send_cert": "never",
+        "send_certreq": "no",
+        "reauth_time": "0s",
+        **_lifetime(connection.ike_lifetime, "over_time"),
+        "local": {"auth": "psk", "id": str(connection.own_id)},
+        "remote": {"auth": "psk", "id": str(connection.peer_id)},
+        "children": {connection.name: child},
+    }
+
+
+def _lifetime(lifetime: Lifetime, hard_key: str) -> dict[str, str]:
+    """Soft and hard limits in whole seconds; an IKE_SA's hard limit counts from the soft one."""
+    if lifetime.seconds is None:
+        return {"rekey_time": "0s"}
+    margin = max(1.0, lifetime.seconds * lifetime.margin)
+    soft = max(1.0, lifetime.seconds - margin)
+    hard = margin if hard_key == "over_time" else lifetime.seconds
+    return {
+        "rekey_time": f"{soft:.0f}s",
+        "rand_time": f"{margin * lifetime.jitter:.0f}s",
+        hard_key: f"{max(hard, 1.0):.0f}s",
+    }
+
+
+def _ike_fields(sa: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "spi_i": sa["initiator-spi"].decode(),
+        "spi_r": sa["responder-spi"].decode(),
+        "role": "initiator" if sa.get("initiator") == b"yes" else "responder",
+    }
+
+
+def _plain(value: Any) -> Any:
+    """vici's octets as text, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _drain(events: Iterable[Any]) -> None:
+    """Take all log events of a command, so that its result is read."""
+    for _event in events:
+        pass
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End our charon, with force after a while."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
