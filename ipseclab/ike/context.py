@@ -16,6 +16,7 @@ from ipseclab.ike.sa import ChildSa, IkeSa
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import Timers
 from ipseclab.outputs import Notice, SendDatagram, UdpEndpoint, UdpPath
+from ipseclab.wire.message import decode_header
 
 IKE_SPI_SIZE = 8
 ESP_SPI_SIZE = 4
@@ -64,8 +65,24 @@ class Context:
             sa.tasks.append(task)
         self.ready.append(sa)
 
-    def send(self, path: UdpPath, octets: bytes) -> None:
-        """Emit an IKE message, with the non-ESP marker on port 4500 (RFC 3948 section 2.2)."""
+    def send(self, path: UdpPath, octets: bytes, *, attempt: int = 0) -> None:
+        """Emit an IKE message, with the non-ESP marker on port 4500 (RFC 3948 section 2.2).
+
+        `attempt` counts from 0, for the trace.
+        """
+        header = decode_header(octets)
+        self.notice(
+            "ike_sent",
+            exchange=header.exchange.name,
+            message_id=header.message_id,
+            request=not header.response,
+            octets=len(octets),
+            spi_i=header.spi_i.hex(),
+            spi_r=header.spi_r.hex(),
+            source=str(path.local),
+            destination=str(path.remote),
+            retransmission=attempt,
+        )
         marker = NON_ESP_MARKER if path.local.port == NAT_T_PORT else b""
         self._outputs.append(SendDatagram(path, marker + octets))
 

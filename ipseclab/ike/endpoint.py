@@ -264,8 +264,7 @@ class IkeEndpoint:
 
     def _transmit(self, sa: IkeSa, request: OwnRequest, now: float) -> None:
         """Send a request, for the first time or again, and set the timer for the next time."""
-        self._note_sent(sa, sa.path, request.octets, request.attempt)
-        self._ctx.send(sa.path, request.octets)
+        self._ctx.send(sa.path, request.octets, attempt=request.attempt)
         sa.last_sent = now
         schedule = sa.connection.retransmission
         wait = schedule.timeout * schedule.base**request.attempt
@@ -274,21 +273,6 @@ class IkeEndpoint:
         if schedule.jitter:
             wait *= 1.0 - schedule.jitter * self._ctx.rng.random()
         self._ctx.timers.set(sa.own_spi, RETRANSMIT, now + wait)
-
-    def _note_sent(self, sa: IkeSa, path: UdpPath, octets: bytes, attempt: int) -> None:
-        header = decode_header(octets)
-        self._ctx.notice(
-            "ike_sent",
-            exchange=header.exchange.name,
-            message_id=header.message_id,
-            request=not header.response,
-            octets=len(octets),
-            spi_i=sa.spi_i.hex(),
-            spi_r=header.spi_r.hex(),
-            source=str(path.local),
-            destination=str(path.remote),
-            retransmission=attempt,
-        )
 
     # Receiving.
 
@@ -389,8 +373,7 @@ class IkeEndpoint:
             # Section 2.1: a repeat gets the very same response, wherever it came from, and has no
             # further effect.
             self._ctx.counters["ike.repeated_requests"] += 1
-            self._note_sent(sa, path, last.response, 1)
-            self._ctx.send(path, last.response)
+            self._ctx.send(path, last.response, attempt=1)
             return
         message, sk, plaintext = self._open(sa, octets)
         if sa.state is IkeState.GONE or message.message_id != sa.expected_message_id:
@@ -412,7 +395,6 @@ class IkeEndpoint:
         )
         response = sa.protection.seal(envelope, payloads)
         sa.peer_request = PeerRequest(message.message_id, octets, response)
-        self._note_sent(sa, path, response, 0)
         self._ctx.send(path, response)
         sa.last_sent = now
         if sa.close_reason:

@@ -184,7 +184,7 @@ def answer_init(
     known = ctx.half_open.get((message.spi_i, path.remote))
     if known is not None:
         if known.init_request == octets:
-            ctx.send(path, known.init_response)
+            ctx.send(path, known.init_response, attempt=1)
         else:
             ctx.drop("init_differs")
         return
