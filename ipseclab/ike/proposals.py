@@ -50,11 +50,13 @@ def parse_ike_proposal(text: str) -> Proposal:
 def parse_esp_proposal(text: str) -> Proposal:
     """The ESP proposal of that text, number 1, no SPI. Raises ConfigError.
 
-    A key exchange method asks for one in each CREATE_CHILD_SA exchange; NO_ESN unless told `esn`.
+    A key exchange method asks for one in each CREATE_CHILD_SA exchange. NO_ESN goes without saying.
     """
     by_type = _parse(text)
-    if not by_type[TransformType.ESN]:
-        by_type[TransformType.ESN] = (Transform(TransformType.ESN, EsnId.NO_ESN),)
+    if any(transform.id == EsnId.ESN for transform in by_type[TransformType.ESN]):
+        # To agree on ESN and then send without would be found out by the first ICV.
+        raise ConfigError(f'proposal "{text}": "esn": our ESP has 32-bit sequence numbers only')
+    by_type[TransformType.ESN] = (Transform(TransformType.ESN, EsnId.NO_ESN),)
     _refuse(text, by_type, TransformType.PRF, "ESP")
     return _proposal(ProtocolId.ESP, by_type)
 
@@ -71,7 +73,7 @@ def proposal_text(proposal: Proposal) -> str:
         if (kind, transform.id) != (TransformType.INTEG, IntegId.NONE)
     ]
     words += [str(item).lower() for item in proposal.transforms if item.type not in TYPE_ORDER]
-    if proposal.protocol == ProtocolId.ESP and words[-1:] == ["noesn"] and "esn" not in words:
+    if words[-1:] == ["noesn"] and "esn" not in words:
         words.pop()
     return "-".join(words)
 
