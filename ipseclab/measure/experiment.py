@@ -133,13 +133,18 @@ class Experiment:
         return Prepared(point, source, topology, make_plan(file, topology))
 
     def _at_setting(self, problem: ConfigError, settings: Sequence[Setting]) -> ConfigError:
-        """A wrong value said to stand where the experiment file sets it, not in the topology."""
-        place = problem.place
-        if place is None or not place.file.endswith(": override"):
-            return problem
+        """A wrong value said to stand where the experiment file sets it.
+
+        Both files are right by themselves, so that it is one of the settings: the one whose key is
+        nearest to the place of the problem.
+        """
+        key = problem.place.key if problem.place is not None else ""
         for setting in settings:
-            if place.key == setting.key or _same_key(place.key, setting.key):
-                return self.source.error(setting.origin, f"{place.key}: {problem.problem}")
+            if key == setting.key or setting.key.startswith(f"{key}."):
+                return self.source.error(setting.origin, f"{key}: {problem.problem}")
+        for setting in settings:
+            if _same_key(key, setting.key):
+                return self.source.error(setting.origin, f"{key}: {problem.problem}")
         return problem
 
     def units(self) -> dict[str, str]:
@@ -181,7 +186,10 @@ def load_experiment(path_or_name: str | Path) -> Experiment:
     source = read_yaml(path)
     file = check(ExperimentFile, source)
     topology_path = _topology_path(file, path, source)
-    experiment = Experiment(file.name or path.stem, file, source, read_yaml(topology_path))
+    topology_source = read_yaml(topology_path)
+    resolve(topology_source)  # what is wrong in itself is said to be wrong there
+    name = file.name if file.name is not None else path.stem
+    experiment = Experiment(name, file, source, topology_source)
     _check_sweep(experiment)
     _check_names(experiment)
     return experiment
@@ -206,10 +214,9 @@ def _override(source: YamlSource, setting: Setting, own: YamlSource) -> YamlSour
 
 
 def _same_key(found: str, key: str) -> bool:
-    """True when a path in a topology (`links[0].delay`) may be what `links.wan.delay` set."""
-    return found.split("[")[0].split(".")[0] == key.split(".")[0] and (
-        found.split(".")[-1].split("[")[0] == key.split(".")[-1]
-    )
+    """True when a place in a topology (`links[0].loss.p`) may be what `links.wan.loss` set."""
+    parts, wanted = found.replace("[", ".").split("."), key.split(".")
+    return parts[0] == wanted[0] and wanted[-1] in parts
 
 
 # --- the sweep -----------------------------------------------------------------------------------
@@ -300,6 +307,11 @@ def _check_value(
 def _check_names(experiment: Experiment) -> None:
     """Metrics that exist, figures of parameters that exist."""
     file, source = experiment.file, experiment.source
+    flows = [flow.name for flow in file.traffic]
+    for index, name in enumerate(flows):
+        if name in flows[:index]:
+            path: KeyPath = ("traffic", index, "name")
+            raise source.error(path, f"a second flow {name!r}, expected another name")
     for index, name in enumerate(file.metrics):
         if not known(name):
             raise source.error(
@@ -308,7 +320,7 @@ def _check_names(experiment: Experiment) -> None:
     parameters = list(experiment.points()[0].parameters)
     stems: list[str] = []
     for index, plot in enumerate(file.plots):
-        path: KeyPath = ("plots", index)
+        path = ("plots", index)
         for key, name in _plot_parameters(plot):
             if name not in parameters:
                 raise source.error(

@@ -109,13 +109,8 @@ def check_plan(file: ExperimentFile, source: YamlSource, topology: Topology) -> 
 
     Raises ConfigError.
     """
-    names = [flow.name for flow in file.traffic]
     for index, flow in enumerate(file.traffic):
         path: KeyPath = ("traffic", index)
-        if flow.name in names[:index]:
-            raise source.error(
-                (*path, "name"), f"a second flow {flow.name!r}, expected another name"
-            )
         _check_flow(flow, path, source, topology)
         if flow.start >= file.duration:
             raise source.error(
