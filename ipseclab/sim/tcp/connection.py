@@ -84,7 +84,7 @@ class _Handshake:
 
 
 class Connection:
-    """One end. `stream` is what it sends, then its FIN; without a stream it closes after the peer."""
+    """One end. It sends `stream`, then its FIN; without a stream it closes after the peer."""
 
     def __init__(
         self,

@@ -1,0 +1,81 @@
+"""The two sides of an IPsec node, and how long a packet from its protected side may be.
+
+RFC 4301 section 8.2: who protects packets tells their senders of an MTU that leaves room for what
+it adds. Both worlds ask here, so that the same packets fit in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from ipseclab.crypto.protection import Suite
+from ipseclab.ike.config import Mode
+from ipseclab.ike.proposals import parse_esp_proposal, suite_of
+from ipseclab.lab.impairment import LARGEST_PACKET
+from ipseclab.lab.model import Connection, Interface
+from ipseclab.lab.topology import Topology
+from ipseclab.registry import TransformType
+from ipseclab.wire.ip import IPV4_HEADER_SIZE, UDP_HEADER_SIZE
+
+ESP_HEADER_SIZE = 8
+ESP_TRAILER_SIZE = 2
+ESP_ALIGNMENT = 4
+
+
+def unprotected_interfaces(topology: Topology, node: str) -> tuple[Interface, ...]:
+    """The interfaces of `node` on which its connections have their addresses."""
+    own = [
+        item.initiator_address if item.initiator == node else item.responder_address
+        for item in topology.connections_of(node)
+    ]
+    return tuple(item for item in topology.nodes[node].interfaces if item.address in own)
+
+
+def tunnel_mtu(topology: Topology, node: str) -> int:
+    """The longest packet of the protected side that each of the node's connections can carry in one
+    piece, whichever of its proposals is agreed on."""
+    return min(
+        (_fitting(item, _path_mtu(topology, item)) for item in topology.connections_of(node)),
+        default=LARGEST_PACKET,
+    )
+
+
+def _fitting(connection: Connection, mtu: int) -> int:
+    if connection.mode is None:
+        return mtu
+    encapsulated = bool(connection.nats) or connection.force_encapsulation
+    room = mtu - IPV4_HEADER_SIZE - (UDP_HEADER_SIZE if encapsulated else 0)
+    # In transport mode the IPv4 header stays outside, and what is left fits behind it.
+    outside = IPV4_HEADER_SIZE if connection.mode is Mode.TRANSPORT else 0
+    return outside + min(_fitting_esp(room, suite) for suite in _suites(connection))
+
+
+def _fitting_esp(room: int, suite: Suite) -> int:
+    """Octets of payload in an ESP packet of `room` octets: whole blocks, less the trailer."""
+    alignment = max(ESP_ALIGNMENT, suite.block_size)
+    ciphered = room - ESP_HEADER_SIZE - suite.iv_size - suite.icv_size
+    return ciphered // alignment * alignment - ESP_TRAILER_SIZE
+
+
+def _suites(connection: Connection) -> Iterator[Suite]:
+    """Each suite that the connection's proposals allow."""
+    for text in connection.esp:
+        proposal = parse_esp_proposal(text)
+        integrities = proposal.of_type(TransformType.INTEG)
+        for cipher in proposal.of_type(TransformType.ENCR):
+            if integrities:
+                yield from (suite_of((cipher, integrity)) for integrity in integrities)
+            else:
+                yield suite_of((cipher,))
+
+
+def _path_mtu(topology: Topology, connection: Connection) -> int:
+    """The smallest MTU between the two ends, either way."""
+    path = topology.routing.path(connection.initiator, connection.responder)
+    assert path is not None, f"{connection.name}: no way between the ends of a checked topology"
+    mtus = [LARGEST_PACKET]
+    for near, far in pairwise(path):
+        link = topology.link(topology.nodes[near].interface_to(far).link)
+        mtus += [link.forward.mtu, link.backward.mtu]
+    return min(mtus)

@@ -1,0 +1,230 @@
+"""Drives one `gateway.Gateway` in virtual time: inputs in, outputs carried out, one timer.
+
+Processing takes the time that a cost table says. The gateway's CPU does one thing after another:
+what an input asks for leaves when the CPU has done everything before it and then this. The gateway
+itself is called when the input arrives, since what it decides does not depend on how long it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, assert_never
+
+from ipseclab.crypto.names import transform_named
+from ipseclab.gateway import Gateway
+from ipseclab.ike.config import NAT_T_PORT
+from ipseclab.lab.keys import Capture
+from ipseclab.lab.trace import Trace
+from ipseclab.outputs import (
+    DeliverPacket,
+    EspKeyLog,
+    IkeKeyLog,
+    Notice,
+    Output,
+    SendDatagram,
+    SendPacket,
+    UdpPath,
+)
+from ipseclab.registry import IpProtocol, KeMethod, TransformType
+from ipseclab.sim.clock import Clock, Timer
+from ipseclab.sim.costs import CostTable
+from ipseclab.wire.ip import IPV4_HEADER_SIZE
+
+NON_ESP_MARKER = bytes(4)
+SPI_SIZE = 4
+_SUITE_TYPES = (TransformType.ENCR, TransformType.INTEG)
+
+
+class Ports(Protocol):
+    """What a driver needs of the node that its gateway runs on."""
+
+    def send_datagram(self, path: UdpPath, data: bytes) -> None:
+        """Send a UDP datagram from one of the node's own addresses."""
+
+    def send_unprotected(self, packet: bytes) -> None:
+        """Send a packet on the unprotected side."""
+
+    def deliver(self, packet: bytes) -> None:
+        """Hand a packet to the protected side, or to the node's own stack."""
+
+
+class GatewayDriver:
+    """One gateway, its timer and its CPU."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        *,
+        name: str,
+        clock: Clock,
+        trace: Trace,
+        ports: Ports,
+        costs: CostTable,
+        capture: Capture | None = None,
+    ) -> None:
+        self.gateway = gateway
+        self.name = name
+        self._clock = clock
+        self._trace = trace
+        self._ports = ports
+        self._capture = capture
+        self._timer = Timer(clock, self._time_out)
+        self._cpu = None if costs == CostTable.zero() else Processing(costs)
+        self._busy_until = 0.0
+
+    def send_packet(self, packet: bytes) -> None:
+        """A packet from the protected side or the node's own stack."""
+        self._take(self.gateway.send_packet(packet, self._clock.now), packet)
+
+    def receive_packet(self, packet: bytes) -> None:
+        """A packet from the unprotected side: ESP, or plain."""
+        self._take(self.gateway.receive_packet(packet, self._clock.now), packet)
+
+    def receive_datagram(self, path: UdpPath, data: bytes) -> None:
+        """A datagram to port 500 or 4500."""
+        outputs = self.gateway.receive_datagram(path, data, self._clock.now)
+        self._take(outputs, data, ike=_ike_message(path, data))
+
+    def act(self, action: str, connection: str) -> None:
+        """Carry out an action of a plan. Raises KeyError for one that is no gateway's."""
+        self._take(self._actions()[action](connection, self._clock.now))
+
+    def _actions(self) -> dict[str, Callable[[str, float], list[Output]]]:
+        gateway = self.gateway
+        return {
+            "initiate": gateway.initiate,
+            "rekey_child": gateway.rekey_child,
+            "rekey_ike": gateway.rekey_ike,
+            "delete_child": gateway.delete_child,
+            "delete_ike": gateway.delete_ike,
+            "liveness": gateway.check_liveness,
+        }
+
+    def _time_out(self, now: float) -> None:
+        deadline = self.gateway.next_deadline()
+        if deadline is not None:
+            # The clock may stand one float step before the deadline.
+            self._take(self.gateway.handle_timeout(max(now, deadline.at)))
+
+    def _take(
+        self, outputs: Sequence[Output], received: bytes = b"", ike: bytes | None = None
+    ) -> None:
+        if self._cpu is None:
+            self._carry_out(outputs)
+        else:
+            now = self._clock.now
+            outputs = self._tell_arrivals(outputs)
+            start = max(now, self._busy_until)
+            self._busy_until = start + self._cpu.seconds(outputs, received, ike)
+            self._clock.call_at(self._busy_until, partial(self._carry_out, outputs))
+        deadline = self.gateway.next_deadline()
+        self._timer.set(None if deadline is None else deadline.at)
+
+    def _tell_arrivals(self, outputs: Sequence[Output]) -> list[Output]:
+        """Write down what has arrived now, before its processing takes time; the other outputs."""
+        later: list[Output] = []
+        for output in outputs:
+            if isinstance(output, Notice) and output.event == "ike_received":
+                self._carry_out((output,))
+            else:
+                later.append(output)
+        return later
+
+    def _carry_out(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            match output:
+                case SendPacket(packet):
+                    self._ports.send_unprotected(packet)
+                case SendDatagram(path, data):
+                    self._ports.send_datagram(path, data)
+                case DeliverPacket(packet):
+                    self._ports.deliver(packet)
+                case Notice(event, details):
+                    self._trace.record(self._clock.now, self.name, event, **details)
+                case IkeKeyLog() | EspKeyLog():
+                    if self._capture is not None:
+                        self._capture.keys(output)
+                case _:
+                    assert_never(output)
+
+
+class Processing:
+    """How long a gateway's CPU is busy with an input, by a cost table.
+
+    Which suite an SPI stands for is learnt from the gateway's own notices.
+    """
+
+    def __init__(self, costs: CostTable) -> None:
+        self._costs = costs
+        self._suites: dict[bytes, str] = {}
+        self._method = KeMethod.CURVE25519
+
+    def seconds(self, outputs: Sequence[Output], received: bytes, ike: bytes | None) -> float:
+        """For what came in (`ike`: the IKE message in it) and what is to go out."""
+        total = 0.0
+        if received:
+            total += self._costs.for_forward()
+        if ike is not None:
+            total += self._costs.for_ike_message(ike, sent=False, method=self._method)
+        repeated = False
+        for output in outputs:
+            match output:
+                case Notice(event, details):
+                    self._learn(event, details)
+                    repeated = event == "ike_sent" and bool(details.get("retransmission"))
+                case SendDatagram(path, data):
+                    total += self._sending(path, data, received, repeated=repeated)
+                case SendPacket(packet) if packet[9] == IpProtocol.ESP:
+                    total += self._sealing(packet[IPV4_HEADER_SIZE:], received)
+                case DeliverPacket(packet):
+                    total += self._opening(packet, received)
+        return total
+
+    def _sending(self, path: UdpPath, data: bytes, received: bytes, *, repeated: bool) -> float:
+        message = _ike_message(path, data)
+        if message is None:
+            return self._sealing(data, received) if len(data) > SPI_SIZE else 0.0
+        if repeated:
+            return self._costs.for_forward()
+        return self._costs.for_ike_message(message, sent=True, method=self._method)
+
+    def _sealing(self, esp: bytes, received: bytes) -> float:
+        """A packet sealed as it came in; one that had been parked counts as long as its ESP."""
+        octets = len(received) if received else len(esp)
+        suite = self._suites.get(esp[:SPI_SIZE])
+        return self._costs.for_esp(octets, sent=True, suite=suite) if suite is not None else 0.0
+
+    def _opening(self, inner: bytes, received: bytes) -> float:
+        # ESP stands behind an IPv4 header, or is all of a datagram on port 4500.
+        spi = received[:SPI_SIZE]
+        if spi not in self._suites:
+            spi = received[IPV4_HEADER_SIZE : IPV4_HEADER_SIZE + SPI_SIZE]
+        suite = self._suites.get(spi)
+        if suite is None:
+            return 0.0
+        return self._costs.for_esp(len(inner), sent=False, suite=suite)
+
+    def _learn(self, event: str, details: object) -> None:
+        if not isinstance(details, dict):
+            return
+        text = details.get("proposal")
+        if not isinstance(text, str):
+            return
+        if event == "child_ready":
+            words = text.split("-")
+            found = [(word, transform_named(word)) for word in words]
+            suite = "-".join(word for word, one in found if one and one.type in _SUITE_TYPES)
+            for name in ("spi_in", "spi_out"):
+                self._suites[bytes.fromhex(details[name])] = suite
+        for word in text.split("-"):
+            named = transform_named(word)
+            if named is not None and named.type == TransformType.KE:
+                self._method = KeMethod(named.id)
+
+
+def _ike_message(path: UdpPath, data: bytes) -> bytes | None:
+    """The IKE message in a datagram; None for ESP and keepalives (RFC 3948 section 2)."""
+    if path.local.port != NAT_T_PORT:
+        return data
+    return data[len(NON_ESP_MARKER) :] if data.startswith(NON_ESP_MARKER) else None

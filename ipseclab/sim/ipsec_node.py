@@ -1,0 +1,185 @@
+"""A node with a gateway on it: which packets meet the SPD, and how (RFC 4301 section 5).
+
+    unprotected side  --ESP, plain--> receive_packet ---+
+                      --UDP 500, 4500 to us--> receive_datagram
+                                                        +--> deliver: own stack, or protected side
+    protected side, own stack  --------> send_packet  --+--> unprotected side
+
+What goes from one protected subnet to another, or to the node itself from there, is only routed. A
+packet too long for the tunnel is answered as a router does (RFC 4301 section 8.2): the MTU that the
+protected side is told leaves room for the longest header that ESP adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from ipaddress import IPv4Address
+
+from ipseclab.errors import WireError
+from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
+from ipseclab.lab.trace import Trace
+from ipseclab.outputs import UdpEndpoint, UdpPath
+from ipseclab.registry import IpProtocol
+from ipseclab.sim.clock import Clock
+from ipseclab.sim.driver import NON_ESP_MARKER, GatewayDriver
+from ipseclab.sim.link import Interface
+from ipseclab.sim.node import Address, Node
+from ipseclab.wire.ip import (
+    DONT_FRAGMENT,
+    build_ipv4,
+    build_udp,
+    decode_ipv4_header,
+    decode_udp,
+    pseudo_header_checksum,
+)
+
+_DESTINATION = slice(16, 20)
+_IKE_PORTS = (IKE_PORT, NAT_T_PORT)
+
+
+class IpsecNode(Node):
+    """A gateway between its sides, or a host that protects its own traffic.
+
+    `outside` names the interfaces on the unprotected side; `tunnel_mtu` is what fits into a tunnel.
+    """
+
+    driver: GatewayDriver
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Clock,
+        trace: Trace,
+        forwards: bool,
+        outside: Collection[str],
+        tunnel_mtu: int,
+    ) -> None:
+        super().__init__(name, clock=clock, trace=trace, forwards=forwards)
+        self._outside = tuple(outside)
+        self._tunnel_mtu = tunnel_mtu
+
+    def source_for(self, destination: Address) -> Address | None:
+        """Through the SPD the first interface's address is the source, as in the emulator."""
+        interface = self.route(destination)
+        if interface is None or interface.name in self._outside:
+            interface = next(iter(self.interfaces.values()))
+        return interface.address
+
+    def path_mtu(self, destination: Address) -> int:
+        """The tunnel's MTU for what goes to the unprotected side."""
+        interface = self.route(destination)
+        if interface is None or interface.name in self._outside:
+            return self._tunnel_mtu
+        return super().path_mtu(destination)
+
+    def send_own(self, packet: bytes) -> None:
+        """A packet of the node's own stack."""
+        if self.owns(packet[_DESTINATION]):
+            super().send_own(packet)
+        else:
+            self._towards(packet)
+
+    def receive(self, packet: bytes, interface: Interface) -> None:
+        """A packet has come in at `interface`."""
+        if interface.name in self._outside:
+            self._receive_unprotected(packet)
+        elif self.owns(packet[_DESTINATION]):
+            self.accept(packet)
+        elif (passed_on := self.count_hop(packet)) is not None:
+            self._towards(passed_on)
+
+    # What the driver asks for
+
+    def send_datagram(self, path: UdpPath, data: bytes) -> None:
+        """Send a UDP datagram from one of our own addresses; ESP in it has no UDP checksum."""
+        source, destination = _packed(path.local.address), _packed(path.remote.address)
+        segment = build_udp(
+            source,
+            path.local.port,
+            destination,
+            path.remote.port,
+            data,
+            zero_checksum=path.local.port == NAT_T_PORT and not data.startswith(NON_ESP_MARKER),
+        )
+        self._identification = (self._identification + 1) & 0xFFFF
+        self.transmit(
+            build_ipv4(
+                source,
+                destination,
+                IpProtocol.UDP,
+                segment,
+                identification=self._identification,
+                flags_fragment=DONT_FRAGMENT,
+            )
+        )
+
+    def send_unprotected(self, packet: bytes) -> None:
+        """Send a packet on the unprotected side."""
+        self.transmit(packet)
+
+    def deliver(self, packet: bytes) -> None:
+        """A packet that passed the SPD goes to the own stack or on to the protected side."""
+        if self.owns(packet[_DESTINATION]):
+            self.accept(packet)
+        elif self.forwards and (passed_on := self.count_hop(packet)) is not None:
+            self.transmit(passed_on)
+
+    # Own
+
+    def _towards(self, packet: bytes) -> None:
+        interface = self.route(packet[_DESTINATION])
+        if interface is not None and interface.name not in self._outside:
+            self.transmit(packet)
+        elif len(packet) > self._tunnel_mtu:
+            self.dropped(packet, "too_big", "outbound")
+            self.too_big(packet, self._tunnel_mtu)
+        else:
+            self.driver.send_packet(packet)
+
+    def _receive_unprotected(self, packet: bytes) -> None:
+        if packet[9] == IpProtocol.UDP and self.owns(packet[_DESTINATION]):
+            try:
+                found = _ike_datagram(packet)
+            except WireError:
+                self.dropped(packet, "malformed", "inbound")
+                return
+            if found is not None:
+                self.driver.receive_datagram(*found)
+                return
+        self.driver.receive_packet(packet)
+
+
+def _ike_datagram(packet: bytes) -> tuple[UdpPath, bytes] | None:
+    """The path and data of a datagram to port 500 or 4500; None for other ports and fragments.
+
+    Raises WireError when it is cut short or its checksum does not match.
+    """
+    header = decode_ipv4_header(packet)
+    if header.is_fragment:
+        return None
+    segment = packet[header.header_length : header.total_length]
+    source_port, port, data = decode_udp(segment)
+    if port not in _IKE_PORTS:
+        return None
+    if segment[6:8] != b"\0\0" and pseudo_header_checksum(
+        header.source, header.destination, IpProtocol.UDP, segment
+    ):
+        raise WireError("UDP checksum does not match")
+    local = UdpEndpoint(_dotted(header.destination), port)
+    remote = UdpEndpoint(_dotted(header.source), source_port)
+    return UdpPath(local, remote), data
+
+
+# A gateway talks to few addresses, very often.
+
+
+@lru_cache(4096)
+def _packed(address: str) -> Address:
+    return IPv4Address(address).packed
+
+
+@lru_cache(4096)
+def _dotted(address: Address) -> str:
+    return str(IPv4Address(address))

@@ -1,0 +1,295 @@
+"""A whole simulated lab: nodes, links and gateways of a topology, the flows and actions of a plan.
+
+`run` carries out a plan from start to end; `Network` is the same lab to be stepped by hand. Keys,
+SPIs and nonces come from generators derived from the seed and the node's name, so that one seed is
+one trace, octet for octet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from ipseclab.errors import ConfigError, EnvironmentLacks
+from ipseclab.gateway import Gateway
+from ipseclab.lab.gateways import gateway_config, starting_connections
+from ipseclab.lab.impairment import Bernoulli, ImpairmentConfig, derive
+from ipseclab.lab.keys import Capture
+from ipseclab.lab.model import DIRECTIONS, NodeKind, Stack
+from ipseclab.lab.model import Link as LinkModel
+from ipseclab.lab.model import Node as NodeModel
+from ipseclab.lab.nat import Nat
+from ipseclab.lab.plan import (
+    Action,
+    ArgumentValue,
+    Ping,
+    Probe,
+    RunPlan,
+    TrafficFlow,
+    Transfer,
+)
+from ipseclab.lab.sides import tunnel_mtu, unprotected_interfaces
+from ipseclab.lab.topology import Topology
+from ipseclab.lab.trace import Trace
+from ipseclab.lab.traffic import flow_ids
+from ipseclab.sim.clock import Clock
+from ipseclab.sim.costs import CostTable
+from ipseclab.sim.driver import GatewayDriver
+from ipseclab.sim.host import Pinger, ProbeReceiver, ProbeSender, TransferSink, TransferSource
+from ipseclab.sim.ipsec_node import IpsecNode
+from ipseclab.sim.link import Interface, Link
+from ipseclab.sim.natbox import NatBox
+from ipseclab.sim.node import Node
+from ipseclab.sim.sockets import TcpStack
+
+PROGRESS_STEPS = 100
+BOTH = "both"
+
+
+def run(
+    topology: Topology,
+    plan: RunPlan,
+    *,
+    seed: int,
+    trace: Trace,
+    capture: Capture | None = None,
+    costs: CostTable | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> None:
+    """Do one run of `plan` in a fresh lab; `on_progress` is told the share of it that is over.
+
+    Raises EnvironmentLacks where the topology needs more than the simulator has.
+    """
+    network = Network(topology, seed=seed, trace=trace, capture=capture, costs=costs)
+    network.start_connections()
+    network.schedule(plan)
+    if on_progress is None:
+        network.run_until(plan.duration)
+    else:
+        for step in range(1, PROGRESS_STEPS + 1):
+            network.run_until(plan.duration * step / PROGRESS_STEPS)
+            on_progress(step / PROGRESS_STEPS)
+    trace.flush()
+    if capture is not None:
+        capture.flush()
+
+
+class Network:
+    """A lab in virtual time: `run_until` lets time pass, `act` does what a plan's action does."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        seed: int,
+        trace: Trace,
+        capture: Capture | None = None,
+        costs: CostTable | None = None,
+    ) -> None:
+        _refuse_foreign_stacks(topology)
+        self.topology = topology
+        self.clock = Clock()
+        self.nodes: dict[str, Node] = {}
+        self.drivers: dict[str, GatewayDriver] = {}
+        self.links: dict[str, Link] = {}
+        self._seed = seed
+        self._trace = trace
+        self._capture = capture
+        self._costs = costs if costs is not None else CostTable.zero()
+        self._tcp: dict[str, TcpStack] = {}
+        for model in topology.nodes.values():
+            self.nodes[model.name] = self._make_node(model)
+        for link in topology.links:
+            self.links[link.name] = self._make_link(link)
+        for name, node in self.nodes.items():
+            for route in topology.routes(name):
+                node.add_route(route)
+
+    def schedule(self, plan: RunPlan) -> None:
+        """Put a plan's flows and actions on the clock."""
+        numbers = flow_ids(plan)
+        receivers: dict[str, dict[int, str]] = {}
+        for flow in plan.flows:
+            if isinstance(flow, Probe):
+                receivers.setdefault(flow.destination, {})[numbers[flow.name]] = flow.name
+        for destination, flows in receivers.items():
+            ProbeReceiver(self.nodes[destination], flows)
+        for flow in plan.flows:
+            self._start_flow(flow, numbers[flow.name])
+        for action in plan.timeline():
+            self.clock.call_at(action.at, partial(self.act, action))
+
+    def start_connections(self) -> None:
+        """Have each connection's initiator begin now, where the topology says so."""
+        for name, driver in self.drivers.items():
+            for connection in starting_connections(self.topology, name):
+                self.clock.call_at(self.clock.now, partial(driver.act, "initiate", connection))
+
+    def run_until(self, at: float) -> None:
+        """Let time pass up to `at`, what is due then included."""
+        self.clock.run_through(at)
+
+    def act(self, action: Action) -> None:
+        """Do what a plan's action says, now. Raises ConfigError when that cannot be done."""
+        self._trace.record(
+            self.clock.now, "lab", "action", action=action.action, target=action.target
+        )
+        match action.action:
+            case "link_set":
+                self._set_link(action)
+            case "nat_rebind":
+                self._rebind(action)
+            case _:
+                driver = self.drivers.get(action.target)
+                if driver is None:
+                    raise ConfigError(f"{action.action}: {action.target} is no gateway of ours")
+                try:
+                    driver.act(action.action, str(action.arguments.get("connection", "")))
+                except KeyError as problem:
+                    raise ConfigError(f"{action.action} at {action.target}: {problem}") from problem
+
+    @property
+    def packet_hops(self) -> int:
+        """Packets offered to links so far: what the simulator's speed is measured in."""
+        return sum(link.packets for link in self.links.values())
+
+    # Building
+
+    def _make_node(self, model: NodeModel) -> Node:
+        node: Node
+        if model.kind is NodeKind.NAT:
+            node = self._make_nat(model)
+        elif model.stack is Stack.IPSECLAB:
+            node = self._make_ipsec_node(model)
+        else:
+            node = Node(model.name, clock=self.clock, trace=self._trace, forwards=model.forwards)
+        for interface in model.interfaces:
+            link = self.topology.link(interface.link)
+            mtu = link.impairment(link.direction_from(model.name)).mtu
+            node.add_interface(interface.name, str(interface.address), interface.network, mtu=mtu)
+        if isinstance(node, IpsecNode):
+            self._tap(node, model)
+        return node
+
+    def _make_nat(self, model: NodeModel) -> NatBox:
+        assert model.nat is not None, f"{model.name}: a NAT of a checked topology has settings"
+        assert model.outside is not None, f"{model.name}: a NAT of a checked topology has a side"
+        rng = derive(self._seed, "nat", model.name)
+        return NatBox(
+            model.name,
+            clock=self.clock,
+            trace=self._trace,
+            nat=Nat(model.nat, outside=model.pool, rng=rng),
+            outside=model.outside,
+            pool=model.pool,
+        )
+
+    def _make_ipsec_node(self, model: NodeModel) -> IpsecNode:
+        outside = unprotected_interfaces(self.topology, model.name)
+        node = IpsecNode(
+            model.name,
+            clock=self.clock,
+            trace=self._trace,
+            forwards=model.forwards,
+            outside=[interface.name for interface in outside],
+            tunnel_mtu=tunnel_mtu(self.topology, model.name),
+        )
+        gateway = Gateway(
+            gateway_config(self.topology, model.name), rng=derive(self._seed, model.name)
+        )
+        node.driver = self.drivers[model.name] = GatewayDriver(
+            gateway,
+            name=model.name,
+            clock=self.clock,
+            trace=self._trace,
+            ports=node,
+            costs=self._costs,
+            capture=self._capture,
+        )
+        return node
+
+    def _tap(self, node: IpsecNode, model: NodeModel) -> None:
+        """Capture what passes the node's interfaces on the unprotected side."""
+        if self._capture is None:
+            return
+        for outside in unprotected_interfaces(self.topology, model.name):
+            interface = node.interfaces[outside.name]
+            interface.taps.append(partial(self._capture_packet, self._capture, interface))
+
+    def _capture_packet(self, capture: Capture, interface: Interface, packet: bytes) -> None:
+        capture.packet(interface.name, self.clock.now, packet)
+
+    def _make_link(self, model: LinkModel) -> Link:
+        first, second = (self.nodes[end.node].interfaces[end.name] for end in model.ends)
+        return Link(
+            model.name,
+            (first, second),
+            (model.forward, model.backward),
+            clock=self.clock,
+            trace=self._trace,
+            seed=self._seed,
+        )
+
+    # Flows and actions
+
+    def _start_flow(self, flow: TrafficFlow, number: int) -> None:
+        source = self.nodes[flow.source]
+        destination = self.topology.nodes[flow.destination].address.packed
+        match flow:
+            case Ping():
+                Pinger(source, flow, number, destination)
+            case Probe():
+                ProbeSender(source, flow, number, destination)
+            case Transfer():
+                target = self.nodes[flow.destination]
+                TransferSink(target, self.tcp(target), flow, number)
+                TransferSource(source, self.tcp(source), flow, number, destination)
+
+    def tcp(self, node: Node) -> TcpStack:
+        """The TCP of a node."""
+        if node.name not in self._tcp:
+            self._tcp[node.name] = TcpStack(node, rng=derive(self._seed, node.name, "tcp"))
+        return self._tcp[node.name]
+
+    def _set_link(self, action: Action) -> None:
+        link = self.links.get(action.target)
+        if link is None:
+            raise ConfigError(f"link_set: no link {action.target!r}")
+        wanted = action.arguments.get("direction", BOTH)
+        for direction in DIRECTIONS:
+            if wanted in (direction, BOTH):
+                changed = with_settings(link.config(direction), action.arguments)
+                link.reconfigure(direction, changed)
+
+    def _rebind(self, action: Action) -> None:
+        node = self.nodes.get(action.target)
+        if not isinstance(node, NatBox):
+            raise ConfigError(f"nat_rebind: {action.target} is no NAT")
+        address = action.arguments.get("address")
+        try:
+            node.rebind(str(address) if address is not None else None)
+        except ValueError as problem:
+            raise ConfigError(f"nat_rebind at {action.target}: {problem}") from problem
+
+
+def with_settings(
+    config: ImpairmentConfig, arguments: Mapping[str, ArgumentValue]
+) -> ImpairmentConfig:
+    """`config` with a link_set's arguments: numbers in seconds, bit/s and probabilities."""
+    settings: dict[str, float] = {
+        key: float(value) for key, value in arguments.items() if key != "direction"
+    }
+    loss = settings.pop("loss", None)
+    try:
+        changed = replace(config, **settings)  # type: ignore[arg-type]
+    except TypeError as problem:
+        raise ConfigError(f"link_set: {problem}") from problem
+    return changed if loss is None else replace(changed, loss=Bernoulli(loss))
+
+
+def _refuse_foreign_stacks(topology: Topology) -> None:
+    for node in topology.with_stack(Stack.STRONGSWAN):
+        raise EnvironmentLacks(
+            f"the simulator has no strongSwan for {node.name}", "run with --world netns"
+        )

@@ -1,0 +1,216 @@
+"""A node's TCP: connections by their ports, each with its timer, on top of `sim.tcp`.
+
+RFC 9293 section 3.10.7.1 (what is for nobody is reset), RFC 1191 (path MTU, learnt from ICMP).
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ipseclab.registry import IpProtocol
+from ipseclab.sim.clock import Clock, Timer
+from ipseclab.sim.icmp import FRAGMENTATION_NEEDED, IcmpError
+from ipseclab.sim.node import Address, Node
+from ipseclab.sim.tcp import (
+    Connection,
+    Segment,
+    Stream,
+    TcpConfig,
+    TcpState,
+    decode_segment,
+    encode_segment,
+)
+from ipseclab.sim.tcp.segment import ACK, FIN, HEADER_SIZE, RST, SYN
+from ipseclab.wire.ip import ICMP_UNREACHABLE, IPV4_HEADER_SIZE, Ipv4Header
+
+FIRST_EPHEMERAL_PORT = 32_768
+"""Linux's ip_local_port_range begins here."""
+LAST_EPHEMERAL_PORT = 60_999
+
+_PORTS = struct.Struct("!HH")
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The address and port of either end."""
+
+    own: Address
+    own_port: int
+    peer: Address
+    peer_port: int
+
+
+class Socket:
+    """A connection on a node."""
+
+    def __init__(
+        self,
+        ends: Ends,
+        connection: Connection,
+        stack: TcpStack,
+        clock: Clock,
+        *,
+        on_octets: Callable[[Socket, bytes], None] | None = None,
+    ) -> None:
+        self.ends = ends
+        self.connection = connection
+        self.on_octets = on_octets
+        self._stack = stack
+        self._clock = clock
+        self._timer = Timer(clock, self._time_out)
+
+    def open(self) -> None:
+        """Send the SYN."""
+        self._put(self.connection.open(self._clock.now))
+
+    def close(self) -> None:
+        """End an endless stream here."""
+        self._put(self.connection.close(self._clock.now))
+
+    def receive(self, segment: Segment) -> None:
+        """A segment of this connection has come in."""
+        answers = self.connection.receive(segment, self._clock.now)
+        octets = self.connection.take_received()
+        # The application is told before the answer leaves: it may close with it.
+        if self.on_octets is not None and (octets or self.connection.receiver.fin_received):
+            self.on_octets(self, octets)
+        self._put(answers)
+
+    def shrink_path(self, mtu: int) -> None:
+        """The path carries packets of `mtu` octets at most."""
+        self._put(self.connection.shrink_path(mtu - IPV4_HEADER_SIZE, self._clock.now))
+
+    def _time_out(self, now: float) -> None:
+        deadline = self.connection.next_deadline()
+        if deadline is not None:
+            self._put(self.connection.handle_timeout(max(now, deadline)))
+
+    def _put(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            self._stack.send(self.ends, segment)
+        if self.connection.state is TcpState.CLOSED and self.connection.closed_because is not None:
+            self._stack.forget(self.ends)
+        self._timer.set(self.connection.next_deadline())
+
+
+class TcpStack:
+    """All TCP of one node."""
+
+    def __init__(self, node: Node, *, rng: random.Random) -> None:
+        self._node = node
+        self._rng = rng
+        self._sockets: dict[Ends, Socket] = {}
+        self._listeners: dict[int, Callable[[Socket, bytes], None]] = {}
+        self._mtus: dict[Address, int] = {}
+        self._next_port = FIRST_EPHEMERAL_PORT
+        node.listen_tcp(self._receive)
+        node.listen_errors(self._error)
+
+    def listen(self, port: int, on_octets: Callable[[Socket, bytes], None]) -> None:
+        """Accept connections to `port`; tell of each delivery, and of the end with b""."""
+        self._listeners[port] = on_octets
+
+    def connect(self, peer: Address, port: int, *, stream: Stream, congestion: str) -> Socket:
+        """Open a connection that sends `stream`."""
+        own = self._node.source_for(peer)
+        assert own is not None, f"{self._node.name} has no route to a peer of a checked topology"
+        ends = Ends(own, self._take_port(peer, port), peer, port)
+        config = TcpConfig(mss=self._mss(peer), congestion=congestion)
+        socket = self._add(
+            ends,
+            Connection(
+                ends.own_port,
+                ends.peer_port,
+                initial_sequence=self._rng.getrandbits(32),
+                stream=stream,
+                config=config,
+            ),
+        )
+        socket.open()
+        return socket
+
+    def send(self, ends: Ends, segment: Segment) -> None:
+        """Send a segment of a connection."""
+        octets = encode_segment(segment, ends.own, ends.peer)
+        self._node.originate(IpProtocol.TCP, ends.own, ends.peer, octets)
+
+    def forget(self, ends: Ends) -> None:
+        """A connection has ended."""
+        self._sockets.pop(ends, None)
+
+    def _add(self, ends: Ends, connection: Connection) -> Socket:
+        socket = self._sockets[ends] = Socket(ends, connection, self, self._node.clock)
+        return socket
+
+    def _take_port(self, peer: Address, port: int) -> int:
+        while True:
+            candidate = self._next_port
+            self._next_port += 1
+            if self._next_port > LAST_EPHEMERAL_PORT:
+                self._next_port = FIRST_EPHEMERAL_PORT
+            taken = [ends.own_port for ends in self._sockets if ends.peer == peer]
+            if candidate not in taken:
+                return candidate
+
+    def _mss(self, peer: Address) -> int:
+        mtu = self._mtus.get(peer, self._node.path_mtu(peer))
+        return mtu - IPV4_HEADER_SIZE - HEADER_SIZE
+
+    def _receive(self, header: Ipv4Header, octets: bytes) -> None:
+        segment = decode_segment(octets, header.source, header.destination)
+        ends = Ends(
+            header.destination, segment.destination_port, header.source, segment.source_port
+        )
+        socket = self._sockets.get(ends)
+        if socket is None:
+            socket = self._accept(ends, segment)
+        if socket is not None:
+            socket.receive(segment)
+        elif not segment.flags & RST:
+            self._reset(ends, segment)
+
+    def _accept(self, ends: Ends, segment: Segment) -> Socket | None:
+        on_octets = self._listeners.get(ends.own_port)
+        if on_octets is None or segment.flags & (SYN | ACK | RST) != SYN:
+            return None
+        connection = Connection(
+            ends.own_port,
+            ends.peer_port,
+            initial_sequence=self._rng.getrandbits(32),
+            config=TcpConfig(mss=self._mss(ends.peer)),
+        )
+        socket = self._add(ends, connection)
+        socket.on_octets = on_octets
+        return socket
+
+    def _reset(self, ends: Ends, segment: Segment) -> None:
+        length = len(segment.payload) + bool(segment.flags & SYN) + bool(segment.flags & FIN)
+        known = bool(segment.flags & ACK)
+        self.send(
+            ends,
+            Segment(
+                ends.own_port,
+                ends.peer_port,
+                segment.acknowledgment if known else 0,
+                0 if known else (segment.sequence + length) & 0xFFFFFFFF,
+                RST if known else RST | ACK,
+                0,
+            ),
+        )
+
+    def _error(self, error: IcmpError) -> None:
+        quoted = error.quoted
+        if error.kind != ICMP_UNREACHABLE or error.code != FRAGMENTATION_NEEDED:
+            return
+        start = (quoted[0] & 0x0F) * 4
+        if quoted[9] != IpProtocol.TCP or len(quoted) < start + _PORTS.size or not error.mtu:
+            return
+        own_port, peer_port = _PORTS.unpack_from(quoted, start)
+        peer = quoted[16:20]
+        self._mtus[peer] = min(error.mtu, self._mtus.get(peer, error.mtu))
+        socket = self._sockets.get(Ends(quoted[12:16], own_port, peer, peer_port))
+        if socket is not None:
+            socket.shrink_path(error.mtu)
