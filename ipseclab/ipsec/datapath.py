@@ -414,7 +414,6 @@ class Datapath:
             return []
         entry.refusal = refusal
         entry.hard_at = -inf
-        self._flows.forget(entry.parameters.policy)
         if entry.lingering:
             return []
         for kind in TimerKind:

@@ -26,8 +26,9 @@ class FlowCache:
         if len(self._entries) >= FLOW_LIMIT:
             self._entries.clear()
             self._keys.clear()
+        if key not in self._entries:
+            self._keys.setdefault(entry.parameters.policy, []).append(key)
         self._entries[key] = entry
-        self._keys.setdefault(entry.parameters.policy, []).append(key)
 
     def forget(self, policy: str) -> None:
         """Drop every flow of a policy."""

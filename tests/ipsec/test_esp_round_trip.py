@@ -18,6 +18,7 @@ from datapath_pair import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipseclab.ipsec.ipv4 import OuterHeader
 from ipseclab.outputs import SendDatagram, SendPacket
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import (
@@ -143,6 +144,18 @@ def test_identification_is_never_zero_and_differs_from_packet_to_packet():
         assert checksum(output.packet[:IPV4_HEADER_SIZE]) == 0
     assert 0 not in seen
     assert len({*seen}) == 0x40
+
+
+def test_checksum_of_the_outer_header_for_every_identification():
+    inner = Pair().packet()
+    around = OuterHeader(packed(LEFT), packed(RIGHT)).around
+    values = set()
+    for sequence in range(1, 0x10000):
+        header = around(b"", inner, sequence)
+        values.add(header[10:12])
+        zeroed = header[:10] + b"\0\0" + header[12:]
+        assert checksum(zeroed).to_bytes(2, "big") == header[10:12]
+    assert b"\0\0" in values
 
 
 def test_transport_mode_keeps_the_header_and_its_options():

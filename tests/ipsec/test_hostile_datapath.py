@@ -20,6 +20,7 @@ from datapath_pair import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipseclab.ipsec import flows
 from ipseclab.ipsec.sad import FLOWS_PER_SA
 from ipseclab.outputs import Notice, SendDatagram
 from ipseclab.wire.ip import build_ipv4
@@ -152,7 +153,16 @@ def test_peer_that_knows_the_keys_can_send_anything(plaintext, protocol, pad):
                 check_drops_only(outputs)
 
 
-def test_memory_of_flows_is_bounded():
+def test_memory_of_outbound_flows_is_bounded(monkeypatch):
+    monkeypatch.setattr(flows, "FLOW_LIMIT", 100)
+    pair = Pair()
+    for port in range(350):
+        assert len(pair.left.send_packet(pair.packet(ports=(port, port)), 0.0)) == 1
+        assert len(pair.left._flows._entries) <= 100
+        assert sum(map(len, pair.left._flows._keys.values())) <= 100
+
+
+def test_memory_of_inbound_flows_is_bounded():
     pair = Pair()
     half = pair.right.sad.inbound(pair.right_sa.spi_in).inbound
     for port in range(3 * FLOWS_PER_SA):

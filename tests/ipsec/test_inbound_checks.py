@@ -1,5 +1,8 @@
 """RFC 4301 section 5.2 and RFC 4303 section 3.4: what is not delivered, and why."""
 
+import random
+from dataclasses import replace
+
 import pytest
 from datapath_pair import (
     LEFT,
@@ -18,14 +21,16 @@ from datapath_pair import (
     reasons,
     receive,
     reverse,
+    sa_pair,
     udp_packet,
 )
 
-from ipseclab.ipsec.esp import PADDING
+from ipseclab.ipsec.esp import PADDING, seal_esp
 from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.outputs import DeliverPacket, Notice, SendPacket
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import MORE_FRAGMENTS, build_ipv4, build_udp, checksum, decode_ipv4_header
+from ipseclab.wire.selector import TrafficSelector
 
 POLICIES = (
     Policy("ike", Action.BYPASS, network(LEFT + "/32"), network(RIGHT + "/32")),
@@ -105,6 +110,27 @@ class TestInnerPackets:
         pair = Pair(tunnel=False)
         packet = pair.packet(flags_fragment=MORE_FRAGMENTS)
         assert reasons(pair.left.send_packet(packet, 0.0)) == ["malformed"]
+
+    def test_later_fragment_cannot_pass_for_a_flow_whose_ports_it_copies(self):
+        """RFC 4301 section 7: a later fragment has no ports, whatever its octets look like."""
+        ports = (TrafficSelector.of_network("10.2.0.0/24", IpProtocol.UDP, (2000, 2000)),)
+        pair = Pair()
+        left_sa, right_sa = sa_pair(number=2)
+        pair.left.add_sa(replace(left_sa, peer_ts=ports), 0.0)
+        pair.right.add_sa(replace(right_sa, own_ts=ports), 0.0)
+        packet = pair.packet()
+        assert delivered(pair.to_right(packet)) == [packet]
+        later = build_ipv4(
+            packed(LEFT_HOST), packed(RIGHT_HOST), 17, packet[20:], flags_fragment=13
+        )
+        half = pair.left.sad.inbound(left_sa.spi_in).outbound
+        outputs = pair.right.receive_esp(
+            seal_esp(half, IpProtocol.IPV4, later, random.Random(1)), reverse(PATH), 0.0
+        )
+        assert reasons(outputs) == ["selector_mismatch"]
+        # The older SA, for any port, carries it.
+        (output,) = pair.left.send_packet(later, 0.0)
+        assert output.packet[20:24] == pair.left_sa.spi_out
 
     def test_padding_after_the_inner_packet_is_trimmed(self):
         """RFC 4303 section 2.7: traffic flow confidentiality padding."""
@@ -268,6 +294,14 @@ class TestTransportBehindNat:
     @pytest.mark.parametrize("protocol", [IpProtocol.TCP, IpProtocol.UDP])
     def test_segment_too_short_for_its_header_is_left_alone(self, protocol):
         assert self.right_sees(protocol, b"short") == b"short"
+
+    def test_udp_checksum_that_works_out_as_zero_is_sent_as_all_ones(self):
+        """RFC 768: zero would say that there is none."""
+        ends = packed(LEFT), 1000, packed(RIGHT), 2000
+        value = int.from_bytes(build_udp(*ends, b"\0\0")[6:8], "big")
+        after = build_udp(*ends, value.to_bytes(2, "big"))
+        assert after[6:8] == b"\xff\xff"
+        assert self.right_sees(IpProtocol.UDP, after[:6] + b"\x12\x34" + after[8:]) == after
 
     def test_icmp_has_no_addresses_in_its_checksum(self):
         assert self.right_sees(IpProtocol.ICMP, b"\x08\x00\xf7\xff\0\0\0\0") == (

@@ -3,9 +3,22 @@
 import heapq
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
-from datapath_pair import PATH, Pair, datapath, delivered, drops, reasons, receive, sa_pair
+from datapath_pair import (
+    LEFT_HOST,
+    PATH,
+    Pair,
+    datapath,
+    delivered,
+    drops,
+    network,
+    reasons,
+    receive,
+    sa_pair,
+    udp_packet,
+)
 
 from ipseclab.ipsec.datapath import PeerSeen
 from ipseclab.outputs import Notice, SendDatagram, SendPacket, UdpEndpoint, UdpPath
@@ -69,6 +82,17 @@ def test_older_sa_carries_on_when_the_newest_is_removed():
     pair.left.remove_sa(new.spi_in, 0.0)
     assert spi_of(pair.left.send_packet(pair.packet(), 0.0)[0]) == pair.left_sa.spi_out
     assert drops(pair.left) == {}
+
+
+def test_flow_goes_to_the_sa_that_covers_it_though_a_newer_one_does_not():
+    pair = Pair()
+    new, _ = sa_pair(number=2)
+    pair.left.add_sa(replace(new, peer_ts=network("10.2.0.200/32")), 0.0)
+    for _again in range(2):
+        (output,) = pair.left.send_packet(pair.packet(), 0.0)
+        assert spi_of(output) == pair.left_sa.spi_out
+        (output,) = pair.left.send_packet(udp_packet(LEFT_HOST, "10.2.0.200"), 0.0)
+        assert spi_of(output) == new.spi_out
 
 
 def test_inbound_half_lingers_and_then_is_gone():

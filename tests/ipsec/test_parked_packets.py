@@ -83,9 +83,17 @@ def test_queue_is_bounded_by_octets():
     for number in range(5):
         left.send_packet(numbered(number, size=372), 0.0)  # 400 octets each
     assert drops(left) == {"park_full": 3}
+
+
+def test_room_of_packets_that_timed_out_is_free_again():
+    left = datapath(parked_octets=1000, park_seconds=10.0)
+    for now in (0.0, 5.0):
+        left.send_packet(numbered(0, size=372), now)
     left.handle_timeout(10.0)
-    assert left.send_packet(numbered(0, size=972), 11.0) != []
-    assert drops(left) == {"park_full": 3, "park_timeout": 2}
+    left.send_packet(numbered(1, size=372), 10.0)
+    assert drops(left) == {"park_timeout": 1}
+    left.send_packet(numbered(2, size=372), 10.0)
+    assert drops(left) == {"park_timeout": 1, "park_full": 1}
 
 
 def test_parked_packets_time_out_one_by_one():
