@@ -1,6 +1,6 @@
 """`ipseclab calibrate`: what this machine needs for each operation that the simulator charges for.
 
-Every figure is the least of several repetitions: what disturbs a measurement only ever adds to it.
+Most figures are the least of several repetitions: what disturbs a measurement only ever adds to it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from math import inf
 from multiprocessing import cpu_count
 from multiprocessing.connection import Connection
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 
 from ipseclab.crypto.kex import KE_METHODS, KeyExchange
 from ipseclab.crypto.protection import Suite
@@ -29,6 +29,7 @@ from ipseclab.measure.workload import (
     open_packets,
     seal_packets,
 )
+from ipseclab.outputs import Output
 from ipseclab.registry import KeMethod
 from ipseclab.sim.costs import CostTable, PacketCost
 
@@ -50,10 +51,13 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long one figure is measured (s), and how often at least."""
+    """How long one figure is measured (s), and how often at least; how many handshakes are made,
+    and how long is waited before each of their steps (s)."""
 
     seconds: float = 0.1
     repetitions: int = 3
+    handshakes: int = 15
+    pause: float = 0.01
 
     def least(self, measure: Callable[[], float]) -> float:
         """The least that `measure` returned, after a first time that fills caches."""
@@ -127,17 +131,28 @@ def agree_seconds(exchange: KeyExchange, effort: Effort) -> float:
 def message_seconds(key_exchange: float, effort: Effort) -> float:
     """Seconds to make an IKE message, or to take one in: half of a handshake's share a message.
 
-    `key_exchange`: what generating and agreeing take in a whole handshake, both ends together.
+    `key_exchange`: what generating and agreeing take in a whole handshake, both ends together. The
+    median of handshakes with a pause before each step: an IKE message wakes a process that has
+    slept, whose caches are cold, while ESP packets come in trains.
     """
-    seed = 0
 
-    def once() -> float:
-        nonlocal seed
-        seed += 1
+    def once(seed: int) -> float:
         initiator, responder = gateway_pair(IKE_PROPOSAL, ESP_PROPOSAL, seed=seed)
-        return seconds_of(lambda: handshake(initiator, responder))
+        spent = 0.0
 
-    return max(0.0, effort.least(once) - key_exchange) / (2 * MESSAGES_OF_HANDSHAKE)
+        def after_pause(_gateway: str, step: Callable[[], list[Output]]) -> list[Output]:
+            nonlocal spent
+            sleep(effort.pause)
+            before = perf_counter()
+            outputs = step()
+            spent += perf_counter() - before
+            return outputs
+
+        handshake(initiator, responder, after_pause)
+        return spent
+
+    whole = median(once(seed) for seed in range(effort.handshakes))
+    return max(0.0, whole - key_exchange) / (2 * MESSAGES_OF_HANDSHAKE)
 
 
 def esp_costs(suite: Suite, effort: Effort) -> tuple[PacketCost, PacketCost]:
