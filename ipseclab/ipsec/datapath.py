@@ -284,11 +284,8 @@ class Datapath:
         # RFC 4303 section 3.4.1: a fragment has to be reassembled before it comes here.
         if header.is_fragment:
             return [self._dropped(DropReason.MALFORMED, INBOUND, packet)]
-        outer, esp = (
-            packet[: header.header_length],
-            packet[header.header_length : header.total_length],
-        )
-        return self._receive_esp(esp, outer, None, now)
+        start = header.header_length
+        return self._receive_esp(packet[start : header.total_length], packet[:start], None, now)
 
     def receive_esp(self, esp: bytes, path: UdpPath, now: float) -> list[DatapathOutput]:
         """An ESP packet that came in UDP along `path` (RFC 3948)."""
