@@ -23,7 +23,7 @@ from ipseclab.emu import devices
 from ipseclab.emu.process import PrecisePoll
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.lab.impairment import ImpairmentConfig, losses
-from ipseclab.lab.model import DIRECTIONS, Link
+from ipseclab.lab.model import DIRECTIONS, Direction, Link
 from ipseclab.lab.topology import Topology
 from ipseclab.wire.ip import IPV4_HEADER_SIZE, build_ipv4
 
@@ -69,7 +69,7 @@ class _Way:
         self, link: Link, direction: int, seed: int, sender: socket.socket, receiver: socket.socket
     ) -> None:
         self.link = link.name
-        self.direction = DIRECTIONS[direction]
+        self.direction: Direction = DIRECTIONS[direction]
         self.config = link.impairment(self.direction)
         self.receiver = receiver
         self._sender = sender
@@ -131,7 +131,7 @@ def probe_links(
     pid_of: Callable[[str], int],
     seed: int,
     restart: Callable[[], None],
-) -> Mapping[str, Mapping[str, Measured]]:
+) -> Mapping[str, Mapping[Direction, Measured]]:
     """Measure every link; by link and direction. `restart` sets the relays back to index 0.
 
     Raises LinkMismatch when a link still differs from its settings at the last attempt: a busy
@@ -150,7 +150,7 @@ def probe_links(
                 break
     if mismatches:
         raise LinkMismatch(f"link {mismatches[0]}", "less load on this machine, or --world sim")
-    report: dict[str, dict[str, Measured]] = {}
+    report: dict[str, dict[Direction, Measured]] = {}
     for way in ways:
         report.setdefault(way.link, {})[way.direction] = found[way]
     return report

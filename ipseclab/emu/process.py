@@ -101,6 +101,16 @@ class Child:
         except TimeoutError:
             raise ProcessFailed(f"{self.name} was not ready within {seconds:.0f} s") from None
 
+    def has_ended(self) -> bool:
+        """True when the process is no more."""
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            return bool(poller.poll(0))
+        finally:
+            os.close(descriptor)
+
     def last_words(self) -> str:
         """The last line that it logged."""
         lines = self.log.read_text(errors="replace").strip().splitlines()

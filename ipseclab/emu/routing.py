@@ -49,14 +49,23 @@ def neighbour_line(interface: Interface, address: IPv4Address) -> str:
     )
 
 
+def pool_lines(interface: Interface, peer: Node) -> Iterator[str]:
+    """The further outside addresses of a neighbour that is a NAT are at the same neighbour."""
+    if peer.outside is not None and peer.interface_on(interface.link).name == peer.outside:
+        for address in peer.pool:
+            yield neighbour_line(interface, address)
+
+
 def route_lines(routes: Iterable[Route]) -> Iterator[str]:
     """The node's routes beyond its own subnets."""
     for route in routes:
         yield f"route add {route.network} via {route.via} dev {route.interface}"
 
 
-def ipsec_lines(node: Node, unprotected: Sequence[Interface]) -> Iterator[str]:
-    """The policy routing of an IPsec node. Its TUN devices must be there."""
+def ipsec_lines(
+    node: Node, unprotected: Sequence[Interface], routes: Iterable[Route]
+) -> Iterator[str]:
+    """The policy routing of an IPsec node with its routes. Its TUN devices must be there."""
     outside = {interface.name for interface in unprotected}
     for interface in unprotected:
         name = interface.name
@@ -70,6 +79,9 @@ def ipsec_lines(node: Node, unprotected: Sequence[Interface]) -> Iterator[str]:
     for interface in node.interfaces:
         if interface.name not in outside:
             yield f"rule add pref 30 to {interface.network} lookup main"
+    for route in routes:
+        if route.interface not in outside:
+            yield f"rule add pref 30 to {route.network} lookup main"
     yield f"rule add pref 40 lookup {PROTECTED_TABLE}"
     # The source address that the node's own packets get: that of its first interface.
     own = node.address
@@ -79,6 +91,7 @@ def ipsec_lines(node: Node, unprotected: Sequence[Interface]) -> Iterator[str]:
 
 def set_kernel(*, forwards: bool) -> None:
     """This namespace's settings: IPv4 alone, no filtering by source, forwarding as told."""
+    devices.set_up("lo")
     settings = {
         "ipv4.ip_forward": int(forwards),
         "ipv4.conf.all.rp_filter": 0,

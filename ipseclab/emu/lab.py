@@ -1,0 +1,396 @@
+"""A topology brought up in namespaces: its nodes, links, NATs, gateways and recorders.
+
+Everything runs in the sandbox that this process is in, and ends with it. Each process writes a
+part of the trace with monotonic times; `finish` joins the parts.
+"""
+
+from __future__ import annotations
+
+import pickle
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipseclab.emu import devices, routing
+from ipseclab.emu.capture import CaptureSpec, merge_captures, start_capture
+from ipseclab.emu.driver import AskStatus, Command, GatewaySpec, Report, start_gateway
+from ipseclab.emu.natbox import NatSpec, Rebind, start_nat
+from ipseclab.emu.nodes import Nodes, build_nodes, relay_interface
+from ipseclab.emu.peers.strongswan import StrongswanSpec, start_strongswan
+from ipseclab.emu.probe import Measured, probe_links
+from ipseclab.emu.process import Child, PrecisePoll, ProcessFailed
+from ipseclab.emu.relay import (
+    Carried,
+    RelaySpec,
+    Restart,
+    SetImpairment,
+    start_relay,
+)
+from ipseclab.emu.relay import Report as RelayReport
+from ipseclab.errors import ConfigError
+from ipseclab.lab.gateways import gateway_config
+from ipseclab.lab.impairment import ImpairmentConfig
+from ipseclab.lab.keys import KEYS_FOLDER, Capture
+from ipseclab.lab.link_set import with_settings
+from ipseclab.lab.model import Direction, Link, Node, NodeKind, Stack
+from ipseclab.lab.plan import Action, ArgumentValue
+from ipseclab.lab.sides import tunnel_mtu, unprotected_interfaces
+from ipseclab.lab.topology import Topology
+from ipseclab.lab.trace import Trace, TraceRecord, merge, read_trace
+
+PARTS_FOLDER = "parts"
+LOGS_FOLDER = "logs"
+SOCKETS_FOLDER = Path("/run/ipseclab")
+KEY_LOG_SIZE = 8192
+READY_SECONDS = 60.0
+"""Fifty gateways on two busy cores become ready one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where a run's files go."""
+
+    out: Path
+
+    @property
+    def parts(self) -> Path:
+        """The processes' own traces and captures, until they are joined."""
+        return self.out / PARTS_FOLDER
+
+    @property
+    def logs(self) -> Path:
+        """What the processes say on standard output and error."""
+        return self.out / LOGS_FOLDER
+
+    def make_fresh(self) -> None:
+        """Make the folders; what a run that was killed has left of its parts and keys goes."""
+        for folder in (self.parts, self.out / KEYS_FOLDER):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self.parts, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def remove_parts(self) -> None:
+        """Remove the parts, which have been joined, and the logs in which nothing stands."""
+        shutil.rmtree(self.parts)
+        for path in self.logs.glob("*.log"):
+            if path.stat().st_size == 0:
+                path.unlink()
+
+    def part(self, name: str) -> Path:
+        """A process's trace."""
+        return self.parts / f"{name}.jsonl"
+
+    def log(self, name: str) -> Path:
+        """A process's log."""
+        return self.logs / f"{name}.log"
+
+
+class Lab:
+    """The lab of one topology. `relayed`: links that get a relay though nothing is set on them."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        seed: int,
+        out: Path,
+        relayed: Callable[[Link], bool] = lambda _link: False,
+    ) -> None:
+        self.topology = topology
+        self.folders = Folders(out)
+        self.start_time = 0.0
+        self.children: list[Child] = []
+        self.gateways: dict[str, Child] = {}
+        self._seed = seed
+        self._relayed = {
+            link.name for link in topology.links if _is_impaired(link) or relayed(link)
+        }
+        self._impairments = {link.name: (link.forward, link.backward) for link in topology.links}
+        self._nodes: Nodes | None = None
+        self._links: dict[str, Child] = {}
+        self._nats: dict[str, Child] = {}
+        self._recorders: dict[str, Child] = {}
+        self._captures: list[Path] = []
+        self._key_reader, self._key_writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._key_reader.setblocking(False)
+        self.events = Trace()
+        self.folders.make_fresh()
+        self.capture = Capture(out)
+
+    # Up
+
+    def pid(self, node: str) -> int:
+        """The process whose network namespace is the node's."""
+        assert self._nodes is not None, "the lab is up"
+        return self._nodes.pid(node)
+
+    def build(self) -> None:
+        """Bring nodes and links up; then nothing runs yet but the links."""
+        self._nodes = build_nodes(self.topology, self._relayed)
+        for node in self.topology.nodes.values():
+            self._set_up(node)
+        for index, link in enumerate(self.topology.links):
+            if link.name in self._relayed:
+                self._links[link.name] = self._start_link(link, index)
+        self._await_ready(self._links.values())
+
+    def measure_links(self) -> Mapping[str, Mapping[Direction, Measured]]:
+        """What each link does; raises LinkMismatch when it is not what it is set to."""
+        return probe_links(self.topology, self.pid, self._seed, self.restart_links)
+
+    def start_nodes(self) -> None:
+        """Start the NATs and the gateways."""
+        for node in self.topology.of_kind(NodeKind.NAT):
+            self._nats[node.name] = self._start_nat(node)
+        for node in self.topology.with_stack(Stack.IPSECLAB):
+            self.gateways[node.name] = self._start_gateway(node)
+        for node in self.topology.with_stack(Stack.STRONGSWAN):
+            self.gateways[node.name] = self._start_strongswan(node)
+        self._await_ready([*self._nats.values(), *self.gateways.values()])
+        for node in self.topology.with_stack(Stack.IPSECLAB):
+            outside = unprotected_interfaces(self.topology, node.name)
+            if outside:
+                routes = self.topology.routes(node.name)
+                with devices.in_network(self.pid(node.name)):
+                    routing.run_ip(routing.ipsec_lines(node, outside, routes))
+
+    def start_captures(self) -> None:
+        """Start to record at the unprotected interfaces of every IPsec node."""
+        for name in self.gateways:
+            if name not in self._recorders:
+                self._recorders[name] = self._start_recorder(name)
+        self._await_ready(self._recorders.values())
+
+    def restart_links(self) -> None:
+        """Have every relay begin again at packet 0 and write its trace."""
+        for name, relay in self._links.items():
+            relay.ask(Restart(self.folders.part(f"link-{name}")))
+
+    def adopt(self, child: Child) -> Child:
+        """Take a process of a flow into the lab's care."""
+        self.children.append(child)
+        return child
+
+    def _set_up(self, node: Node) -> None:
+        """Addresses, neighbours and routes; a NAT's kernel gets none of them."""
+        mtus = [_mtu(self.topology.link(item.link), node.name) for item in node.interfaces]
+        with devices.in_network(self.pid(node.name)):
+            routing.set_kernel(forwards=node.forwards and node.kind is not NodeKind.NAT)
+            for interface in node.interfaces:
+                devices.offloads_off(interface.name)
+            if node.kind is NodeKind.NAT:
+                for interface, mtu in zip(node.interfaces, mtus, strict=True):
+                    devices.set_mtu(interface.name, mtu)
+                    devices.set_up(interface.name)
+                return
+            lines = [*routing.address_lines(node.interfaces, mtus)]
+            for interface in node.interfaces:
+                lines += routing.pool_lines(interface, self.topology.nodes[interface.peer])
+            routing.run_ip([*lines, *routing.route_lines(self.topology.routes(node.name))])
+
+    def _start_link(self, link: Link, index: int) -> Child:
+        ends = (relay_interface(index, 0), relay_interface(index, 1))
+        spec = RelaySpec(link.name, ends, self._impairments[link.name], self._seed)
+        return self.adopt(start_relay(spec, self.folders.log(f"link-{link.name}")))
+
+    def _start_nat(self, node: Node) -> Child:
+        trace = self.folders.part(f"nat-{node.name}")
+        spec = NatSpec(node, self.topology.routes(node.name), self._seed, trace)
+        log = self.folders.log(f"nat-{node.name}")
+        return self.adopt(start_nat(spec, network=self.pid(node.name), log=log))
+
+    def _start_gateway(self, node: Node) -> Child:
+        spec = GatewaySpec(
+            gateway_config(self.topology, node.name),
+            tuple(str(i.address) for i in unprotected_interfaces(self.topology, node.name)),
+            tunnel_mtu(self.topology, node.name),
+            self.folders.part(f"gateway-{node.name}"),
+        )
+        return self.adopt(
+            start_gateway(
+                spec,
+                network=self.pid(node.name),
+                log=self.folders.log(f"gateway-{node.name}"),
+                key_sink=self._key_writer,
+            )
+        )
+
+    def _start_strongswan(self, node: Node) -> Child:
+        spec = StrongswanSpec(
+            gateway_config(self.topology, node.name),
+            self.folders.logs / node.name,
+            SOCKETS_FOLDER / f"{node.name}.vici",
+            self.folders.part(f"gateway-{node.name}"),
+        )
+        log = self.folders.log(f"gateway-{node.name}")
+        return self.adopt(start_strongswan(spec, network=self.pid(node.name), log=log))
+
+    def _start_recorder(self, name: str) -> Child:
+        interfaces = tuple(i.name for i in unprotected_interfaces(self.topology, name))
+        spec = CaptureSpec(name, interfaces, self.folders.parts)
+        self._captures += [path for path in spec.files if path not in self._captures]
+        log = self.folders.log(f"capture-{name}")
+        return self.adopt(start_capture(spec, network=self.pid(name), log=log))
+
+    def _await_ready(self, children: Iterable[Child]) -> None:
+        for child in children:
+            child.await_ready(READY_SECONDS)
+
+    # While it is up
+
+    def initiate(self, wanted: Mapping[str, tuple[str, ...]]) -> None:
+        """Have each of these nodes initiate its connections, all at the same time."""
+        for name, connections in wanted.items():
+            for connection in connections:
+                self.gateways[name].control.send(Command("initiate", connection))
+        for name, connections in wanted.items():
+            for _connection in connections:
+                _expect_done(self.gateways[name].await_ready())
+
+    def act(self, action: Action) -> None:
+        """Do what a plan's action says, now. Raises ConfigError when that cannot be done."""
+        now = time.monotonic() - self.start_time
+        self.events.record(now, "lab", "action", action=action.action, target=action.target)
+        match action.action:
+            case "link_set":
+                self.set_link(action.target, action.arguments)
+            case "nat_rebind":
+                address = action.arguments.get("address")
+                self.rebind(action.target, None if address is None else str(address))
+            case _:
+                self.command(
+                    action.target, action.action, str(action.arguments.get("connection", ""))
+                )
+
+    def command(self, node: str, action: str, connection: str) -> None:
+        """Have a gateway do something to one of its connections. Raises ConfigError."""
+        gateway = self.gateways.get(node)
+        if gateway is None:
+            raise ConfigError(f"{action}: {node} is no gateway of the lab's")
+        _expect_done(gateway.ask(Command(action, connection)))
+
+    def rebind(self, node: str, address: str | None = None) -> None:
+        """Have a NAT forget its mappings. Raises ConfigError."""
+        nat = self._nats.get(node)
+        if nat is None:
+            raise ConfigError(f"nat_rebind: {node} is no NAT")
+        _expect_done(nat.ask(Rebind(address)))
+
+    def set_link(self, name: str, arguments: Mapping[str, ArgumentValue]) -> None:
+        """Change what a link does. Raises ConfigError."""
+        relay = self._links.get(name)
+        if relay is None:
+            known = ", ".join(self._links) or "none"
+            raise ConfigError(
+                f"link_set: no link {name!r} that can be set, expected one of {known}"
+            )
+        changed = with_settings(self._impairments[name], arguments)
+        relay.ask(SetImpairment(changed))
+        self._impairments[name] = changed
+
+    def impairments(self, link: str) -> tuple[ImpairmentConfig, ImpairmentConfig]:
+        """What a link does now, forward and backward."""
+        return self._impairments[link]
+
+    def report(self, node: str) -> Report:
+        """How a gateway stands."""
+        report: Report = self.gateways[node].ask(AskStatus())
+        return report
+
+    def take_keys(self) -> None:
+        """Put the keys that gateways have sent into the run's key tables."""
+        while True:
+            try:
+                octets = self._key_reader.recv(KEY_LOG_SIZE)
+            except BlockingIOError:
+                return
+            self.capture.keys(pickle.loads(octets))
+
+    def check_children(self) -> None:
+        """Raises ProcessFailed when one has ended that should not have."""
+        for child in self.children:
+            if child.has_ended():
+                raise ProcessFailed(f"{child.name} has ended: {child.last_words()}")
+
+    def wait_until(self, at: float) -> None:
+        """Let the lab run until the monotonic time `at`."""
+        controls = [child.control.fileno() for child in self.children]
+        poll = PrecisePoll(self._key_reader.fileno(), *controls)
+        while (left := at - time.monotonic()) > 0.0:
+            if poll.wait(left):
+                self.take_keys()
+                self.check_children()
+
+    # Down
+
+    def stop_captures(self) -> None:
+        """End the recording and write `capture.pcapng`."""
+        for recorder in self._recorders.values():
+            self._finish_child(recorder)
+        self._recorders.clear()
+        merge_captures(self._captures, self.capture, self.start_time)
+        self.capture.flush()
+
+    def facts(self) -> dict[str, Any]:
+        """What the world can say at a run's end: counters, CPU seconds, frames not coped with."""
+        carried: dict[str, Carried] = {
+            name: relay.ask(RelayReport()) for name, relay in self._links.items()
+        }
+        reports = {name: self.report(name) for name in self.gateways}
+        return {
+            "kernel": platform.release(),
+            "relays": {
+                name: {"frames": list(done.frames), "overruns": done.overruns}
+                for name, done in carried.items()
+            },
+            "gateways": {
+                name: {"counters": report.counters, "cpu_seconds": report.cpu_seconds}
+                for name, report in reports.items()
+            },
+        }
+
+    def finish(self, trace: Trace) -> None:
+        """End every process, and write all that happened from the start on into `trace`."""
+        for child in list(self.children):
+            self._finish_child(child)
+        self.take_keys()
+        self.capture.close()
+        self._key_reader.close()
+        self._key_writer.close()
+        files = sorted(self.folders.parts.glob("*.jsonl"))
+        for record in merge(self.events.records, *(self._part(path) for path in files)):
+            trace.write(record)
+        trace.flush()
+        self.folders.remove_parts()
+
+    def _finish_child(self, child: Child) -> None:
+        child.finish()
+        self.children.remove(child)
+
+    def _part(self, path: Path) -> Iterator[TraceRecord]:
+        """A process's records on the run's time; those of before its start are left out."""
+        for record in read_trace(path):
+            at = round(record.t - self.start_time, 9)
+            if at >= 0.0:
+                yield TraceRecord(at, record.node, record.event, record.fields)
+
+
+def _is_impaired(link: Link) -> bool:
+    """True when a link does more than carry packets of up to its MTU."""
+    return any(
+        config != ImpairmentConfig(mtu=config.mtu) for config in (link.forward, link.backward)
+    )
+
+
+def _mtu(link: Link, node: str) -> int:
+    return link.impairment(link.direction_from(node)).mtu
+
+
+def _expect_done(problem: object) -> None:
+    if problem:
+        raise ConfigError(str(problem))
