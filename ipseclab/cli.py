@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 DONE, FAILED, BAD_INPUT, LACKS, INTERRUPTED = 0, 1, 2, 3, 130
 RESULTS = Path("results")
 SHOWN_FIGURES = 12
+LOG_WIDTH = 160
 
 app = typer.Typer(
     name="ipseclab",
@@ -259,7 +260,9 @@ def calibrate(
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    made = Console(highlight=False)
+    # In a file or a pipe nothing is folded: there is no edge to fit.
+    return made if made.is_terminal else Console(highlight=False, width=LOG_WIDTH)
 
 
 def _cost_text(costs: str) -> str:

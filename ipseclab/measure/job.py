@@ -21,6 +21,7 @@ from ipseclab.measure.experiment import Experiment, Prepared
 from ipseclab.measure.results import Scalar, write_atomic
 
 JOB_FILE = "run.json"
+LOG_FILE = "logs/worker.log"
 LONGEST_NAME = 72
 SEED_OCTETS = 7
 """Of a digest: 56 bits, which every JSON reader keeps exact to 2**53 or as a text."""
@@ -71,7 +72,7 @@ class Job:
             "costs": self.costs,
         }
         path = folder / JOB_FILE
-        write_atomic(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
+        write_atomic(path, json.dumps(document, indent=1) + "\n")
         return path
 
     @classmethod

@@ -1,8 +1,8 @@
 """Every metric of a run as a row of a table: name, unit, definition, function.
 
-A metric is computed from the trace (and, for octets by part, the capture) alone, so that both worlds
-are measured by the same code. What a run did not do (no rekey, no transfer) has no value: None, which
-becomes an empty cell, never a zero.
+A metric is computed from the trace (and, for octets by part, the capture) alone, so that both
+worlds are measured by the same code. What a run did not do (no rekey, no transfer) has no value:
+None, which becomes an empty cell, never a zero.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ last link."""
 IPV4_UDP_OCTETS = 28
 INWARD_EVENTS = ("ping_received", "probe_received", "transfer_octets")
 NAT_CHANGES = ("nat_rebound", "nat_expired")
+IKE_PORT, NAT_T_PORT = ":500", ":4500"
 
 MetricValue = float | None
 
@@ -292,11 +293,27 @@ def nat_recovery(view: RunView) -> MetricValue:
         record.t for record in view.events(*INWARD_EVENTS) if record.node in view.inside
     )
     times = []
-    for change in view.events(*NAT_CHANGES):
+    for change in _mappings_lost(view):
         after = next((t for t in inward if t > change.t), None)
         if after is not None and inward[0] < change.t:
             times.append(after - change.t)
     return fmean(times) if times else None
+
+
+def _mappings_lost(view: RunView) -> list[TraceRecord]:
+    """Mappings rebound or expired, but not port 500's of a node that has moved to port 4500: nobody
+    misses it (RFC 7296 section 2.23)."""
+    moved = {
+        text(record, "inside").rpartition(":")[0]
+        for record in view.events("nat_mapped")
+        if text(record, "inside").endswith(NAT_T_PORT)
+    }
+    return [
+        record
+        for record in view.events(*NAT_CHANGES)
+        if not text(record, "inside").endswith(IKE_PORT)
+        or text(record, "inside").rpartition(":")[0] not in moved
+    ]
 
 
 def drops(view: RunView) -> dict[str, MetricValue]:

@@ -54,7 +54,7 @@ class Row:
 
     def to_json(self) -> str:
         """The row as `row.json` holds it."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, document: str) -> Row:

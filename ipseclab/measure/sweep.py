@@ -19,7 +19,7 @@ from typing import IO
 
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.measure.experiment import Experiment
-from ipseclab.measure.job import Job, lay_out
+from ipseclab.measure.job import LOG_FILE, Job, lay_out
 from ipseclab.measure.results import (
     Manifest,
     ResultsFolder,
@@ -30,6 +30,8 @@ from ipseclab.measure.results import (
 )
 
 TRIES = 2
+PATIENCE = 5.0
+"""Seconds that a worker may take to end after its last word."""
 TICK = 0.2
 """Seconds between two looks at the clock while runs go on."""
 TABLES_EVERY = 2.0
@@ -174,16 +176,23 @@ class _Worker:
         answer: dict[str, str] = json.loads(line)
         return answer
 
-    def end(self) -> int:
-        """Kill it if it still lives; its exit status."""
+    def status(self) -> int:
+        """The exit status of a worker whose answers have ended."""
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def end(self) -> None:
+        """Kill it if it still lives."""
         self.process.kill()
-        status = self.process.wait()
+        self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             try:
                 _stream(stream).close()
             except BrokenPipeError:
                 continue
-        return status
 
 
 def _stream(stream: IO[str] | None) -> IO[str]:
@@ -244,7 +253,8 @@ class Pool:
         answer = worker.answer()
         if answer is None:
             selector.unregister(_stream(worker.process.stdout))
-            status = worker.end()
+            status = worker.status()
+            worker.end()
             if job is not None:
                 self._lost(job, status)
             self._hire(selector)
@@ -258,8 +268,9 @@ class Pool:
         if status < 0 and self._tries[job.run] < TRIES:
             self._waiting.appendleft(job)
             return
-        how = f"killed by signal {-status}" if status < 0 else f"ended with {status}"
-        self._failures.append(Failure(job.run, f"its worker was {how}"))
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
+        log = self._folder.run_path(job.run) / LOG_FILE
+        self._failures.append(Failure(job.run, f"its worker {how}; {log} says more"))
 
     def _take(self, job: Job, answer: dict[str, str]) -> None:
         if answer.get("kind") == "EnvironmentLacks":

@@ -13,6 +13,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TextIO
@@ -21,7 +23,7 @@ from ipseclab.errors import ConfigError, EnvironmentLacks, IpsecLabError
 from ipseclab.lab.keys import CAPTURE_NAME, Capture
 from ipseclab.lab.trace import Trace, read_trace
 from ipseclab.measure.captured import read_load
-from ipseclab.measure.job import JOB_FILE, Job
+from ipseclab.measure.job import JOB_FILE, LOG_FILE, Job
 from ipseclab.measure.metrics import measure
 from ipseclab.measure.results import Row, write_atomic
 from ipseclab.measure.run_plan import nodes_inside
@@ -132,12 +134,31 @@ def measured(job: Job, folder: Path, wall_time: float) -> Row:
     )
 
 
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Standard output and error go to this file from now on, also where this process dies of an
+    error; no file stays that nothing was written to."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+    if not path.stat().st_size:
+        path.unlink()
+
+
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Do runs until there is no more to read: `{}` for one that is done, else what went wrong."""
     for line in requests:
+        folder = Path(line.rstrip("\n"))
         answer: dict[str, str] = {}
         try:
-            run_job(Path(line.rstrip("\n")))
+            with logged(folder / LOG_FILE):
+                run_job(folder)
         except EnvironmentLacks as lacks:
             answer = {"kind": "EnvironmentLacks", "missing": lacks.missing, "remedy": lacks.remedy}
         except IpsecLabError as problem:
@@ -154,9 +175,8 @@ def main() -> int:
         from ipseclab.emu.mnexec import die_with_parent
 
         die_with_parent(signal.SIGKILL)
-    # What a run prints by mistake must not be taken for an answer.
+    # What a run prints must not be taken for an answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     serve(sys.stdin, answers)
     return 0
 

@@ -29,7 +29,20 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 SERIES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-PART_COLOURS = (SKY, BLUE, GREEN, YELLOW, ORANGE, VERMILION, PURPLE, BLACK)
+PART_STYLES: Mapping[str, tuple[str, str]] = {
+    "outer_ip": (BLUE, ""),
+    "udp": (SKY, ""),
+    "spi": (GREEN, ""),
+    "sequence": (GREEN, "//"),
+    "iv": (YELLOW, ""),
+    "inner_ip": (BLUE, "//"),
+    "transport": (SKY, "//"),
+    "padding": (ORANGE, ""),
+    "pad_length": (ORANGE, "//"),
+    "next_header": (ORANGE, "xx"),
+    "icv": (VERMILION, ""),
+}
+"""Colour and hatching of each part; parts of one header share a colour."""
 BINS = 120
 """Bins of a time line at most: about one for each six pixels of its width."""
 SHORTEST_BIN = 0.05
@@ -105,7 +118,8 @@ def timeline_figure(view: RunView, title: str) -> Figure:
         _mark_rekeys(axis, view)
         axis.grid(alpha=0.3)
     _mark_losses(axes[0], view)
-    axes[0].legend(loc="lower right", fontsize="small", framealpha=0.9)
+    for axis in axes[:-1]:
+        axis.legend(loc="lower right", fontsize="small", framealpha=0.9)
     axes[-1].set_xlabel("time (s)")
     axes[-1].set_xlim(0.0, max(view.end(), SHORTEST_BIN))
     figure.suptitle(title, fontsize="medium")
@@ -133,21 +147,30 @@ def _transfer_panel(axis: Axes, view: RunView) -> None:
 
 
 def _probe_panel(axis: Axes, view: RunView) -> None:
-    width = _bin_width(view)
-    edges = np.arange(0.0, view.end() + width, width)
-    for probe, colour in zip(view.probes(), cycle(SERIES)):
+    """Delivered packets a second by the time of their sending, above what was sent."""
+    for probe, colour, style in zip(view.probes(), cycle(SERIES), cycle(("-", "--", ":"))):
         period = probe.period
         if period is None:
             continue
-        wide = max(width, period)
-        edges = np.arange(0.0, view.end() + wide, wide)
+        # Whole periods in a bin: a constant rate is to look constant.
+        width = period * max(1, round(_bin_width(view) / period))
+        first, last = min(probe.sent.values()), max(probe.sent.values())
+        edges = np.arange(first - period / 2, last + width, width)
         sent, _ = np.histogram(list(probe.sent.values()), edges)
         got = [t for sequence, t in probe.sent.items() if sequence in probe.received]
         delivered, _ = np.histogram(got, edges)
-        share = np.divide(delivered * 100.0, sent, out=np.full(len(sent), np.nan), where=sent > 0)
-        axis.step(edges[:-1], share, where="post", color=colour, label=f"probe {probe.flow}")
-    axis.set_ylabel("probes delivered (%)")
-    axis.set_ylim(-4, 108)
+        whole = slice(None, -1) if len(sent) > 1 else slice(None)
+        axis.step(edges[:-1][whole], sent[whole] / width, where="post", color="0.75", lw=3)
+        axis.step(
+            edges[:-1][whole],
+            delivered[whole] / width,
+            where="post",
+            color=colour,
+            ls=style,
+            label=f"probe {probe.flow}: {len(got)} of {len(probe.sent)} delivered",
+        )
+    axis.set_ylabel("delivered (packets/s)")
+    axis.set_ylim(bottom=0)
 
 
 def _ping_panel(axis: Axes, view: RunView) -> None:
@@ -327,16 +350,28 @@ def overhead(
     places = range(len(stacks))
     base = np.zeros(len(stacks))
     parts = [part for part in OVERHEAD_PARTS if any(stack.get(part) for _, stack in stacks)]
-    for part, colour in zip(parts, cycle(PART_COLOURS)):
+    for part in parts:
         heights = np.array([stack.get(part, 0.0) for _, stack in stacks])
-        axis.bar(places, heights, bottom=base, color=colour, edgecolor="white", label=part)
+        colour, hatch = PART_STYLES[part]
+        axis.bar(
+            places,
+            heights,
+            bottom=base,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            label=part.replace("_", " "),
+        )
         base += heights
     for place, total in zip(places, base, strict=True):
         axis.annotate(f"{total:.4g}", (place, total), ha="center", va="bottom", fontsize="small")
     axis.set_xticks(list(places), [name for name, _ in stacks], fontsize="small")
     axis.set_ylabel("octets a packet beside the payload")
     axis.set_ylim(0, max(base) * 1.12)
-    axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    handles, labels = axis.get_legend_handles_labels()
+    axis.legend(
+        handles[::-1], labels[::-1], fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5)
+    )
     title = spec.title or f"{manifest.experiment}: overhead of a packet by part"
     figure.suptitle(f"{title}\n{manifest.world}", fontsize="medium")
     return figure

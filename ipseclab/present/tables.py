@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ipseclab.measure.agreement import Agreement
-from ipseclab.measure.metrics import unit_of
+from ipseclab.measure.metrics import METRICS, unit_of
 from ipseclab.measure.results import Row, Scalar
 from ipseclab.measure.statistics import interval_95
 from ipseclab.present.doctor import Finding
@@ -25,14 +25,16 @@ def metrics_table(rows: Sequence[Row], metrics: Sequence[str], title: str) -> Ta
     if len(points) == 1:
         return _single(next(iter(points.values())), metrics, title)
     parameters = list(next(iter(points.values()))[0].parameters)
-    shown = [name for name in metrics if any(name in row.metrics for row in rows)][:MOST_COLUMNS]
-    table = Table(title=title, title_justify="left")
+    measured = {name for row in rows for name, value in row.metrics.items() if value is not None}
+    shown = [name for name in metrics or METRICS if name in measured][:MOST_COLUMNS]
+    table = Table(title=title, title_justify="left", padding=(0, 0), collapse_padding=True)
     for name in parameters:
-        table.add_column(name)
-    table.add_column("runs", justify="right")
+        table.add_column(name, no_wrap=True)
+    table.add_column("runs", justify="right", no_wrap=True)
     for name in shown:
         unit = unit_of(name)
-        table.add_column(f"{name}\n{unit if unit != '1' else ''}", justify="right")
+        heading = name.replace("_", "\n", 1)
+        table.add_column(f"{heading}\n{unit if unit != '1' else ''}", justify="right")
     for group in list(points.values())[:MOST_ROWS]:
         values = [number_text(value) for value in group[0].parameters.values()]
         table.add_row(*values, str(len(group)), *(summary(group, name) for name in shown))

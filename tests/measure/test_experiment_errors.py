@@ -26,6 +26,7 @@ plots:
 """
 
 # (what is wrong, the text replaced, the text put there, line, what the error names)
+H1_TO_H2 = "source: h1, destination: h2}"
 KINDS = [
     ("not YAML", "duration: 5s", "duration: [5s", 3, "not YAML"),
     ("not a mapping", GOOD, "- just\n- a list\n", 1, "a list"),
@@ -48,10 +49,10 @@ KINDS = [
     ("override of no section", "links.wan.delay", "lines.wan.delay", 4, "unknown key"),
     ("unknown kind of flow", "kind: ping", "kind: pong", 6, "did you mean 'ping'"),
     ("flow without kind", "kind: ping, ", "", 6, "kind: missing"),
-    ("flow without source", "source: h1, destination: h2}", "destination: h2}", 6, "source"),
-    ("flow from no node", "source: h1, destination: h2}", "source: h9, destination: h2}", 6, "h9"),
-    ("flow from a gateway", "source: h1, destination: h2}", "source: gw1, destination: h2}", 6, "gateway"),
-    ("flow to itself", "source: h1, destination: h2}", "source: h1, destination: h1}", 6, "another host"),
+    ("flow without source", H1_TO_H2, "destination: h2}", 6, "source"),
+    ("flow from no node", H1_TO_H2, "source: h9, destination: h2}", 6, "h9"),
+    ("flow from a gateway", H1_TO_H2, "source: gw1, destination: h2}", 6, "gateway"),
+    ("flow to itself", H1_TO_H2, "source: h1, destination: h1}", 6, "another host"),
     ("unknown key of a flow", "rate: 100", "rat: 100", 7, "did you mean 'rate'"),
     ("rate zero", "rate: 100", "rate: 0", 7, "above 0"),
     ("two flows of a name", "name: probe", "name: ping", 7, "another name"),
@@ -102,7 +103,13 @@ KINDS = [
     ("axis named twice", "name: size", "name: loss", 13, "another name"),
     ("axis named as a metric", "name: size", "name: goodput", 13, "a column of its own"),
     ("scaled text", "values: [0.0, 0.1]", "scale: 2, values: [1%]", 12, "cannot be scaled"),
-    ("two kinds of sweep", "sweep:\n", "sweep:\n  points: [{parameters: {a: 1}}]\n", 10, "grid or points"),
+    (
+        "two kinds of sweep",
+        "sweep:\n",
+        "sweep:\n  points: [{parameters: {a: 1}}]\n",
+        10,
+        "grid or points",
+    ),
     ("unknown metric", "[handshake_time]", "[handshake_tim]", 14, "did you mean 'handshake_time'"),
     ("unknown figure", "kind: sweep", "kind: pie", 16, "'pie' is unknown"),
     ("figure of no metric", "y: rekey_time", "y: rekey_tme", 16, "did you mean 'rekey_time'"),

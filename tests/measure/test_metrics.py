@@ -267,3 +267,15 @@ def test_every_metric_says_its_unit_and_definition(name):
     metric = METRICS[name]
     assert metric.unit in {"s", "1", "octets", "packets", "bit/s"}
     assert len(metric.definition) > 10
+
+
+def test_nobody_misses_port_500_after_the_move_to_4500():
+    trace = [
+        record(0.0, "nat", "nat_mapped", inside="10.0.0.1:500"),
+        record(0.1, "nat", "nat_mapped", inside="10.0.0.1:4500"),
+        record(1.0, "h1", "ping_received", flow="p", sequence=0, rtt=0.1),
+        record(2.0, "nat", "nat_expired", inside="10.0.0.1:500"),
+        record(5.0, "nat", "nat_expired", inside="10.0.0.1:4500"),
+        record(7.0, "h1", "probe_received", flow="in", sequence=3),
+    ]
+    assert values(trace, inside=("h1",))["nat_recovery"] == pytest.approx(2.0)
