@@ -107,7 +107,7 @@ class Connection:
             send_buffer=self.config.send_buffer,
         )
         self.sender.fin_held = stream is None
-        self.receiver = Receiver(buffer=self.config.receive_buffer, mss=self.config.mss)
+        self.receiver = Receiver(buffer=self.config.receive_buffer)
         self._own_start = initial_sequence & SEQUENCE_MASK
         self._peer_start = 0
         self._handshake = _Handshake()

@@ -18,13 +18,13 @@ QUICK_ACKS = 16
 class Receiver:
     """Receive state of one connection, in positions: the peer's SYN has 0."""
 
-    def __init__(self, *, buffer: int, mss: int) -> None:
+    def __init__(self, *, buffer: int) -> None:
         self.nxt = 1
         self.fin_received = False
         self.ack_now = False
         self.ack_at: float | None = None
         self._buffer = buffer
-        self._mss = mss
+        self._largest = 0
         self._acked = 1
         self._quick = QUICK_ACKS
         self._held = RangeSet()
@@ -41,6 +41,7 @@ class Receiver:
     def accept(self, start: int, payload: bytes, *, fin: bool, now: float) -> bytes:
         """Take in a segment; the octets that are now in order, for the application."""
         end = start + len(payload)
+        self._largest = max(self._largest, len(payload))
         if fin and self._fin is None and end <= self.nxt + self._buffer:
             self._fin = end
         if not payload:
@@ -122,7 +123,8 @@ class Receiver:
             self.ack_now = True
 
     def _schedule_ack(self, now: float) -> None:
-        if self._quick or self.nxt - self._acked >= 2 * self._mss:
+        # More than one full segment, by the largest that came: the peer may send less than our MSS.
+        if self._quick or self.nxt - self._acked > self._largest:
             self.ack_now = True
         elif self.ack_at is None:
             self.ack_at = now + DELAYED_ACK

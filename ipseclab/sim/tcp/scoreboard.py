@@ -23,6 +23,8 @@ class Sent:
     start: int
     end: int
     sent_at: float
+    order: int
+    """Counts sendings: of two in one moment it tells the earlier."""
     sendings: int = 1
     sacked: bool = False
     lost: bool = False
@@ -53,11 +55,11 @@ class Scoreboard:
         # Neither SACKed nor lost. A dict keeps order of insertion, which is the order of sending.
         self._in_flight: dict[int, Sent] = {}
         self._lost: list[int] = []
+        self._sendings = 0
         self._sacked_ranges = RangeSet()
         self._highest = 0
         # RACK: the segment sent last among those that arrived.
-        self._rack_sent_at = float("-inf")
-        self._rack_end = 0
+        self._rack_order = -1
         self.rack_rtt: float | None = None
 
     @property
@@ -82,13 +84,14 @@ class Scoreboard:
 
     def sent_new(self, start: int, end: int, now: float) -> None:
         """A segment went out for the first time."""
-        segment = Sent(start, end, now)
+        segment = Sent(start, end, now, self._next_order())
         self._segments.append(segment)
         self._by_start[start] = self._in_flight[start] = segment
 
     def sent_again(self, segment: Sent, now: float) -> None:
         """`segment` went out once more."""
         segment.sent_at = now
+        segment.order = self._next_order()
         segment.sendings += 1
         segment.lost = False
         self._in_flight.pop(segment.start, None)
@@ -131,7 +134,7 @@ class Scoreboard:
         lost: list[Sent] = []
         look_again: float | None = None
         for segment in self._in_flight.values():
-            if (segment.sent_at, segment.end) >= (self._rack_sent_at, self._rack_end):
+            if segment.order >= self._rack_order:
                 break
             due = segment.sent_at + self.rack_rtt + reorder_window
             # Right at its time a segment is late: the timer that looks again is set to that time.
@@ -161,7 +164,7 @@ class Scoreboard:
         waiting = [segment for segment in self._segments if not segment.sacked]
         for segment in waiting:
             segment.lost = False
-        waiting.sort(key=lambda segment: (segment.sent_at, segment.end))
+        waiting.sort(key=lambda segment: segment.order)
         self._in_flight = {segment.start: segment for segment in waiting}
 
     def split(self, size: int) -> None:
@@ -177,7 +180,7 @@ class Scoreboard:
             self._in_flight.pop(segment.start, None)
             for start in range(segment.start, segment.end, size):
                 end = min(start + size, segment.end)
-                part = Sent(start, end, segment.sent_at, segment.sendings)
+                part = Sent(start, end, segment.sent_at, segment.order, segment.sendings)
                 self._segments.append(part)
                 self._by_start[start] = part
                 self.mark_lost(part)
@@ -217,6 +220,10 @@ class Scoreboard:
         elif min_rtt is not None and rtt < min_rtt:
             # Too soon for an answer to the retransmission: the first sending arrived after all.
             return
-        if (segment.sent_at, segment.end) > (self._rack_sent_at, self._rack_end):
-            self._rack_sent_at, self._rack_end = segment.sent_at, segment.end
+        if segment.order > self._rack_order:
+            self._rack_order = segment.order
             self.rack_rtt = rtt
+
+    def _next_order(self) -> int:
+        self._sendings += 1
+        return self._sendings

@@ -193,10 +193,11 @@ class Sender:
             self._reorder_at = None
             if self._detect_losses(now) and self.phase is Phase.RECOVERY:
                 self._reduce(0, advanced=False, newly_lost=1)
+        # A probe due together with the time-out takes its place (RFC 8985 section 7.2).
+        if self._tail_at is not None and self._tail_at <= now:
+            return self._probe_tail(now)
         if self._rto_at is not None and self._rto_at <= now:
             self._time_out(now)
-        elif self._tail_at is not None and self._tail_at <= now:
-            return self._probe_tail(now)
         return []
 
     def shrink_mss(self, mss: int) -> None:
