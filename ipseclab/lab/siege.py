@@ -1,0 +1,376 @@
+"""Two gateways in virtual time that others may shoot at, and the attackers who do.
+
+An attacker sees every datagram between an initiator and a responder, and sends whatever it likes
+with any source address; a worse one has the keys of an IKE_SA: a peer gone bad. Mutations are
+those of `mutate.py`, so that a seed tells a whole attack. Nothing is caught: a gateway that raises,
+raises here. Driven by tests/test_hostile_gateway.py and benchmarks/hostile.py.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from ipseclab.crypto.cipher import CIPHERS
+from ipseclab.crypto.protection import Protection, Suite
+from ipseclab.gateway import Gateway, GatewayConfig
+from ipseclab.ike.config import (
+    IKE_PORT,
+    ConnectionConfig,
+    Identity,
+    IkeConfig,
+    IkeLimits,
+)
+from ipseclab.ike.natt import NON_ESP_MARKER
+from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
+from ipseclab.ipsec.spd import Action, Policy
+from ipseclab.lab.mutate import chain_wrong_lengths, mutate, mutate_chain
+from ipseclab.outputs import (
+    DeliverPacket,
+    IkeKeyLog,
+    Output,
+    SendDatagram,
+    UdpEndpoint,
+    UdpPath,
+)
+from ipseclab.registry import EncrId, ExchangeType, IdType, IpProtocol, PayloadType
+from ipseclab.wire.ip import build_ipv4, build_udp
+from ipseclab.wire.message import (
+    HEADER_SIZE,
+    PAYLOAD_HEADER_SIZE,
+    Message,
+    decode_message,
+)
+from ipseclab.wire.payloads import SkPayload
+from ipseclab.wire.selector import TrafficSelector
+
+CONNECTION = "attacked"
+ADDRESSES = ("192.0.2.1", "198.51.100.1")
+NETWORKS = ("10.1.0.0/24", "10.2.0.0/24")
+SUITE = Suite(CIPHERS[EncrId.ENCR_AES_GCM_16, 128])
+LIMITS = IkeLimits(half_open=64, cookie_threshold=16, half_open_timeout=30.0, ike_sas=256)
+
+STEP = 0.001
+"""Seconds between two datagrams."""
+
+MOST_STEPS = 1000
+"""Datagrams of one conversation; more would be two gateways that never come to rest."""
+
+SHOTS_PER_PEER = 25
+"""Messages of one peer gone bad; most of them end the IKE_SA, as RFC 7296 section 2.21.3 says."""
+
+AFTERMATH = 200.0
+"""Seconds after which every request of a gateway without an answer is given up."""
+
+# An authenticated peer answers these, with nonsense.
+COMMANDS = ("rekey_child", "rekey_ike", "check_liveness", "delete_child", "create_child")
+
+
+class Shot(NamedTuple):
+    """A datagram as its victim (0: initiator, 1: responder) receives it."""
+
+    victim: int
+    path: UdpPath
+    data: bytes
+
+    @property
+    def ike(self) -> bytes | None:
+        """The IKE message in it, None for ESP and keepalives."""
+        if self.path.local.port == IKE_PORT:
+            return self.data
+        marked = self.data.startswith(NON_ESP_MARKER)
+        return self.data[len(NON_ESP_MARKER) :] if marked else None
+
+    def with_ike(self, octets: bytes) -> Shot:
+        """The same way for another IKE message."""
+        marker = b"" if self.path.local.port == IKE_PORT else NON_ESP_MARKER
+        return self._replace(data=marker + octets)
+
+
+class Siege:
+    """Both gateways, everything they said to each other, and the time (seconds from 0)."""
+
+    def __init__(self, *, seed: int) -> None:
+        self.gateways = tuple(
+            Gateway(_config(side), rng=random.Random(f"{seed}/gateway/{side}")) for side in (0, 1)
+        )
+        self.now = 0.0
+        self.conversation: list[Shot] = []
+        self.keys: dict[tuple[bytes, bytes], IkeKeyLog] = {}
+        self.delivered: list[tuple[int, bytes]] = []
+        self._coming: deque[Shot] = deque()
+        self._packets = 0
+
+    def begin(self) -> None:
+        """The initiator starts; its first message is on its way."""
+        self.command(0, "initiate")
+
+    def establish(self) -> None:
+        """All that two gateways have to say to each other: handshake, rekeys, liveness, ESP."""
+        self.begin()
+        self.talk()
+        for side, name in ((0, "rekey_child"), (1, "rekey_ike"), (1, "create_child")):
+            self.command(side, name)
+            self.talk()
+        self.command(0, "check_liveness")
+        self.talk()
+        if not self.works():
+            raise AssertionError("the pair does not work before the attack")
+
+    def command(self, side: int, name: str) -> None:
+        """Call a gateway's command for the connection."""
+        outputs: list[Output] = getattr(self.gateways[side], name)(CONNECTION, self.now)
+        self._carry_out(side, outputs)
+
+    def talk(self, messages: int = MOST_STEPS) -> None:
+        """Let arrive what is on its way, and the answers: until all is quiet, or `messages`."""
+        for _ in range(messages):
+            if not self._coming:
+                return
+            shot = self._coming.popleft()
+            self.now += STEP
+            gateway = self.gateways[shot.victim]
+            outputs = gateway.receive_datagram(shot.path, shot.data, self.now)
+            self._carry_out(shot.victim, outputs)
+        if messages == MOST_STEPS:
+            raise AssertionError(f"not quiet after {MOST_STEPS} datagrams")
+
+    def hold_back(self) -> tuple[Shot, ...]:
+        """Take away what is on its way."""
+        held = tuple(self._coming)
+        self._coming.clear()
+        return held
+
+    def let_go(self, held: Sequence[Shot]) -> None:
+        """Give back what was taken away."""
+        self._coming.extend(held)
+
+    def fire(self, shot: Shot) -> None:
+        """An attacker's datagram reaches its victim. What that answers is heard by nobody."""
+        self.now += STEP
+        gateway = self.gateways[shot.victim]
+        self._note(shot.victim, gateway.receive_datagram(shot.path, shot.data, self.now))
+        deadline = gateway.next_deadline()
+        while deadline is not None and deadline.at <= self.now:
+            self._note(shot.victim, gateway.handle_timeout(self.now))
+            deadline = gateway.next_deadline()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and what it brings."""
+        end = self.now + seconds
+        while True:
+            due = [
+                (deadline.at, side)
+                for side, gateway in enumerate(self.gateways)
+                if (deadline := gateway.next_deadline()) is not None
+            ]
+            if not due or min(due)[0] > end:
+                break
+            at, side = min(due)
+            self.now = max(self.now, at)
+            self._carry_out(side, self.gateways[side].handle_timeout(self.now))
+            self.talk()
+        self.now = max(self.now, end)
+
+    def works(self) -> bool:
+        """True when a packet passes each way through the CHILD_SA that there is."""
+        for side in (0, 1):
+            self._packets += 1
+            packet = _inner_packet(side, self._packets)
+            self.now += STEP
+            self._carry_out(side, self.gateways[side].send_packet(packet, self.now))
+            self.talk()
+            if self.delivered[-1:] != [(1 - side, packet)]:
+                return False
+        return True
+
+    def recovers(self) -> bool:
+        """True when the connection can be closed at both ends and set up again, whatever happened
+        to it."""
+        for name in ("delete_ike", "initiate"):
+            for side in (0, 1) if name == "delete_ike" else (0,):
+                self.command(side, name)
+            self.wait(AFTERMATH)
+        return self.works()
+
+    def table_sizes(self) -> dict[str, int]:
+        """Entries of the tables that an attacker could try to fill, of the gateway with more."""
+        one, two = map(_table_sizes, self.gateways)
+        return {name: max(one[name], two[name]) for name in one}
+
+    def sender_keys(self, spis: tuple[bytes, bytes], *, initiator: bool) -> Protection:
+        """What the original initiator, or the responder, of an IKE_SA seals its messages with."""
+        log = self.keys[spis]
+        return SUITE.keyed(log.sk_ei if initiator else log.sk_er)
+
+    def _carry_out(self, side: int, outputs: Sequence[Output]) -> None:
+        for output in self._note(side, outputs):
+            path = UdpPath(output.path.remote, output.path.local)
+            shot = Shot(1 - side, path, output.data)
+            self.conversation.append(shot)
+            self._coming.append(shot)
+
+    def _note(self, side: int, outputs: Sequence[Output]) -> list[SendDatagram]:
+        """Keep keys and delivered packets; return what is to be sent."""
+        for output in outputs:
+            if isinstance(output, DeliverPacket):
+                self.delivered.append((side, output.packet))
+            elif isinstance(output, IkeKeyLog):
+                self.keys[output.spi_i, output.spi_r] = output
+        return [output for output in outputs if isinstance(output, SendDatagram)]
+
+
+def forged(siege: Siege, rng: random.Random) -> Shot:
+    """One datagram of an attacker without keys: something that was said, mutated, to either end,
+    in the peer's name or in a stranger's."""
+    shot = rng.choice(siege.conversation)
+    octets = shot.ike
+    if rng.random() < 0.05:
+        shot = shot._replace(data=rng.randbytes(rng.randrange(200)))
+    elif octets is not None:
+        shot = shot.with_ike(mutate(octets, rng))
+    else:
+        shot = shot._replace(data=mutate(shot.data, rng))
+    if rng.random() < 0.3:
+        stranger = UdpEndpoint(str(IPv4Address(rng.getrandbits(32))), rng.randrange(1, 65536))
+        shot = shot._replace(path=UdpPath(shot.path.local, stranger))
+    elif rng.random() < 0.1:
+        shot = Shot(1 - shot.victim, UdpPath(shot.path.remote, shot.path.local), shot.data)
+    return shot
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What an SK payload held, and in which message."""
+
+    exchange: ExchangeType
+    response: bool
+    first: int
+    chain: bytes
+
+
+def insides(siege: Siege) -> tuple[Inside, ...]:
+    """The inside of every SK payload of the conversation."""
+    found: list[Inside] = []
+    for octets in filter(None, (shot.ike for shot in siege.conversation)):
+        message = decode_message(octets)
+        sealed = message.find(SkPayload)
+        if sealed is not None:
+            spis = message.spi_i, message.spi_r
+            keys = siege.sender_keys(spis, initiator=message.initiator)
+            chain = keys.open(octets[: len(octets) - len(sealed.body)], sealed.body)
+            chain = chain[: len(chain) - 1 - chain[-1]]
+            found.append(Inside(message.exchange, message.response, sealed.first, chain))
+    return tuple(found)
+
+
+def bad_peers(rng: random.Random, count: int) -> Iterator[tuple[Siege, int]]:
+    """Peers that pass their authentication and then send nonsense, properly sealed: every wrong
+    length first, then mutations, `count` messages in all. Yields each siege when it is over, and
+    how many messages it took."""
+    donor = Siege(seed=rng.getrandbits(32))
+    donor.establish()
+    patterns = insides(donor)
+    wrong = [
+        Inside(inside.exchange, inside.response, inside.first, chain)
+        for inside in patterns
+        for chain in chain_wrong_lengths(inside.first, inside.chain)
+    ]
+    rng.shuffle(wrong)
+    while count > 0:
+        siege = Siege(seed=rng.getrandbits(32))
+        siege.begin()
+        siege.talk()
+        fired = 0
+        while fired < min(count, SHOTS_PER_PEER):
+            shot = _sealed_shot(siege, wrong.pop() if wrong else _mutated(patterns, rng), rng)
+            if shot is None:
+                break
+            siege.fire(shot)
+            fired += 1
+        count -= max(fired, 1)
+        siege.wait(AFTERMATH)
+        yield siege, fired
+
+
+def _mutated(patterns: Sequence[Inside], rng: random.Random) -> Inside:
+    inside = rng.choice(patterns)
+    first, chain = mutate_chain(inside.first, inside.chain, rng)
+    return Inside(inside.exchange, inside.response, first, chain)
+
+
+def _sealed_shot(siege: Siege, inside: Inside, rng: random.Random) -> Shot | None:
+    """`inside` as the victim's peer would send it: as its next request, or as the response to a
+    request that the victim is made to send. None when the victim has no IKE_SA any more."""
+    victim = rng.randrange(2)
+    if inside.response:
+        siege.command(victim, rng.choice(COMMANDS))
+        siege.hold_back()
+    sas = siege.gateways[victim].ike.ike_sas
+    if not sas:
+        return None
+    sa = sas[0]
+    request = sa.own_request
+    exchange, message_id = inside.exchange, sa.expected_message_id
+    if inside.response and request is not None:
+        exchange, message_id = request.task.exchange, request.message_id
+    spis = sa.spi_i, sa.spi_r
+    keys = siege.sender_keys(spis, initiator=not sa.initiator)
+    # A message of the right size gives the octets that the ICV covers.
+    plaintext = inside.chain + b"\0"
+    iv = rng.randbytes(SUITE.iv_size)
+    blank = bytes(len(iv) + len(plaintext) + SUITE.icv_size)
+    sealed = (SkPayload(PayloadType(inside.first), blank),)
+    head = (*spis, exchange, not sa.initiator, inside.response, message_id)
+    associated = Message(*head, sealed).encode()[: HEADER_SIZE + PAYLOAD_HEADER_SIZE]
+    octets = associated + keys.seal(associated, iv, plaintext)
+    return Shot(victim, sa.path, b"").with_ike(octets)
+
+
+def _table_sizes(gateway: Gateway) -> dict[str, int]:
+    return {
+        "ike_sas": len(gateway.ike.ike_sas),
+        "half_open": gateway.ike.half_open,
+        "child_sas": len(gateway.ike.child_sas),
+        "counters": len(gateway.counters),
+    }
+
+
+def _inner_packet(side: int, number: int) -> bytes:
+    """A numbered UDP packet from that side's network to the other's."""
+    hosts = [IPv4Address(network.partition("/")[0]) + 10 for network in NETWORKS]
+    source, destination = hosts[side].packed, hosts[1 - side].packed
+    datagram = build_udp(source, 7000, destination, 7000, number.to_bytes(8, "big"))
+    return build_ipv4(source, destination, IpProtocol.UDP, datagram)
+
+
+def _config(side: int) -> GatewayConfig:
+    names = (b"initiator.example.org", b"responder.example.org")
+    selectors = tuple(TrafficSelector.of_network(network) for network in NETWORKS)
+    connection = ConnectionConfig(
+        name=CONNECTION,
+        own_address=ADDRESSES[side],
+        # The responder takes anyone, so that strangers reach deep into it.
+        peer_address=ADDRESSES[1] if side == 0 else None,
+        own_id=Identity(IdType.ID_FQDN, names[side]),
+        peer_id=Identity(IdType.ID_FQDN, names[1 - side]),
+        psk=b"known to both ends alone",
+        ike_proposals=(parse_ike_proposal("aes128gcm16-prfsha256-x25519"),),
+        esp_proposals=(parse_esp_proposal("aes128gcm16-x25519"),),
+        own_ts=(selectors[side],),
+        peer_ts=(selectors[1 - side],),
+        force_encapsulation=True,
+        keepalive=None,
+    )
+    policy = Policy(
+        name=CONNECTION,
+        action=Action.PROTECT,
+        local=connection.own_ts,
+        remote=connection.peer_ts,
+        connection=CONNECTION,
+    )
+    return GatewayConfig(IkeConfig(f"gw{side + 1}", (connection,), LIMITS), (policy,))
