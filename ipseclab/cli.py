@@ -166,10 +166,12 @@ def up(
     ] = RESULTS / "up",
 ) -> None:
     """Bring a lab up in namespaces and give a prompt: h1 ping h2, status, rekey, nat rebind ..."""
-    from ipseclab.emu.shell import run_shell
     from ipseclab.lab.topology import load_topology
 
-    code = run_shell(load_topology(topology), seed=seed, out=out)
+    loaded = load_topology(topology)
+    from ipseclab.emu.shell import run_shell
+
+    code = run_shell(loaded, seed=seed, out=out)
     if code != DONE:
         raise Exit(code)
 

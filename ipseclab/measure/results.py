@@ -123,7 +123,7 @@ class ResultsFolder:
         read."""
         try:
             document = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as problem:
             raise ConfigError(

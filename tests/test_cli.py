@@ -1,0 +1,190 @@
+"""The command line: exit codes, one line on standard error, nothing started over bad input."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ipseclab import cli
+
+SMALL = """\
+topology: site-to-site
+duration: 1s
+traffic:
+  - {kind: ping, name: ping, source: h1, destination: h2, start: 0.2, count: 3, interval: 0.1}
+sweep:
+  grid:
+    - {name: rtt, unit: s, scale: 0.5, set: links.wan.delay, values: [0.01, 0.02]}
+plots:
+  - {kind: sweep, y: handshake_time, x: rtt}
+"""
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs a command line in an empty folder: exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SMALL)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["ipseclab", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+BAD = [
+    (["bogus"], "No such command"),
+    (["--bogus"], "No such option"),
+    (["run"], "Missing argument"),
+    (["run", "quickstart", "--frobnicate"], "No such option"),
+    (["run", "quickstart", "--world", "moon"], "moon"),
+    (["run", "quickstart", "--seed", "x"], "valid integer"),
+    (["run", "quickstart", "--seed", "-1"], "or equal to 0"),
+    (["run", "quickstart", "--jobs", "0"], "or equal to 1"),
+    (["run", "quickstart", "surplus"], "surplus"),
+    (["run", "quickstrat"], "did you mean 'quickstart'"),
+    (["run", "absent.yaml"], "no such file"),
+    (["run", "small.yaml", "--costs", "absent.json"], "absent.json: cannot be read"),
+    (["run", "small.yaml", "--costs", "small.yaml"], "small.yaml:1:1"),
+    (["run", "small.yaml", "--out", "small.yaml"], "small.yaml"),
+    (["run", "small.yaml", "--out", "."], "something else"),
+    (["plot", "absent"], "no manifest.json"),
+    (["plot"], "Missing argument"),
+    (["decode", "absent.pcapng"], "absent.pcapng"),
+    (["decode", "small.yaml"], "expected"),
+    (["schema", "poem"], "poem"),
+    (["up", "site-to-sight"], "did you mean 'site-to-site'"),
+    (["agree", "absent", "absent"], "no finished run"),
+    (["agree", "quickstrat"], "did you mean 'quickstart'"),
+    (["calibrate", "--out"], "requires an argument"),
+    (["doctor", "--world", "moon"], "moon"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_one_line_and_exit_2(command, tmp_path, words, expected):
+    code, out, err = command(*words)
+    assert code == 2
+    assert out == "" or words[0] == "decode"  # which says first what keys it found
+    assert err.count("\n") == 1
+    assert expected in err
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
+def test_help_of_every_command_has_examples(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    names = ("run", "agree", "up", "plot", "decode", "schema", "doctor", "calibrate")
+    for name in names:
+        assert name in out
+        code, help_text, _ = command(name, "--help")
+        assert code == 0
+        assert f"ipseclab {name}" in help_text.split("Examples")[1]
+
+
+def test_nothing_said_is_help(command):
+    code, out, _ = command()
+    assert code == 0
+    assert "Usage" in out
+
+
+@pytest.mark.parametrize("what", ["topology", "experiment"])
+def test_schema_is_json(command, what):
+    code, out, _ = command("schema", what)
+    assert code == 0
+    assert json.loads(out)["additionalProperties"] is False
+
+
+def test_a_run_ends_with_its_table_and_figures(command, tmp_path):
+    code, out, err = command("run", "small.yaml", "--out", "out", "--costs", "zero")
+    assert (code, err) == (0, "")
+    assert "handshake" in out
+    figures = [line.removeprefix("figure: ") for line in out.splitlines() if "figure:" in line]
+    assert figures == [
+        "out/figures/sweep-handshake_time.png",
+        "out/figures/sweep-handshake_time.svg",
+    ]
+    assert all((tmp_path / figure).stat().st_size > 1000 for figure in figures)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["command"] == [
+        "ipseclab",
+        "run",
+        "small.yaml",
+        "--out",
+        "out",
+        "--costs",
+        "zero",
+    ]
+    assert manifest["status"] == "done"
+    assert {"kernel", "python", "commit", "host"} <= manifest["machine"].keys()
+
+
+def test_results_of_another_seed_are_refused_and_kept(command, tmp_path):
+    command("run", "small.yaml", "--out", "out", "--costs", "zero")
+    before = (tmp_path / "out/manifest.json").read_text()
+    code, _, err = command("run", "small.yaml", "--out", "out", "--costs", "zero", "--seed", "9")
+    assert code == 2
+    assert "seed 1, not 9" in err
+    assert err.count("\n") == 1
+    assert (tmp_path / "out/manifest.json").read_text() == before
+
+
+def test_without_out_each_run_gets_a_folder_of_its_own(command, tmp_path):
+    for _ in range(2):
+        code, _, _ = command("run", "small.yaml", "--costs", "zero")
+        assert code == 0
+    found = sorted(path.name for path in (tmp_path / "results").iterdir())
+    assert found == ["small-sim", "small-sim-2"]
+
+
+def test_plot_draws_again(command, tmp_path):
+    command("run", "small.yaml", "--out", "out", "--costs", "zero")
+    figure = tmp_path / "out/figures/sweep-handshake_time.svg"
+    before = figure.read_bytes()
+    figure.unlink()
+    code, out, _ = command("plot", "out")
+    assert code == 0
+    assert "sweep-handshake_time.svg" in out
+    assert figure.read_bytes() == before
+
+
+def test_agree_of_equal_results_agrees_and_of_others_does_not(command, tmp_path):
+    command("run", "small.yaml", "--out", "one", "--costs", "zero")
+    code, out, _ = command("agree", "one", "one")
+    assert code == 0
+    assert "The worlds agree." in out
+    for path in (tmp_path / "one/runs").glob("*/row.json"):
+        row = json.loads(path.read_text())
+        row["metrics"]["handshake_time"] += 0.003
+        other = tmp_path / "two/runs" / path.parent.name / "row.json"
+        other.parent.mkdir(parents=True)
+        other.write_text(json.dumps(row))
+    code, out, _ = command("agree", "one", "two")
+    assert code == 1
+    assert "do not agree" in out
+
+
+def test_doctor_says_what_is_there(command):
+    code, out, _ = command("doctor")
+    assert code == 0
+    assert "python packages" in out
+
+
+def test_help_is_quick_and_as_a_module():
+    # No time is measured here: what makes a command slow to start is what it imports.
+    script = (
+        "import sys; sys.argv = ['ipseclab', '--help']\n"
+        "from ipseclab.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'matplotlib', 'pandas', 'pyarrow', 'scipy', 'simpy', 'pydantic'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
