@@ -14,11 +14,11 @@ import random
 import resource
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import EMSGSIZE
 from pathlib import Path
-from typing import assert_never
+from typing import BinaryIO, assert_never
 
 from ipseclab.emu import devices
 from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
@@ -45,6 +45,7 @@ UNPROTECTED_TUN = "tun-out"
 BURST = 32
 """Packets taken from one descriptor before the others and the timer are looked at."""
 LARGEST_PACKET = 65_536
+ARRIVALS = ("ike_received", "keepalive_received")
 _DESTINATION = slice(16, 20)
 
 
@@ -56,6 +57,8 @@ class GatewaySpec:
     addresses: tuple[str, ...]
     mtu: int
     trace: Path
+    keys: Path
+    """Gets the key logs, pickled one after the other (`read_keys`)."""
 
     @property
     def name(self) -> str:
@@ -86,27 +89,41 @@ class Report:
 
 
 def start_gateway(
-    spec: GatewaySpec, *, network: int, log: Path, key_sink: socket.socket | None
+    spec: GatewaySpec, *, network: int, log: Path, rehearse: Callable[[], None]
 ) -> Child:
     """Start the process of a gateway in the network namespace of `network`.
 
-    It says "ready" when its devices and sockets are there. `key_sink` takes pickled key logs.
+    It says "ready" when its devices and sockets are there, and it has rehearsed: a process just
+    forked is slow at what it does for the first time.
     """
 
     def live(control: Control) -> None:
-        GatewayDriver(spec, key_sink).run(control)
+        driver = GatewayDriver(spec)
+        rehearse()
+        driver.run(control)
 
     return start(f"gateway {spec.name}", live, network=network, log=log)
+
+
+def read_keys(stream: BinaryIO) -> Iterator[IkeKeyLog | EspKeyLog]:
+    """The key logs written since the last reading; a half-written one is left for the next."""
+    while True:
+        start = stream.tell()
+        try:
+            yield pickle.load(stream)
+        except (EOFError, pickle.UnpicklingError):
+            stream.seek(start)
+            return
 
 
 class GatewayDriver:
     """Carries out what the gateway wants done, and tells it what has happened."""
 
-    def __init__(self, spec: GatewaySpec, key_sink: socket.socket | None) -> None:
+    def __init__(self, spec: GatewaySpec) -> None:
         # The system's generator: keys on a real network must not come from a seed.
         self._gateway = Gateway(spec.config, rng=random.SystemRandom())
         self._name = spec.name
-        self._key_sink = key_sink
+        self._keys = spec.keys.open("ab", buffering=0)
         # Line by line: a killed run leaves what happened up to then.
         self._trace = Trace(spec.trace.open("a", buffering=1, encoding="utf-8"), keep=False)
         self._protected = devices.open_tun(PROTECTED_TUN)
@@ -209,10 +226,11 @@ class GatewayDriver:
                 case DeliverPacket(packet):
                     self._deliver(packet, now)
                 case Notice(event, details):
-                    self._trace.record(now, self._name, event, **details)
+                    # What arrived, arrived before it was processed; the rest happens now.
+                    at = now if event in ARRIVALS else time.monotonic()
+                    self._trace.record(at, self._name, event, **details)
                 case IkeKeyLog() | EspKeyLog():
-                    if self._key_sink is not None:
-                        self._key_sink.send(pickle.dumps(output))
+                    self._keys.write(pickle.dumps(output))
                 case _:
                     assert_never(output)
 

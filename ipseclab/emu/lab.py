@@ -6,19 +6,17 @@ part of the trace with monotonic times; `finish` joins the parts.
 
 from __future__ import annotations
 
-import pickle
 import platform
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ipseclab.emu import devices, routing
 from ipseclab.emu.capture import CaptureSpec, merge_captures, start_capture
-from ipseclab.emu.driver import AskStatus, Command, GatewaySpec, Report, start_gateway
+from ipseclab.emu.driver import AskStatus, Command, GatewaySpec, Report, read_keys, start_gateway
 from ipseclab.emu.natbox import NatSpec, Rebind, start_nat
 from ipseclab.emu.nodes import Nodes, build_nodes, relay_interface
 from ipseclab.emu.peers.strongswan import StrongswanSpec, start_strongswan
@@ -32,6 +30,7 @@ from ipseclab.emu.relay import (
     start_relay,
 )
 from ipseclab.emu.relay import Report as RelayReport
+from ipseclab.emu.warmup import warm_up
 from ipseclab.errors import ConfigError
 from ipseclab.lab.gateways import gateway_config
 from ipseclab.lab.impairment import ImpairmentConfig
@@ -46,7 +45,8 @@ from ipseclab.lab.trace import Trace, TraceRecord, merge, read_trace
 PARTS_FOLDER = "parts"
 LOGS_FOLDER = "logs"
 SOCKETS_FOLDER = Path("/run/ipseclab")
-KEY_LOG_SIZE = 8192
+KEYS_SECONDS = 0.5
+"""How often the key tables are brought up to date."""
 READY_SECONDS = 60.0
 """Fifty gateways on two busy cores become ready one after the other."""
 
@@ -116,8 +116,7 @@ class Lab:
         self._nats: dict[str, Child] = {}
         self._recorders: dict[str, Child] = {}
         self._captures: list[Path] = []
-        self._key_reader, self._key_writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._key_reader.setblocking(False)
+        self._key_files: list[BinaryIO] = []
         self.events = Trace()
         self.folders.make_fresh()
         self.capture = Capture(out)
@@ -145,6 +144,7 @@ class Lab:
 
     def start_nodes(self) -> None:
         """Start the NATs and the gateways."""
+        warm_up(self.topology, *self.topology.nodes)
         for node in self.topology.of_kind(NodeKind.NAT):
             self._nats[node.name] = self._start_nat(node)
         for node in self.topology.with_stack(Stack.IPSECLAB):
@@ -210,13 +210,17 @@ class Lab:
             tuple(str(i.address) for i in unprotected_interfaces(self.topology, node.name)),
             tunnel_mtu(self.topology, node.name),
             self.folders.part(f"gateway-{node.name}"),
+            self.folders.parts / f"keys-{node.name}",
         )
+        spec.keys.touch()
+        self._key_files.append(spec.keys.open("rb"))
+        log = self.folders.log(f"gateway-{node.name}")
         return self.adopt(
             start_gateway(
                 spec,
                 network=self.pid(node.name),
-                log=self.folders.log(f"gateway-{node.name}"),
-                key_sink=self._key_writer,
+                log=log,
+                rehearse=lambda: warm_up(self.topology, node.name),
             )
         )
 
@@ -303,13 +307,10 @@ class Lab:
         return report
 
     def take_keys(self) -> None:
-        """Put the keys that gateways have sent into the run's key tables."""
-        while True:
-            try:
-                octets = self._key_reader.recv(KEY_LOG_SIZE)
-            except BlockingIOError:
-                return
-            self.capture.keys(pickle.loads(octets))
+        """Put the keys that gateways have written down into the run's key tables."""
+        for stream in self._key_files:
+            for keys in read_keys(stream):
+                self.capture.keys(keys)
 
     def check_children(self) -> None:
         """Raises ProcessFailed when one has ended that should not have."""
@@ -320,11 +321,11 @@ class Lab:
     def wait_until(self, at: float) -> None:
         """Let the lab run until the monotonic time `at`."""
         controls = [child.control.fileno() for child in self.children]
-        poll = PrecisePoll(self._key_reader.fileno(), *controls)
+        poll = PrecisePoll(*controls)
         while (left := at - time.monotonic()) > 0.0:
-            if poll.wait(left):
-                self.take_keys()
+            if poll.wait(min(left, KEYS_SECONDS)):
                 self.check_children()
+            self.take_keys()
 
     # Down
 
@@ -360,8 +361,8 @@ class Lab:
             self._finish_child(child)
         self.take_keys()
         self.capture.close()
-        self._key_reader.close()
-        self._key_writer.close()
+        for stream in self._key_files:
+            stream.close()
         files = sorted(self.folders.parts.glob("*.jsonl"))
         for record in merge(self.events.records, *(self._part(path) for path in files)):
             trace.write(record)

@@ -7,6 +7,7 @@ packet is ours. Each link has one neighbour, so that the next hop's Ethernet add
 from __future__ import annotations
 
 import gc
+import random
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -16,13 +17,15 @@ from pathlib import Path
 
 from ipseclab.emu import devices
 from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
+from ipseclab.ike.config import IKE_PORT
 from ipseclab.lab.impairment import derive
 from ipseclab.lab.model import Interface, Node
 from ipseclab.lab.nat import Nat, NatResult, NatSide
 from ipseclab.lab.routes import Route
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import Notice
-from ipseclab.wire.ip import IPV4_HEADER_SIZE, checksum
+from ipseclab.registry import IpProtocol
+from ipseclab.wire.ip import IPV4_HEADER_SIZE, build_ipv4, build_udp, checksum
 
 BURST = 64
 MOST_REMEMBERED = 4096
@@ -80,6 +83,7 @@ class NatBox:
         if node.nat is None:
             raise ValueError(f"{node.name} is not a NAT")
         self._name = node.name
+        self._node = node
         self._nat = Nat(node.nat, outside=node.pool, rng=derive(spec.seed, "nat", node.name))
         self._trace = Trace(spec.trace.open("a", buffering=1, encoding="utf-8"), keep=False)
         self._ports = {item.name: _Port(item) for item in node.interfaces}
@@ -93,6 +97,7 @@ class NatBox:
         """Be a NAT until told to end."""
         be_quick()
         gc.disable()
+        self._rehearse()
         ports = {port.socket.fileno(): port for port in self._ports.values()}
         poll = PrecisePoll(*ports, control.fileno())
         control.send("ready")
@@ -108,6 +113,21 @@ class NatBox:
             if not ready:
                 now = time.monotonic()
                 self._note(self._nat.expire(max(now, due if due is not None else now)), now)
+
+    def _rehearse(self) -> None:
+        """Pass two packets through a NAT like this one: what a process does for the first time
+        after its fork is slow."""
+        config = self._node.nat
+        assert config is not None, "checked when the box was made"
+        outside = next(iter(self._node.pool)).packed
+        inside, remote = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
+        trial, now = Nat(config, outside=self._node.pool, rng=random.Random(0)), time.monotonic()
+        for source, target, receive in (
+            (inside, remote, trial.outbound),
+            (remote, outside, trial.inbound),
+        ):
+            segment = build_udp(source, IKE_PORT, target, IKE_PORT, bytes(8))
+            receive(build_ipv4(source, target, IpProtocol.UDP, segment), now)
 
     def _take(self, port: _Port) -> None:
         """Pass on what has come to a port, up to a burst."""

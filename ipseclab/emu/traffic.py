@@ -342,6 +342,8 @@ class _TransferSink(_End):
             opened, _peer = listener.accept()
             with opened:
                 self._count(opened)
+            # A process that ended early would look like one that failed.
+            PrecisePoll(self.control.fileno()).wait(None)
 
     def _count(self, opened: socket.socket) -> None:
         opened.setblocking(False)
@@ -360,7 +362,7 @@ class _TransferSink(_End):
                     self.record(now, "transfer_done", name, octets=octets)
                     self.flush()
                     return
-            over = self.control.fileno() in ready
+            over = self.control.fileno() in ready  # the message itself is left for the caller
             if octets > said and (over or now >= next_report):
                 self.record(now, "transfer_octets", name, octets=octets)
                 self.flush()

@@ -1,0 +1,65 @@
+"""A handshake in memory, before the gateways are forked and in each of them.
+
+Algorithms are fetched, modules imported, code paths taken and pages copied for the first time here,
+so that the first handshake of a run does not take milliseconds longer than the second.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from ipseclab.errors import IpsecLabError
+from ipseclab.gateway import Gateway
+from ipseclab.lab.gateways import gateway_config
+from ipseclab.lab.topology import Topology
+from ipseclab.outputs import Output, SendDatagram, UdpPath
+from ipseclab.registry import IpProtocol
+from ipseclab.wire.ip import build_ipv4
+
+MOST_EXCHANGES = 40
+"""Datagrams of one warm-up; a handshake, a rekey of each kind and a delete take far fewer."""
+_ACTIONS = ("initiate", "rekey_child", "rekey_ike", "delete_ike")
+
+
+def warm_up(topology: Topology, *nodes: str) -> None:
+    """Do in memory what these nodes will do for real, for each kind of connection of theirs."""
+    done: dict[tuple[object, ...], None] = {}
+    for connection in topology.connections:
+        kind = (connection.mode, connection.ike, connection.esp)
+        concerned = any(end in nodes for end in connection.ends)
+        if concerned and connection.mode is not None and kind not in done:
+            done[kind] = None
+            _rehearse(topology, connection.name, connection.ends)
+
+
+def _rehearse(topology: Topology, name: str, ends: tuple[str, str]) -> None:
+    gateways = {
+        end: Gateway(gateway_config(topology, end), rng=random.SystemRandom()) for end in ends
+    }
+    initiator, responder = ends
+    now = 0.0
+    for action in _ACTIONS:
+        now += 1.0
+        try:
+            outputs = getattr(gateways[initiator], action)(name, now)
+        except (IpsecLabError, KeyError):
+            return
+        _carry(gateways, initiator, responder, outputs, now)
+        packet = build_ipv4(bytes(4), bytes(4), IpProtocol.UDP, bytes(64))
+        gateways[initiator].send_packet(packet, now)
+
+
+def _carry(
+    gateways: Mapping[str, Gateway], sender: str, receiver: str, outputs: list[Output], now: float
+) -> None:
+    """Hand datagrams over, back and forth, until neither end has more to say."""
+    waiting = [(sender, receiver, output) for output in outputs]
+    for _ in range(MOST_EXCHANGES):
+        if not waiting:
+            return
+        source, target, output = waiting.pop(0)
+        if isinstance(output, SendDatagram):
+            path = UdpPath(output.path.remote, output.path.local)
+            answers = gateways[target].receive_datagram(path, output.data, now)
+            waiting += [(target, source, answer) for answer in answers]
