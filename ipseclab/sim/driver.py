@@ -87,7 +87,7 @@ class GatewayDriver:
         self._take(outputs, data, ike=_ike_message(path, data))
 
     def act(self, action: str, connection: str) -> None:
-        """Carry out an action of a plan. Raises KeyError for one that is no gateway's."""
+        """Carry out an action of a plan on one of the gateway's connections."""
         self._take(self._actions()[action](connection, self._clock.now))
 
     def _actions(self) -> dict[str, Callable[[str, float], list[Output]]]:

@@ -141,13 +141,7 @@ class Network:
             case "nat_rebind":
                 self._rebind(action)
             case _:
-                driver = self.drivers.get(action.target)
-                if driver is None:
-                    raise ConfigError(f"{action.action}: {action.target} is no gateway of ours")
-                try:
-                    driver.act(action.action, str(action.arguments.get("connection", "")))
-                except KeyError as problem:
-                    raise ConfigError(f"{action.action} at {action.target}: {problem}") from problem
+                self._act_at_gateway(action)
 
     @property
     def packet_hops(self) -> int:
@@ -251,6 +245,17 @@ class Network:
         if node.name not in self._tcp:
             self._tcp[node.name] = TcpStack(node, rng=derive(self._seed, node.name, "tcp"))
         return self._tcp[node.name]
+
+    def _act_at_gateway(self, action: Action) -> None:
+        driver = self.drivers.get(action.target)
+        if driver is None:
+            raise ConfigError(f"{action.action}: {action.target} is no gateway of ours")
+        connection = str(action.arguments.get("connection", ""))
+        known = [item.name for item in self.topology.connections_of(action.target)]
+        if connection not in known:
+            problem = f"no connection {connection!r}, {action.target} has {', '.join(known)}"
+            raise ConfigError(f"{action.action} at {action.target}: {problem}")
+        driver.act(action.action, connection)
 
     def _set_link(self, action: Action) -> None:
         link = self.links.get(action.target)
