@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from io import SEEK_END
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ipseclab.errors import ConfigError, Place, WireError
 from ipseclab.lab.pcapng import (
+    BYTE_ORDER_MAGIC,
     LINKTYPE_ETHERNET,
     LINKTYPE_RAW,
     SECTION_HEADER,
@@ -135,17 +137,19 @@ def _read_pcap(stream: BinaryIO) -> Iterator[CapturedPacket]:
 
 
 def _check_pcapng_end(stream: BinaryIO) -> None:
-    """A pcapng block repeats its length at its end, so that a file can be read backwards: see that
-    the last one is whole. Raises WireError."""
-    size = stream.seek(0, 2)
-    stream.seek(size - 4)
-    tail = stream.read(4)
-    for length in (int.from_bytes(tail, "little"), int.from_bytes(tail, "big")):
-        if 12 <= length <= size:
-            stream.seek(size - length + 4)
-            if stream.read(4) == tail:
-                return
-    raise WireError("cut off inside its last block")
+    """See that a pcapng file, which `read_pcapng` read to its end, ends with a whole block.
+
+    Raises WireError.
+    """
+    size, at, order = stream.seek(0, SEEK_END), 0, "<"
+    while at < size:
+        stream.seek(at)
+        head = stream.read(12)
+        if head[:4] == PCAPNG_MAGIC:
+            order = "<" if head[8:] == BYTE_ORDER_MAGIC.to_bytes(4, "little") else ">"
+        at += struct.unpack_from(f"{order}I", head, 4)[0] if len(head) >= 8 else size
+    if at > size:
+        raise WireError("cut off inside its last block")
 
 
 def _begins(magic: bytes) -> str:

@@ -107,6 +107,11 @@ class Opener:
                 return _opened_esp(plaintext, suite)
         return self._closed(f"SPI {spi.hex()}", len(candidates))
 
+    @property
+    def collecting(self) -> int:
+        """Messages of which some fragments are here and some are not."""
+        return len(self._fragments)
+
     def _open_ike(self, message: Message, associated: bytes, sealed: bytes) -> bytes | Closed:
         sa = (message.spi_i, message.spi_r, message.initiator)
         kept = self._ike.get(sa)
