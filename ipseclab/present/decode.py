@@ -84,12 +84,13 @@ class CapturePrinter:
         self._seen: dict[bytes, str] = {}
         self._counts: Counter[str] = Counter()
         none = "none (give --keys, or put X.keys.json or keys/ beside the capture)"
-        self._print(f"keys: {secrets if secrets is not None else none}")
+        self._title = f"keys: {secrets if secrets is not None else none}"
 
     def add(self, captured: CapturedPacket) -> None:
         """Print a frame, or count it when it is neither IKE nor ESP."""
         if self._origin is None:
             self._origin = captured.time
+            self._print(self._title)
         sighting = self._classify(captured)
         if sighting is None:
             return

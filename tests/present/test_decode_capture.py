@@ -239,5 +239,7 @@ def test_bad_keys_are_refused_before_anything_is_printed(tmp_path):
 def test_a_file_that_is_no_capture_is_refused(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("no capture")
+    stream = StringIO()
     with pytest.raises(ConfigError, match=r"notes\.txt: begins with .* a pcap or pcapng file"):
-        decode_capture(path, None, Console(file=StringIO()))
+        decode_capture(path, None, Console(file=stream))
+    assert stream.getvalue() == ""
