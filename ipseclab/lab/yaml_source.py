@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 
 from ipseclab.errors import ConfigError, Place
 
@@ -44,19 +46,19 @@ class YamlSource:
     overrides: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def place(self, path: Sequence[Key]) -> Place:
-        """Where the key at `path` stands, or its nearest parent that is in the file."""
+        """Where the key at `path` stands, or its nearest parent that is in the file; the override
+        that is to blame where one made it."""
         path = tuple(path)
-        text = path_text(path)
+        in_file = next(n for n in range(len(path), -1, -1) if path[:n] in self.positions)
         for override, written in self.overrides.items():
-            if path[: len(override)] == override:
-                below = path_text(path[len(override) :])
+            shared = _shared(path, override)
+            if shared == len(override):
+                below = path_text(path[shared:])
                 key = f"{written}.{below}" if below else written
                 return Place(f"{self.file}: override", key=key)
-        for length in range(len(path), -1, -1):
-            position = self.positions.get(path[:length])
-            if position is not None:
-                return Place(self.file, *position, key=text)
-        return Place(self.file, key=text)
+            if shared > in_file:
+                return Place(f"{self.file}: override", key=path_text(path))
+        return Place(self.file, *self.positions[path[:in_file]], key=path_text(path))
 
     def error(self, path: Sequence[Key], problem: str) -> ConfigError:
         """A ConfigError about the key at `path`."""
@@ -99,6 +101,12 @@ class YamlSource:
         raise ConfigError(f"nothing can stand below it at {part!r}, expected a shorter key", place)
 
 
+def _shared(first: KeyPath, second: KeyPath) -> int:
+    """How many keys two paths have in common from the top."""
+    pairs = zip(first, second, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+
+
 def item_name(item: object) -> str | None:
     """The name of an item of a list: its `name`, or its two ends (`gw1-gw2`) where it has those."""
     if not isinstance(item, dict):
@@ -130,11 +138,17 @@ def read_yaml(path: Path) -> YamlSource:
 def parse_yaml(text: str, file: str = "<text>") -> YamlSource:
     """The source in `text`, said to be `file` in errors. Raises ConfigError."""
     try:
-        document = YAML(typ="rt", pure=True).load(text)
+        with warnings.catch_warnings():
+            # An anchor that is used again means its latest place (YAML 1.2 section 6.9.2).
+            warnings.simplefilter("ignore", ReusedAnchorWarning)
+            document = YAML(typ="rt", pure=True).load(text)
+    except DuplicateKeyError as problem:
+        place = _marked(file, problem)
+        raise ConfigError("this key stands here already, expected it once", place) from problem
     except MarkedYAMLError as problem:
-        mark = problem.problem_mark
-        place = Place(file) if mark is None else Place(file, mark.line + 1, mark.column + 1)
-        raise ConfigError(f"not YAML: {_one_line(problem.problem)}", place) from problem
+        raise ConfigError(f"not YAML: {_one_line(problem.problem)}", _marked(file, problem)) from (
+            problem
+        )
     except (YAMLError, ValueError) as problem:
         raise ConfigError(f"not YAML: {_one_line(str(problem))}", Place(file)) from problem
     except RecursionError as problem:
@@ -145,6 +159,11 @@ def parse_yaml(text: str, file: str = "<text>") -> YamlSource:
     reader = _Reader(file)
     data = reader.plain(document, ())
     return YamlSource(file, data, reader.positions)
+
+
+def _marked(file: str, problem: MarkedYAMLError) -> Place:
+    mark = problem.problem_mark
+    return Place(file) if mark is None else Place(file, mark.line + 1, mark.column + 1)
 
 
 class _Reader:
@@ -228,8 +247,8 @@ def _config_error(error: ErrorDetails, model: type[BaseModel], source: YamlSourc
 _EXPECTED = {
     "string_type": "a text (in quotes where it looks like a number)",
     "string_pattern_mismatch": "a text that matches {pattern}",
-    "string_too_long": "at most {max_length} characters",
-    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "a text of at most {max_length} characters",
+    "string_too_short": "a text of {min_length} or more characters",
     "int_type": "a whole number",
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
@@ -256,6 +275,8 @@ def _path_in_data(location: tuple[Key, ...], data: object) -> KeyPath:
     """pydantic's location as a path in the file: names of union members are not in the file."""
     path: list[Key] = []
     here: Any = data
+    # Where a key itself is wrong, pydantic adds "[key]".
+    location = location[:-1] if location[-1:] == ("[key]",) else location
     for depth, part in enumerate(location):
         last = depth == len(location) - 1
         if isinstance(here, dict) and (part in here or last):
