@@ -44,7 +44,8 @@ from ipseclab.lab.trace import Trace, TraceRecord, merge, read_trace
 
 PARTS_FOLDER = "parts"
 LOGS_FOLDER = "logs"
-SOCKETS_FOLDER = Path("/run/ipseclab")
+SOCKETS_FOLDER = Path("/tmp/ipseclab")
+"""The sandbox's own; not under /run, which each strongSwan daemon has another of."""
 KEYS_SECONDS = 0.5
 """How often the key tables are brought up to date."""
 READY_SECONDS = 60.0

@@ -33,6 +33,7 @@ SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/s
 LOGS_FOLDER = "logs"
 WORKER_LOG = "worker.log"
 PROBE_SECONDS = 20.0
+END_SECONDS = 5.0
 EXIT_LACKS = 3
 
 _UNSHARE = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -66,9 +67,7 @@ def run_in_sandbox(module: str, argument: str, *, out: Path, interactive: bool =
         try:
             return _exit_code(process.wait())
         finally:
-            os.close(alive)
-            process.kill()
-            process.wait()
+            _end(process, alive)
 
 
 def _interactive(module: str, argument: str, out: Path, user: bool) -> int:
@@ -79,11 +78,19 @@ def _interactive(module: str, argument: str, out: Path, user: bool) -> int:
         try:
             return _exit_code(process.wait())
         finally:
-            os.close(alive)
-            process.kill()
-            process.wait()
+            _end(process, alive)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _end(process: subprocess.Popen[bytes], alive: int) -> None:
+    """Have the sandbox end, if it has not, and wait until nothing of it is left."""
+    os.close(alive)
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def sandbox_kind() -> bool:
@@ -167,9 +174,7 @@ def _probe(user: bool) -> tuple[list[dict[str, Any]] | None, str]:
         except subprocess.TimeoutExpired:
             return None, f"no answer from the sandbox within {PROBE_SECONDS:.0f} s"
         finally:
-            os.close(alive)
-            process.kill()
-            process.wait()
+            _end(process, alive)
         text = report.read()
     if process.returncode == 0 and text:
         return json.loads(text), ""
