@@ -17,16 +17,15 @@ from ipseclab.errors import EnvironmentLacks
 SECONDS = 20.0
 
 SLEEPERS = """
-import os, subprocess, sys
+import subprocess, sys
 from pathlib import Path
 out = Path(sys.argv[1])
 marker = (out / "marker").read_text()
-for _ in range(3):
-    subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", marker],
-                     start_new_session=True)
+sleep = [sys.executable, "-c", "import signal; signal.pause()", marker]
+sleepers = [subprocess.Popen(sleep, start_new_session=True) for _ in range(4)]
 (out / "ready").write_text("")
 print("ready", flush=True)
-subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", marker]).wait()
+sleepers[0].wait()
 """
 
 OUTSIDE = """
