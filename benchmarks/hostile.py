@@ -54,16 +54,16 @@ class Tally:
         )
 
     def row(self, attacker: str) -> Row:
-        """The line of the table."""
+        """The line of the table; the sizes are the largest that were seen."""
         return {
             "attacker": attacker,
             "messages": self.messages,
             "messages/s": self.messages / self.seconds,
             "pairs": self.sieges,
             "broken": self.broken,
-            "most_IKE_SAs": self.largest["ike_sas"],
-            "most_half_open": self.largest["half_open"],
-            "peak_RSS_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "IKE_SAs": self.largest["ike_sas"],
+            "half_open": self.largest["half_open"],
+            "RSS_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
 
 
