@@ -1,9 +1,10 @@
 """strongSwan as a node of the lab: its own daemon, its own ESP in user space, driven through vici.
 
 The daemon (charon with the plugin kernel-libipsec) runs in the node's network namespace and in a
-mount namespace where /run is its own. The process around it speaks the same control messages as our
-gateway's (`emu.driver`), and writes what vici reports as the same trace events, so that nothing else
-in the lab needs to know which stack a node has. Its log, which holds every key, stays in the results.
+mount namespace where /run is its own. The process around it speaks the same control messages as
+our gateway's (`emu.driver`), and writes what vici reports as the same trace events, so that nothing
+else in the lab needs to know which stack a node has. Its log, which holds every key, stays in the
+results.
 
 What kernel-libipsec cannot do is refused before anything starts: transport mode, ESP without UDP,
 ESN. See strongSwan's documentation of swanctl.conf and of the vici protocol.
@@ -38,8 +39,8 @@ from ipseclab.lab.trace import Trace
 
 CHARON = "/usr/lib/ipsec/charon"
 PLUGINS = (
-    "random nonce openssl aes sha1 sha2 gcm ccm chapoly kdf hmac curve25519 gmp x509 pem pkcs1 pubkey "
-    "constraints revocation kernel-libipsec kernel-netlink socket-default vici updown"
+    "random nonce openssl aes sha1 sha2 gcm ccm chapoly kdf hmac curve25519 gmp x509 pem pkcs1 "
+    "pubkey constraints revocation kernel-libipsec kernel-netlink socket-default vici updown"
 )
 NEEDED_PLUGINS = ("kernel-libipsec", "vici", "curve25519", "gcm", "openssl")
 PLUGIN_FOLDER = Path("/usr/lib/ipsec/plugins")
@@ -117,7 +118,8 @@ def refuse_unsupported(config: GatewayConfig) -> None:
     for connection in config.ike.connections:
         if connection.mode is not Mode.TUNNEL:
             raise EnvironmentLacks(
-                f"connection {connection.name}: strongSwan's ESP in user space has tunnel mode only",
+                f"connection {connection.name}: strongSwan's ESP in user space has no transport "
+                "mode",
                 "mode: tunnel",
             )
 
@@ -144,6 +146,7 @@ class StrongswanDriver:
         self._connections = {c.name: c for c in spec.config.ike.connections}
         sink = spec.trace.open("a", buffering=1, encoding="utf-8")
         self._trace = Trace(sink, keep=False)
+        self._ending = False
 
     def run(self, control: Control) -> None:
         """Be strongSwan until told to end."""
@@ -156,6 +159,7 @@ class StrongswanDriver:
             while self._obey(control, session):
                 pass
         finally:
+            self._ending = True  # what it closes now is not of the run
             _stop(process)
 
     # The daemon.
@@ -251,8 +255,10 @@ class StrongswanDriver:
                 case "initiate":
                     _drain(session.initiate({"child": connection, "ike": connection, **at_once}))
                 case "rekey_child":
+                    self._note_start(session, "child", connection)
                     session.rekey({"child": connection})
                 case "rekey_ike":
+                    self._note_start(session, "ike", connection)
                     session.rekey({"ike": connection})
                 case "delete_child":
                     _drain(session.terminate({"child": connection, **at_once}))
@@ -271,13 +277,26 @@ class StrongswanDriver:
 
     # What it tells.
 
+    def _note_start(self, session: Any, kind: str, connection: str) -> None:
+        """That a rekey on demand begins: vici tells only of its end."""
+        for listed in session.list_sas({"ike": connection}):
+            for sa in listed.values():
+                if sa["state"] != b"ESTABLISHED":
+                    continue
+                if kind == "ike":
+                    self._record("rekey_started", kind=kind, old=sa["initiator-spi"].decode())
+                    continue
+                for child in sa["child-sas"].values():
+                    if child["state"] == b"INSTALLED":
+                        self._record("rekey_started", kind=kind, old=child["spi-in"].decode())
+
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Write vici's events as trace records until the daemon ends."""
         session = self._session(process)
         wanted = ("ike-updown", "ike-rekey", "child-updown", "child-rekey")
         with contextlib.suppress(OSError, vici.exception.SessionException):
             for kind, event in session.listen(wanted):
-                if event is not None:
+                if event is not None and not self._ending:
                     self._note(str(kind, "ascii") if isinstance(kind, bytes) else kind, event)
 
     def _note(self, kind: str, event: Mapping[str, Any]) -> None:
@@ -290,25 +309,23 @@ class StrongswanDriver:
                     event_name = "ike_established" if up else "ike_gone"
                     self._record(event_name, connection=name, **_ike_fields(sa))
                 case "ike-rekey":
-                    fields = _ike_fields(sa["new"])
-                    old = sa["old"]["initiator-spi"].decode()
-                    self._record("ike_rekeyed", connection=name, old_spi_i=old, **fields)
-                    self._record("ike_gone", connection=name, reason="rekeyed", spi_i=old)
+                    fields, old = _ike_fields(sa["new"]), _ike_fields(sa["old"])
+                    self._record("ike_rekeyed", connection=name, old_spi_i=old["spi_i"], **fields)
+                    self._record("ike_gone", connection=name, reason="rekeyed", **old)
                 case "child-updown":
                     for child in sa.get("child-sas", {}).values():
                         self._child(name, child, up)
                 case "child-rekey":
                     for child in sa.get("child-sas", {}).values():
-                        old = child["old"]["spi-in"].decode()
-                        self._child(name, child["new"], True, rekeys=old)
-                        self._record("child_gone", connection=name, spi_in=old, reason="rekeyed")
+                        old = _spis(child["old"])
+                        self._child(name, child["new"], True, rekeys=old["spi_in"])
+                        self._record("child_gone", connection=name, reason="rekeyed", **old)
 
     def _child(
         self, connection: str, child: Mapping[str, Any], up: bool, rekeys: str | None = None
     ) -> None:
-        spis = {"spi_in": child["spi-in"].decode(), "spi_out": child["spi-out"].decode()}
         if not up:
-            self._record("child_gone", connection=connection, reason="deleted", **spis)
+            self._record("child_gone", connection=connection, reason="deleted", **_spis(child))
             return
         self._record(
             "child_ready",
@@ -316,7 +333,7 @@ class StrongswanDriver:
             mode=child["mode"].decode().lower(),
             encapsulated=child.get("encap", b"no") == b"yes",
             rekeys=rekeys,
-            **spis,
+            **_spis(child),
         )
 
     def _record(self, event: str, **fields: Any) -> None:
@@ -381,6 +398,10 @@ def _ike_fields(sa: Mapping[str, Any]) -> dict[str, str]:
         "spi_r": sa["responder-spi"].decode(),
         "role": "initiator" if sa.get("initiator") == b"yes" else "responder",
     }
+
+
+def _spis(child: Mapping[str, Any]) -> dict[str, str]:
+    return {"spi_in": child["spi-in"].decode(), "spi_out": child["spi-out"].decode()}
 
 
 def _plain(value: Any) -> Any:
