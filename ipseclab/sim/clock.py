@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from typing import Any
 
 from simpy.core import Environment
 from simpy.events import NORMAL, Event
@@ -20,9 +21,18 @@ class Call(Event):
 
     def __init__(self, clock: Clock, callback: Callback) -> None:
         self.env = clock
-        self.callbacks = [lambda _event: callback()]
+        self.callback = callback
+        # One list for all: a list of its own with a method of its own would be a cycle to collect.
+        self.callbacks = _RUN
         self._ok = True
         self._value = None
+
+
+def _run(event: Any) -> None:
+    event.callback()
+
+
+_RUN: list[Callable[[Any], None]] = [_run]
 
 
 class Clock(Environment):
@@ -35,8 +45,15 @@ class Clock(Environment):
 
     def run_through(self, at: float) -> None:
         """Let time pass up to `at`, and do what is due at that very moment too."""
-        while self.peek() <= at:
-            self.step()
+        queue = self._queue
+        while queue and queue[0][0] <= at:
+            event = queue[0][3]
+            if isinstance(event, Call):
+                # What `step` does, without what only events of SimPy's processes need.
+                self._now = heappop(queue)[0]
+                event.callback()
+            else:
+                self.step()
         self._now = max(self._now, at)
 
 

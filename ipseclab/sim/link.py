@@ -11,7 +11,6 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from ipseclab.lab.impairment import (
-    Dropped,
     Impairment,
     ImpairmentConfig,
     LinkDrop,
@@ -111,16 +110,15 @@ class Link:
         self.packets += 1
         clock = self._clock
         for fate in impairment.pass_packet(packet, clock.now):
-            match fate:
-                case Transit():
-                    clock.call_at(fate.at, partial(target.receive, fate.packet))
-                    if fate.corrupted or fate.duplicate:
-                        self._record_altered(direction, fate)
-                case Dropped():
-                    reason = fate.reason.value
-                    self._record("link_dropped", direction, fate.index, reason, packet)
-                    if fate.reason is LinkDrop.TOO_BIG:
-                        source.node.too_big(packet, impairment.config.mtu)
+            if isinstance(fate, Transit):
+                clock.call_at(fate.at, partial(target.receive, fate.packet))
+                if fate.corrupted or fate.duplicate:
+                    self._record_altered(direction, fate)
+            else:
+                reason = fate.reason.value
+                self._record("link_dropped", direction, fate.index, reason, packet)
+                if fate.reason is LinkDrop.TOO_BIG:
+                    source.node.too_big(packet, impairment.config.mtu)
 
     def _record_altered(self, direction: str, fate: Transit) -> None:
         event = "link_duplicated" if fate.duplicate else "link_corrupted"

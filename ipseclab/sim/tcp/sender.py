@@ -80,8 +80,9 @@ class Sender:
         self.dead = False
         self.fin_held = False
         """Send nothing, not even the FIN, for now."""
+        self.end = None if stream.size is None else FIRST_OCTET + stream.size
+        """The position of the FIN; None while the stream has no end."""
         self._stream = stream
-        self._closed_at: int | None = None
         self._send_buffer = send_buffer
         self._board = Scoreboard()
         self._recovery_point = FIRST_OCTET
@@ -102,22 +103,14 @@ class Sender:
     # What the connection asks
 
     @property
-    def end(self) -> int | None:
-        """The position of the FIN; None while the stream has no end."""
-        if self._closed_at is not None:
-            return self._closed_at
-        return None if self._stream.size is None else FIRST_OCTET + self._stream.size
-
-    @property
     def finished(self) -> bool:
         """True when the peer acknowledged our FIN."""
         return self.end is not None and self.una > self.end
 
     def close(self) -> None:
         """End the stream where sending stands."""
-        end = self.end
-        if end is None or self.nxt < end:
-            self._closed_at = self.nxt
+        if self.end is None or self.nxt < self.end:
+            self.end = self.nxt
 
     def octets(self, transmission: Transmission) -> bytes:
         """The payload of `transmission`."""
