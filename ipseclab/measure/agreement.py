@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import median
 
 from ipseclab.measure.metrics import METRICS
+from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.results import Row, Scalar
 
 
@@ -61,9 +62,11 @@ class Agreement:
 
 
 def compare(sim: Sequence[Row], netns: Sequence[Row]) -> tuple[Agreement, ...]:
-    """Every metric that both worlds have, at every point that both have run (means of
-    repetitions)."""
-    ours, theirs = _means(sim), _means(netns)
+    """Every metric that both worlds have, at every point that both have run.
+
+    Of repetitions the median: a busy machine only ever adds to a time, and seldom to every one.
+    """
+    ours, theirs = _medians(sim), _medians(netns)
     return tuple(
         _agreement(dict(point), metric, ours[point][metric], theirs[point][metric])
         for point in ours
@@ -89,7 +92,7 @@ def _agreement(point: Mapping[str, Scalar], metric: str, sim: float, netns: floa
 Point = tuple[tuple[str, Scalar], ...]
 
 
-def _means(rows: Sequence[Row]) -> dict[Point, dict[str, float]]:
+def _medians(rows: Sequence[Row]) -> dict[Point, dict[str, float]]:
     values: dict[Point, dict[str, list[float]]] = {}
     for row in rows:
         point = values.setdefault(tuple(row.parameters.items()), {})
@@ -97,11 +100,11 @@ def _means(rows: Sequence[Row]) -> dict[Point, dict[str, float]]:
             if value is not None:
                 point.setdefault(metric, []).append(value)
     return {
-        point: {metric: fmean(found) for metric, found in metrics.items()}
+        point: {metric: median(found) for metric, found in metrics.items()}
         for point, metrics in values.items()
     }
 
 
 def _order(metrics: Mapping[str, float]) -> list[str]:
-    listed = [name for name in METRICS if name in metrics]
-    return [*listed, *sorted(name for name in metrics if name.startswith("overhead."))]
+    names = [*METRICS, *(f"overhead.{part}" for part in OVERHEAD_PARTS)]
+    return [name for name in names if name in metrics]

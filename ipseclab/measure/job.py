@@ -21,7 +21,7 @@ from ipseclab.measure.experiment import Experiment, Prepared
 from ipseclab.measure.results import Scalar, write_atomic
 
 JOB_FILE = "run.json"
-LOG_FILE = "logs/worker.log"
+LOG_FILE = "logs/run.log"
 LONGEST_NAME = 72
 SEED_OCTETS = 7
 """Of a digest: 56 bits, which every JSON reader keeps exact to 2**53 or as a text."""
@@ -99,12 +99,17 @@ def _flow(document: dict[str, Any]) -> TrafficFlow:
 
 
 def lay_out(
-    experiment: Experiment, *, world: str, seed: int, quick: bool, costs: str = ""
+    experiment: Experiment,
+    *,
+    world: str,
+    seed: int,
+    quick: bool,
+    repetitions: int,
+    costs: str = "",
 ) -> tuple[Job, ...]:
     """Every run of an experiment, in order. Raises ConfigError for any that could not be made
     ready."""
     jobs: list[Job] = []
-    repetitions = experiment.repetitions(quick=quick)
     for point in experiment.points(quick=quick):
         prepared = experiment.prepare(point)
         for repetition in range(repetitions):

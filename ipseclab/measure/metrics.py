@@ -345,6 +345,11 @@ def efficiency(view: RunView) -> MetricValue:
     return view.load.efficiency if view.load is not None else None
 
 
+def cpu_per_packet(view: RunView) -> MetricValue:
+    """Of the gateways' processes together; simulated time says nothing about it."""
+    return view.cpu_per_packet
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -396,6 +401,9 @@ METRICS: dict[str, Metric] = {
             "s",
             "NAT mapping lost or changed -> next packet delivered inward",
             nat_recovery,
+        ),
+        Metric(
+            "cpu_per_packet", "s", "process CPU / packets, emulated worlds only", cpu_per_packet
         ),
     )
 }

@@ -31,7 +31,7 @@ from ipseclab.errors import ConfigError, Place
 from ipseclab.measure.metrics import MetricValue, definition_of, known, unit_of
 
 SCHEMA = 1
-IDENTITY = ("schema", "experiment", "digest", "world", "seed", "quick", "costs")
+IDENTITY = ("schema", "experiment", "digest", "world", "seed", "repetitions", "quick", "costs")
 """What must be equal for a sweep to go on in a folder that holds results already."""
 PACKAGES = ("cryptography", "simpy", "mininet", "numpy", "matplotlib", "pydantic")
 LEADING = ("run", "world", "seed", "repetition")
@@ -84,6 +84,7 @@ class Manifest:
     seed: int
     quick: bool
     runs: int
+    repetitions: int = 1
     costs: str = "zero"
     command: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)

@@ -66,7 +66,15 @@ class Asked:
     costs: str = ""
     """The cost table as JSON text; empty for zero."""
     costs_name: str = "zero"
+    repetitions: int | None = None
+    """Of each point; None for the experiment's own."""
     command: tuple[str, ...] = ()
+
+    def repetitions_of(self, experiment: Experiment) -> int:
+        """Runs of each point."""
+        if self.repetitions is not None:
+            return self.repetitions
+        return experiment.repetitions(quick=self.quick)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,12 @@ class Sweep:
 def lay_out_sweep(experiment: Experiment, asked: Asked) -> Sweep:
     """Make every run ready. Raises ConfigError for the first that cannot be."""
     jobs = lay_out(
-        experiment, world=asked.world, seed=asked.seed, quick=asked.quick, costs=asked.costs
+        experiment,
+        world=asked.world,
+        seed=asked.seed,
+        quick=asked.quick,
+        costs=asked.costs,
+        repetitions=asked.repetitions_of(experiment),
     )
     return Sweep(experiment, asked, jobs)
 
@@ -103,6 +116,7 @@ def manifest_of(experiment: Experiment, asked: Asked, runs: int) -> Manifest:
         seed=asked.seed,
         quick=asked.quick,
         runs=runs,
+        repetitions=asked.repetitions_of(experiment),
         costs=asked.costs_name if asked.world == "sim" else "",
         command=asked.command,
         units=experiment.units(),

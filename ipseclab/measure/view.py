@@ -78,13 +78,15 @@ class RunView:
     """One run as the metrics see it.
 
     `inside` names the nodes behind a NAT; `flows` is the plan's traffic; `load` what the run's
-    capture held when it kept one.
+    capture held when it kept one; `cpu_per_packet` what the gateways' processes needed (s), in the
+    emulated world.
     """
 
     records: tuple[TraceRecord, ...]
     flows: tuple[TrafficFlow, ...] = ()
     inside: tuple[str, ...] = ()
     load: Load | None = None
+    cpu_per_packet: float | None = None
     by_event: Mapping[str, tuple[TraceRecord, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -95,6 +97,7 @@ class RunView:
         flows: tuple[TrafficFlow, ...] = (),
         inside: tuple[str, ...] = (),
         load: Load | None = None,
+        cpu_per_packet: float | None = None,
     ) -> RunView:
         """Index the records of one run, in order of time."""
         ordered = tuple(sorted(records, key=lambda record: record.t))
@@ -106,6 +109,7 @@ class RunView:
             flows,
             inside,
             load,
+            cpu_per_packet,
             {event: tuple(found) for event, found in by_event.items()},
         )
 

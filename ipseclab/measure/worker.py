@@ -32,6 +32,7 @@ from ipseclab.measure.view import RunView
 TRACE_FILE = "trace.jsonl"
 ROW_FILE = "row.json"
 FAILURE_FILE = "failure.json"
+WORLD_FILE = "world.json"
 EXIT_LACKS, EXIT_CONFIG, EXIT_FAILED = 3, 2, 1
 
 
@@ -122,6 +123,7 @@ def measured(job: Job, folder: Path, wall_time: float) -> Row:
         flows=job.plan.flows,
         inside=nodes_inside(job.resolved()),
         load=read_load(capture) if capture.is_file() else None,
+        cpu_per_packet=cpu_per_packet(folder / WORLD_FILE),
     )
     return Row(
         run=job.run,
@@ -132,6 +134,19 @@ def measured(job: Job, folder: Path, wall_time: float) -> Row:
         metrics=measure(view),
         wall_time=round(wall_time, 3),
     )
+
+
+def cpu_per_packet(path: Path) -> float | None:
+    """Seconds of CPU for a packet in or out, from what the emulated world's gateways reported."""
+    try:
+        gateways = json.loads(path.read_text(encoding="utf-8"))["gateways"].values()
+    except FileNotFoundError:
+        return None
+    seconds = sum(gateway["cpu_seconds"] for gateway in gateways)
+    packets = sum(
+        gateway["counters"][name] for gateway in gateways for name in ("packets_in", "packets_out")
+    )
+    return seconds / packets if packets else None
 
 
 @contextmanager
@@ -147,7 +162,7 @@ def logged(path: Path) -> Iterator[None]:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-    if not path.stat().st_size:
+    if path.is_file() and not path.stat().st_size:
         path.unlink()
 
 
