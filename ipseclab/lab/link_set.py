@@ -1,36 +1,54 @@
-"""What a `link_set` does to a link's settings; both worlds ask here."""
+"""What a `link_set` does to a link's impairments; both worlds and the prompt ask here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
 
 from ipseclab.errors import ConfigError
-from ipseclab.lab.impairment import Bernoulli, ImpairmentConfig
-from ipseclab.lab.model import BACKWARD, FORWARD
-from ipseclab.lab.plan import ArgumentValue
+from ipseclab.lab.impairment import ImpairmentConfig
+from ipseclab.lab.model import DIRECTIONS
+from ipseclab.lab.schema import ImpairmentFile
+from ipseclab.lab.yaml_source import one_of
 
+DIRECTION_KEY = "direction"
 BOTH = "both"
-_KNOWN = tuple(field.name for field in fields(ImpairmentConfig))
 
 
 def with_settings(
-    impairments: tuple[ImpairmentConfig, ImpairmentConfig], arguments: Mapping[str, ArgumentValue]
+    impairments: tuple[ImpairmentConfig, ImpairmentConfig], arguments: Mapping[str, object]
 ) -> tuple[ImpairmentConfig, ImpairmentConfig]:
-    """Forward and backward impairment with a link_set's arguments: `direction` says for which,
-    the rest are numbers in seconds, bit/s and probabilities. Raises ConfigError."""
-    wanted = arguments.get("direction", BOTH)
-    if wanted not in (FORWARD, BACKWARD, BOTH):
-        raise ConfigError(f"link_set: direction {wanted!r}, expected forward, backward or both")
-    settings: dict[str, object] = {}
-    for key, value in arguments.items():
-        if key == "direction":
-            continue
-        if key not in _KNOWN:
-            raise ConfigError(f"link_set: unknown {key!r}, expected one of {', '.join(_KNOWN)}")
-        settings[key] = Bernoulli(float(value)) if key == "loss" else float(value)
+    """Forward and backward impairment with a link_set's arguments: `direction` says for which, the
+    rest is written as in a topology file (0.02 or 20ms, 0.1 or 10%). Raises ConfigError."""
+    wanted = arguments.get(DIRECTION_KEY, BOTH)
+    choices = [*DIRECTIONS, BOTH]
+    if wanted not in choices:
+        problem = f"link_set: direction {wanted!r} is unknown, {one_of(choices, str(wanted))}"
+        raise ConfigError(problem)
+    values = _values({key: item for key, item in arguments.items() if key != DIRECTION_KEY})
     forward, backward = (
-        replace(config, **settings) if wanted in (direction, BOTH) else config  # type: ignore[arg-type]
-        for config, direction in zip(impairments, (FORWARD, BACKWARD), strict=True)
+        replace(config, **values) if wanted in (direction, BOTH) else config
+        for config, direction in zip(impairments, DIRECTIONS, strict=True)
     )
     return forward, backward
+
+
+def _values(settings: Mapping[str, object]) -> dict[str, Any]:
+    """The settings as an ImpairmentConfig has them."""
+    known = list(ImpairmentFile.model_fields)
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"link_set: {key!r} is unknown, {one_of(known, key)}")
+    try:
+        file = ImpairmentFile.model_validate(dict(settings))
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        text = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(f"link_set: {first['loc'][0]}: {text}") from None
+    values = {key: getattr(file, key) for key in settings}
+    if file.loss is not None:
+        values["loss"] = file.loss.model()
+    return values

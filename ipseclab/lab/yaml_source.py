@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
 from ipseclab.errors import ConfigError, Place
 
@@ -37,6 +38,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class YamlSource:
     """A file's content as plain values, and where each key stands (line and column from 1).
 
+    Values that crossed to another process come without positions; then errors name the key alone.
     `overrides` are the key paths whose values did not come from the file, as the user wrote them.
     """
 
@@ -49,7 +51,8 @@ class YamlSource:
         """Where the key at `path` stands, or its nearest parent that is in the file; the override
         that is to blame where one made it."""
         path = tuple(path)
-        in_file = next(n for n in range(len(path), -1, -1) if path[:n] in self.positions)
+        lengths = range(len(path), -1, -1)
+        in_file = next((n for n in lengths if path[:n] in self.positions), 0)
         for override, written in self.overrides.items():
             shared = _shared(path, override)
             if shared == len(override):
@@ -58,7 +61,8 @@ class YamlSource:
                 return Place(f"{self.file}: override", key=key)
             if shared > in_file:
                 return Place(f"{self.file}: override", key=path_text(path))
-        return Place(self.file, *self.positions[path[:in_file]], key=path_text(path))
+        line, column = self.positions.get(path[:in_file], (0, 0))
+        return Place(self.file, line, column, path_text(path))
 
     def error(self, path: Sequence[Key], problem: str) -> ConfigError:
         """A ConfigError about the key at `path`."""
@@ -141,6 +145,7 @@ def parse_yaml(text: str, file: str = "<text>") -> YamlSource:
         with warnings.catch_warnings():
             # An anchor that is used again means its latest place (YAML 1.2 section 6.9.2).
             warnings.simplefilter("ignore", ReusedAnchorWarning)
+            _check_depth(text, file)
             document = YAML(typ="rt", pure=True).load(text)
     except DuplicateKeyError as problem:
         place = _marked(file, problem)
@@ -151,14 +156,24 @@ def parse_yaml(text: str, file: str = "<text>") -> YamlSource:
         )
     except (YAMLError, ValueError) as problem:
         raise ConfigError(f"not YAML: {_one_line(str(problem))}", Place(file)) from problem
-    except RecursionError as problem:
-        raise ConfigError(f"nested deeper than {LARGEST_DEPTH}", Place(file)) from problem
     if not isinstance(document, CommentedMap):
         kind = "nothing" if document is None else _kind(document)
         raise ConfigError(f"holds {kind}, expected keys with values", Place(file, 1, 1))
     reader = _Reader(file)
     data = reader.plain(document, ())
     return YamlSource(file, data, reader.positions)
+
+
+def _check_depth(text: str, file: str) -> None:
+    """Refuse what is nested too deep before anything recurses into it. Raises ConfigError."""
+    depth = 0
+    for event in YAML(typ="rt", pure=True).parse(text):
+        depth += isinstance(event, CollectionStartEvent)
+        depth -= isinstance(event, CollectionEndEvent)
+        if depth > LARGEST_DEPTH:
+            mark = event.start_mark
+            place = Place(file, mark.line + 1, mark.column + 1)
+            raise ConfigError(f"nested deeper than {LARGEST_DEPTH}, expected less", place)
 
 
 def _marked(file: str, problem: MarkedYAMLError) -> Place:
