@@ -73,6 +73,12 @@ JobsOption = Annotated[
 QuickOption = Annotated[
     bool, typer.Option("--quick", help="A coarser grid that ends within a minute.")
 ]
+RepetitionsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Runs of each point; by default the experiment file's own."
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -101,6 +107,7 @@ def run(
     seed: SeedOption = None,
     jobs: JobsOption = None,
     quick: QuickOption = False,
+    repetitions: RepetitionsOption = None,
     out: OutOption = None,
     costs: CostsOption = "default",
 ) -> None:
@@ -108,7 +115,7 @@ def run(
     from ipseclab.measure.experiment import load_experiment
 
     loaded = load_experiment(experiment)
-    asked = _asked(loaded, world.value, seed, quick, costs)
+    asked = _asked(loaded, world.value, costs, seed=seed, quick=quick, repetitions=repetitions)
     folder = _results_folder(out, loaded, asked)
     rows, failures = _sweep(loaded, asked, folder, jobs)
     _report(loaded, folder, rows, failures)
@@ -128,6 +135,7 @@ def agree(
     ] = None,
     seed: SeedOption = None,
     quick: QuickOption = False,
+    repetitions: RepetitionsOption = None,
     out: OutOption = None,
     costs: Annotated[
         str | None,
@@ -138,13 +146,18 @@ def agree(
 ) -> None:
     """Hold the two worlds side by side, metric by metric; exit code 1 when they disagree."""
     from ipseclab.measure.agreement import compare, verdict
+    from ipseclab.measure.experiment import load_experiment
     from ipseclab.present.tables import agreement_table
 
     console = _console()
     if netns is not None:
         sim_rows, netns_rows = _rows_of(Path(experiment)), _rows_of(netns)
     else:
-        sim_rows, netns_rows = _run_both(experiment, seed, quick, out, costs)
+        loaded = load_experiment(experiment)
+        base = out if out is not None else RESULTS / f"{loaded.name}-agree"
+        sim_rows, netns_rows = _run_both(
+            loaded, base, costs, seed=seed, quick=quick, repetitions=repetitions
+        )
     found = compare(sim_rows, netns_rows)
     if not found:
         raise ConfigError("the two worlds have no point in common, expected runs of one experiment")
@@ -295,7 +308,15 @@ def _calibrated() -> str:
         return measure_costs(step).to_json()
 
 
-def _asked(experiment: Experiment, world: str, seed: int | None, quick: bool, costs: str) -> Asked:
+def _asked(
+    experiment: Experiment,
+    world: str,
+    costs: str,
+    *,
+    seed: int | None,
+    quick: bool,
+    repetitions: int | None,
+) -> Asked:
     from ipseclab.measure.sweep import Asked
 
     if world not in experiment.file.worlds:
@@ -307,6 +328,7 @@ def _asked(experiment: Experiment, world: str, seed: int | None, quick: bool, co
         quick=quick,
         costs=text,
         costs_name=costs,
+        repetitions=repetitions,
         command=("ipseclab", *sys.argv[1:]),
     )
 
@@ -409,23 +431,23 @@ def _rows_of(path: Path) -> tuple[Row, ...]:
 
 
 def _run_both(
-    name: str, seed: int | None, quick: bool, out: Path | None, costs: str | None
+    experiment: Experiment,
+    base: Path,
+    costs: str | None,
+    *,
+    seed: int | None,
+    quick: bool,
+    repetitions: int | None,
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """The experiment in both worlds, the emulated one first: it is the one that may be lacking."""
-    from ipseclab.measure.experiment import load_experiment
     from ipseclab.measure.results import ResultsFolder, write_atomic
 
-    experiment = load_experiment(name)
-    base = out if out is not None else RESULTS / f"{experiment.name}-agree"
     found: dict[str, tuple[Row, ...]] = {}
     for world in ("netns", "sim"):
-        table = costs
-        if world == "sim" and table is None:
-            path = base / "costs.json"
-            if not path.is_file():
-                write_atomic(path, _calibrated())
-            table = str(path)
-        asked = _asked(experiment, world, seed, quick, table or "zero")
+        table = costs if costs is not None else str(base / "costs.json")
+        if world == "sim" and costs is None and not Path(table).is_file():
+            write_atomic(Path(table), _calibrated())
+        asked = _asked(experiment, world, table, seed=seed, quick=quick, repetitions=repetitions)
         rows, failures = _sweep(experiment, asked, ResultsFolder(base / world), None)
         for failure in failures:
             print(f"{world} run {failure.run} failed: {failure.why}", file=sys.stderr)
