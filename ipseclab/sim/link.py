@@ -16,11 +16,9 @@ from ipseclab.lab.impairment import (
     LinkDrop,
     Transit,
 )
+from ipseclab.lab.model import BACKWARD, DIRECTIONS, FORWARD
 from ipseclab.lab.trace import Trace
 from ipseclab.sim.clock import Clock
-
-FORWARD, BACKWARD = DIRECTIONS = ("forward", "backward")
-"""`forward`: from the first interface to the second."""
 
 
 class Attached(Protocol):
@@ -91,13 +89,16 @@ class Link:
             self._impairments[direction] = impairment
             source.transmit = partial(self._carry, direction, impairment, source, target)
 
-    def config(self, direction: str) -> ImpairmentConfig:
-        """What is in force in `direction`."""
-        return self._impairments[direction].config
+    @property
+    def configs(self) -> tuple[ImpairmentConfig, ImpairmentConfig]:
+        """What is in force forward and backward."""
+        forward, backward = (self._impairments[direction].config for direction in DIRECTIONS)
+        return forward, backward
 
-    def reconfigure(self, direction: str, config: ImpairmentConfig) -> None:
+    def reconfigure(self, forward: ImpairmentConfig, backward: ImpairmentConfig) -> None:
         """Take other settings from the next packet on."""
-        self._impairments[direction].reconfigure(config)
+        self._impairments[FORWARD].reconfigure(forward)
+        self._impairments[BACKWARD].reconfigure(backward)
 
     def _carry(
         self,

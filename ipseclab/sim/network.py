@@ -7,22 +7,21 @@ one trace, octet for octet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 
 from ipseclab.errors import ConfigError, EnvironmentLacks
 from ipseclab.gateway import Gateway
 from ipseclab.lab.gateways import gateway_config, starting_connections
-from ipseclab.lab.impairment import Bernoulli, ImpairmentConfig, derive
+from ipseclab.lab.impairment import derive
 from ipseclab.lab.keys import Capture
-from ipseclab.lab.model import DIRECTIONS, NodeKind, Stack
+from ipseclab.lab.link_set import with_settings
 from ipseclab.lab.model import Link as LinkModel
 from ipseclab.lab.model import Node as NodeModel
+from ipseclab.lab.model import NodeKind, Stack
 from ipseclab.lab.nat import Nat
 from ipseclab.lab.plan import (
     Action,
-    ArgumentValue,
     Ping,
     Probe,
     RunPlan,
@@ -44,7 +43,6 @@ from ipseclab.sim.node import Node
 from ipseclab.sim.sockets import TcpStack
 
 PROGRESS_STEPS = 100
-BOTH = "both"
 
 
 def run(
@@ -261,11 +259,7 @@ class Network:
         link = self.links.get(action.target)
         if link is None:
             raise ConfigError(f"link_set: no link {action.target!r}")
-        wanted = action.arguments.get("direction", BOTH)
-        for direction in DIRECTIONS:
-            if wanted in (direction, BOTH):
-                changed = with_settings(link.config(direction), action.arguments)
-                link.reconfigure(direction, changed)
+        link.reconfigure(*with_settings(link.configs, action.arguments))
 
     def _rebind(self, action: Action) -> None:
         node = self.nodes.get(action.target)
@@ -276,21 +270,6 @@ class Network:
             node.rebind(str(address) if address is not None else None)
         except ValueError as problem:
             raise ConfigError(f"nat_rebind at {action.target}: {problem}") from problem
-
-
-def with_settings(
-    config: ImpairmentConfig, arguments: Mapping[str, ArgumentValue]
-) -> ImpairmentConfig:
-    """`config` with a link_set's arguments: numbers in seconds, bit/s and probabilities."""
-    settings: dict[str, float] = {
-        key: float(value) for key, value in arguments.items() if key != "direction"
-    }
-    loss = settings.pop("loss", None)
-    try:
-        changed = replace(config, **settings)  # type: ignore[arg-type]
-    except TypeError as problem:
-        raise ConfigError(f"link_set: {problem}") from problem
-    return changed if loss is None else replace(changed, loss=Bernoulli(loss))
 
 
 def _refuse_foreign_stacks(topology: Topology) -> None:

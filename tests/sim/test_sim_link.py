@@ -117,8 +117,9 @@ def test_new_settings_hold_from_the_next_packet_on_and_indexes_go_on() -> None:
     pair = joined(ImpairmentConfig(loss=NthPackets((1, 3))))
     for number in range(2):
         pair.ends[0].send(packet(number))
-    pair.link.reconfigure("forward", ImpairmentConfig(delay=0.5, loss=NthPackets((1, 3))))
-    assert pair.link.config("forward").delay == 0.5
+    slower = ImpairmentConfig(delay=0.5, loss=NthPackets((1, 3)))
+    pair.link.reconfigure(slower, pair.link.configs[1])
+    assert pair.link.configs == (slower, ImpairmentConfig())
     for number in range(2, 5):
         pair.ends[0].send(packet(number))
     pair.clock.run_through(1.0)
