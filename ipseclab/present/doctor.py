@@ -25,6 +25,13 @@ PLUGIN_FOLDERS = (
     "/usr/lib64/ipsec/plugins",
     "/usr/lib64/strongswan/plugins",
 )
+PLUGINS = {
+    "kernel-libipsec": "libcharon-extra-plugins",
+    "curve25519": "libstrongswan-extra-plugins",
+    "gcm": "libstrongswan-standard-plugins",
+    "openssl": "libstrongswan-standard-plugins",
+}
+"""strongSwan's plugins that the lab loads, and Debian's packages that hold them."""
 OLDEST_PYTHON = (3, 11)
 
 
@@ -107,21 +114,17 @@ def _program(name: str, what: str, package: str, *aliases: str) -> Finding:
 def _strongswan() -> Iterator[Finding]:
     yield _program("charon", "strongSwan peers", "strongswan-charon", "charon-systemd")
     yield _program("swanctl", "strongSwan peers", "strongswan-swanctl")
-    plugin = next(
-        (
-            str(found)
-            for folder in PLUGIN_FOLDERS
-            if (found := Path(folder) / "libstrongswan-kernel-libipsec.so").exists()
-        ),
-        None,
-    )
-    yield Finding(
-        "kernel-libipsec",
-        plugin is not None,
-        plugin or "plugin not found",
-        "strongSwan peers",
-        "apt-get install libcharon-extra-plugins",
-    )
+    for plugin, package in PLUGINS.items():
+        library = f"libstrongswan-{plugin}.so"
+        places = (Path(folder) / library for folder in PLUGIN_FOLDERS)
+        found = next((str(place) for place in places if place.exists()), None)
+        yield Finding(
+            plugin,
+            found is not None,
+            found or "plugin not found",
+            "strongSwan peers",
+            f"apt-get install {package}",
+        )
 
 
 def _tshark() -> Iterator[Finding]:

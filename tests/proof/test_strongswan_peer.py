@@ -1,0 +1,140 @@
+"""A peer that no one here wrote: strongSwan in each role, with and without NAT, three suites.
+
+Each case is one story (`peer_story`): handshake, CHILD_SA and IKE_SA rekey by each side, delete of
+the CHILD_SA and of the IKE_SA by each side, and traffic through what stands after each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peer_story import ECHOES, STEPS_FILE, TRACE_FILE, write_story
+
+from ipseclab.emu.sandbox import run_in_sandbox
+from ipseclab.lab.topology import load_topology
+from ipseclab.lab.trace import TraceRecord, read_trace
+from ipseclab.measure.view import pair_key
+
+pytestmark = [pytest.mark.netns, pytest.mark.strongswan]
+
+TOPOLOGIES = {"no NAT": "strongswan-peer", "NAT": "strongswan-peer-nat"}
+SUITES = {
+    "AES-GCM, X25519": ("aes128gcm16-prfsha256-x25519", "aes128gcm16-x25519"),
+    "AES-CBC and HMAC, MODP-2048": ("aes256-sha256-prfsha256-modp2048", "aes256-sha256-modp2048"),
+    "ChaCha20-Poly1305, ECP-384": (
+        "chacha20poly1305-prfsha384-ecp384",
+        "chacha20poly1305-ecp384",
+    ),
+}
+STEPS = [
+    ("initiate", "gw1"),
+    ("rekey_child", "gw1"),
+    ("rekey_child", "gw2"),
+    ("rekey_ike", "gw1"),
+    ("rekey_ike", "gw2"),
+    ("delete_child", "gw1"),
+    ("initiate", "gw1"),
+    ("delete_child", "gw2"),
+    ("initiate", "gw2"),
+    ("delete_ike", "gw1"),
+    ("initiate", "gw1"),
+    ("delete_ike", "gw2"),
+    ("initiate", "gw1"),
+    ("rekey_child", "gw1"),
+]
+REFUSALS = ("malformed", "no_sa", "bad_icv", "replayed", "selector_mismatch", "no_policy")
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("nat", TOPOLOGIES)
+@pytest.mark.parametrize("initiator", ["ours", "strongSwan's"])
+def test_strongswan_does_every_exchange_with_us(
+    initiator: str, nat: str, suite: str, tmp_path: Path
+) -> None:
+    ike, esp = SUITES[suite]
+    ours, theirs = ("gw1", "gw2") if initiator == "ours" else ("gw2", "gw1")
+    topology = load_topology(TOPOLOGIES[nat]).with_overrides(
+        {
+            f"nodes.{ours}.stack": "ipseclab",
+            f"nodes.{theirs}.stack": "strongswan",
+            "connections.site.ike": ike,
+            "connections.site.esp": esp,
+        }
+    )
+    write_story(tmp_path, topology.source.data)
+    code = run_in_sandbox("peer_story", str(tmp_path), out=tmp_path)
+    assert code == 0, _why(tmp_path)
+    steps = json.loads((tmp_path / STEPS_FILE).read_text(encoding="utf-8"))
+
+    _check_steps(steps)
+    records = list(read_trace(tmp_path / TRACE_FILE))
+    _check_trace([record for record in records if record.node == ours], ike, esp)
+    _check_agreement(records, ours, theirs)
+    # Its log is among the results.
+    charon = (tmp_path / "logs" / theirs / "charon.log").read_text(errors="replace")
+    assert "established" in charon
+    assert "strongSwan 5.9" in charon
+
+
+def _why(folder: Path) -> str:
+    """What is known of a story that did not come to its end."""
+    found = [
+        path for path in (folder / "logs" / "worker.log", folder / STEPS_FILE) if path.exists()
+    ]
+    return "\n".join(path.read_text(encoding="utf-8") for path in found)
+
+
+def _check_steps(steps: list[dict[str, Any]]) -> None:
+    """Each step settled with new SAs where it should, and the traffic after it came through."""
+    assert [(step["what"], step["by"]) for step in steps] == STEPS
+    for before, step in zip([None, *steps], steps, strict=False):
+        where = f"{step['what']} by {step['by']}"
+        assert step["settled"], where
+        if step["what"].startswith("delete"):
+            continue
+        assert list(step["echoes"].values()) == [ECHOES, ECHOES], where
+        assert all(step["transfers"].values()), where
+        if before is None:
+            continue
+        old, new = before["standings"]["gw1"], step["standings"]["gw1"]
+        if step["what"] == "rekey_ike":
+            assert new["ikes"] != old["ikes"], where
+            assert new["children"] == old["children"], where
+        elif step["what"] == "rekey_child":
+            assert new["ikes"] == old["ikes"], where
+            assert new["children"] != old["children"], where
+    assert len(steps[0]["transfers"]) == len(steps[-1]["transfers"]) == 2
+
+
+def _check_trace(ours: list[TraceRecord], ike: str, esp: str) -> None:
+    """What our end traced: each exchange once, the suites asked for, nothing refused."""
+    counted = Counter(record.event for record in ours)
+    assert counted["ike_established"] == 3
+    assert counted["ike_rekeyed"] == 2
+    assert counted["auth_failed"] == 0
+    gone = Counter(r.fields["reason"] for r in ours if r.event in ("ike_gone", "child_gone"))
+    assert gone["rekeyed"] == 2 + 3
+    ready = [r for r in ours if r.event == "child_ready"]
+    assert len(ready) == 3 + 3 + 2
+    assert all(r.fields["encapsulated"] is True and r.fields["mode"] == "tunnel" for r in ready)
+    assert {r.fields["proposal"] for r in ours if r.event == "ike_established"} == {ike}
+    # Without its own key exchange only where IKE_AUTH made it (RFC 7296 section 1.2).
+    assert {r.fields["proposal"] for r in ready} == {esp, esp.rpartition("-")[0]}
+    dropped = Counter(r.fields["reason"] for r in ours if r.event == "packet_dropped")
+    assert not [reason for reason in REFUSALS if dropped[reason]], dropped
+    sent = [r for r in ours if r.event == "ike_sent"]
+    assert not [r for r in sent if r.fields["retransmission"]]
+
+
+def _check_agreement(records: list[TraceRecord], ours: str, theirs: str) -> None:
+    """Both ends' traces name the same SAs."""
+
+    def pairs(node: str) -> list[tuple[str, ...]]:
+        found = [r for r in records if r.node == node and r.event == "child_ready"]
+        return [pair_key(r) for r in found]
+
+    assert sorted(pairs(ours)) == sorted(pairs(theirs))
