@@ -10,7 +10,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -338,18 +338,16 @@ class Lab:
         merge_captures(self._captures, self.capture, self.start_time)
         self.capture.flush()
 
+    def relay_work(self) -> dict[str, Carried]:
+        """What each relay has done so far."""
+        return {name: relay.ask(RelayReport()) for name, relay in self._links.items()}
+
     def facts(self) -> dict[str, Any]:
         """What the world can say at a run's end: counters, CPU seconds, frames not coped with."""
-        carried: dict[str, Carried] = {
-            name: relay.ask(RelayReport()) for name, relay in self._links.items()
-        }
         reports = {name: self.report(name) for name in self.gateways}
         return {
             "kernel": platform.release(),
-            "relays": {
-                name: {"frames": list(done.frames), "overruns": done.overruns}
-                for name, done in carried.items()
-            },
+            "relays": {name: asdict(done) for name, done in self.relay_work().items()},
             "gateways": {
                 name: {"counters": report.counters, "cpu_seconds": report.cpu_seconds}
                 for name, report in reports.items()

@@ -33,7 +33,7 @@ NOBODY = bytes.fromhex("021d00000000")
 PLAIN_FRAMES = 20
 LOSSY_FRAMES = 100
 FRAME_INTERVAL = 0.002
-FRAMES_PER_SECOND = 10_000
+FRAMES_PER_SECOND = 5_000
 """Over all links together."""
 PACKET_OCTETS = 64
 BURST_SECONDS = 0.15
@@ -55,9 +55,10 @@ class LinkMismatch(EnvironmentLacks):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One direction of a link as found; `rate` is None where none is set."""
+    """One direction of a link as found: the median and the least delay; `rate` None without one."""
 
     delay: float
+    least_delay: float
     loss: float
     rate: float | None = None
 
@@ -176,8 +177,9 @@ def _measure(ways: Sequence[_Way]) -> dict[_Way, Measured]:
     found = {}
     for way, received in singles.items():
         delays = [at - way.sent[number] for number, at in received.items()]
-        delay = statistics.median(delays) if delays else math.inf
-        found[way] = Measured(delay, 1.0 - len(received) / way.count, rates.get(way))
+        median, least = (statistics.median(delays), min(delays)) if delays else (math.inf, math.inf)
+        loss = 1.0 - len(received) / way.count
+        found[way] = Measured(median, least, loss, rates.get(way))
     return found
 
 
@@ -186,13 +188,15 @@ def _pass_singles(ways: Sequence[_Way]) -> None:
     slowest = len(ways) / FRAMES_PER_SECOND
     start = time.monotonic()
     due = [
-        (start + number * max(way.interval, slowest) + index * 1e-5, index, number)
+        # Spread out: frames sent at one moment would wait for each other in our own hands.
+        (start + number * max(way.interval, slowest) + index / FRAMES_PER_SECOND, index, number)
         for index, way in enumerate(ways)
         for number in range(way.count)
     ]
     heapq.heapify(due)
     until = max(entry[0] for entry in due) + max(way.longest for way in ways)
-    poll = PrecisePoll(*(way.receiver.fileno() for way in ways))
+    by_descriptor = {way.receiver.fileno(): way for way in ways}
+    poll = PrecisePoll(*by_descriptor)
     while due or not all(way.complete for way in ways):
         now = time.monotonic()
         if now > until:
@@ -200,9 +204,8 @@ def _pass_singles(ways: Sequence[_Way]) -> None:
         while due and due[0][0] <= now:
             _at, index, number = heapq.heappop(due)
             ways[index].send(number, PACKET_OCTETS)
-        if poll.wait((due[0][0] if due else until) - time.monotonic()):
-            for way in ways:
-                way.receive()
+        for descriptor in poll.wait((due[0][0] if due else until) - time.monotonic()):
+            by_descriptor[descriptor].receive()
 
 
 def _pass_bursts(ways: Sequence[_Way]) -> dict[_Way, float]:
@@ -217,13 +220,13 @@ def _pass_bursts(ways: Sequence[_Way]) -> dict[_Way, float]:
         until = max(until, time.monotonic() + count * octets * 8 / way.config.rate + way.longest)
     if not ways:
         return {}
-    poll = PrecisePoll(*(way.receiver.fileno() for way in ways))
+    by_descriptor = {way.receiver.fileno(): way for way in ways}
+    poll = PrecisePoll(*by_descriptor)
     last = {way: way.count + count - 1 for way, (count, _octets) in sizes.items()}
     while time.monotonic() < until and any(last[way] not in way.received for way in ways):
         # A lost last frame costs a wait, no more.
-        if poll.wait(until - time.monotonic()):
-            for way in ways:
-                way.receive()
+        for descriptor in poll.wait(until - time.monotonic()):
+            by_descriptor[descriptor].receive()
     rates = {}
     for way, (_count, octets) in sizes.items():
         numbers = sorted(way.received)
@@ -250,8 +253,10 @@ def _mismatches(way: _Way, measured: Measured) -> Iterator[str]:
     config, name = way.config, f"{way.link} {way.direction}"
     serialised = 0.0 if config.rate is None else PACKET_OCTETS * 8 / config.rate
     delay = config.delay + serialised
-    if abs(measured.delay - delay) > DELAY_TOLERANCE + SHARE_TOLERANCE * delay + 2 * config.jitter:
-        yield f"{name}: delay set to {delay:.6f} s, measured {measured.delay:.6f} s"
+    tolerance = DELAY_TOLERANCE + SHARE_TOLERANCE * delay + 2 * config.jitter
+    # The least one: what a busy machine adds to some frames is not the link's doing.
+    if abs(measured.least_delay - delay) > tolerance:
+        yield f"{name}: delay set to {delay:.6f} s, measured {measured.least_delay:.6f} s"
     if way.lost != way.lost_as_drawn:
         wanted, lost = ([*numbers[:5]] for numbers in (way.lost_as_drawn, way.lost))
         yield (

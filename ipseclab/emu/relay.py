@@ -68,6 +68,7 @@ class Carried:
 
     frames: tuple[int, int]
     overruns: int
+    cpu_seconds: float
 
 
 def start_relay(spec: RelaySpec, log: Path) -> Child:
@@ -169,7 +170,7 @@ class Relay:
                 self._trace = Trace(path.open("a", buffering=1, encoding="utf-8"), keep=False)
                 control.send(True)
             case Report():
-                control.send(Carried((self._frames[0], self._frames[1]), self._count_overruns()))
+                control.send(self._carried())
             case _:
                 return False
         return True
@@ -182,12 +183,13 @@ class Relay:
         )
         return forward, backward
 
-    def _count_overruns(self) -> int:
-        """Our own, and the frames that the kernel had no room for in the sockets' queues."""
+    def _carried(self) -> Carried:
+        """With the frames that the kernel had no room for in the sockets' queues."""
         for opened in self._sockets:
             statistics = opened.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
             self._overruns += struct.unpack("II", statistics)[1]
-        return self._overruns
+        frames = (self._frames[0], self._frames[1])
+        return Carried(frames, self._overruns, time.process_time())
 
     def _dropped(self, side: int, index: int, reason: str, packet: bytes, now: float) -> None:
         self._record(now, "link_dropped", side, index, reason, packet)
