@@ -1,4 +1,4 @@
-"""YAML files read with the place of every key, and pydantic models checked against them.
+"""YAML files with the place of every key, overrides, and pydantic models checked against them.
 
 Every error is a `ConfigError` of one line: file, line, column, key path, the problem and what was
 expected. Topology and experiment files both go through here. Reading is bounded: size, depth and
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,20 +16,26 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
-from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
 from ipseclab.errors import ConfigError, Place
+from ipseclab.lab.yaml_read import Key, KeyPath, kind_of, one_line, path_text, read_text
+
+__all__ = [
+    "Key",
+    "KeyPath",
+    "YamlSource",
+    "check",
+    "item_name",
+    "one_of",
+    "parse_yaml",
+    "path_text",
+    "read_yaml",
+    "shown",
+]
 
 LARGEST_FILE = 1 << 20
-LARGEST_DEPTH = 20
-MOST_VALUES = 50_000
 
-Key = str | int
-KeyPath = tuple[Key, ...]
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -141,82 +146,8 @@ def read_yaml(path: Path) -> YamlSource:
 
 def parse_yaml(text: str, file: str = "<text>") -> YamlSource:
     """The source in `text`, said to be `file` in errors. Raises ConfigError."""
-    try:
-        with warnings.catch_warnings():
-            # An anchor that is used again means its latest place (YAML 1.2 section 6.9.2).
-            warnings.simplefilter("ignore", ReusedAnchorWarning)
-            _check_depth(text, file)
-            document = YAML(typ="rt", pure=True).load(text)
-    except DuplicateKeyError as problem:
-        place = _marked(file, problem)
-        raise ConfigError("this key stands here already, expected it once", place) from problem
-    except MarkedYAMLError as problem:
-        raise ConfigError(f"not YAML: {_one_line(problem.problem)}", _marked(file, problem)) from (
-            problem
-        )
-    except (YAMLError, ValueError) as problem:
-        raise ConfigError(f"not YAML: {_one_line(str(problem))}", Place(file)) from problem
-    if not isinstance(document, CommentedMap):
-        kind = "nothing" if document is None else _kind(document)
-        raise ConfigError(f"holds {kind}, expected keys with values", Place(file, 1, 1))
-    reader = _Reader(file)
-    data = reader.plain(document, ())
-    return YamlSource(file, data, reader.positions)
-
-
-def _check_depth(text: str, file: str) -> None:
-    """Refuse what is nested too deep before anything recurses into it. Raises ConfigError."""
-    depth = 0
-    for event in YAML(typ="rt", pure=True).parse(text):
-        depth += isinstance(event, CollectionStartEvent)
-        depth -= isinstance(event, CollectionEndEvent)
-        if depth > LARGEST_DEPTH:
-            mark = event.start_mark
-            place = Place(file, mark.line + 1, mark.column + 1)
-            raise ConfigError(f"nested deeper than {LARGEST_DEPTH}, expected less", place)
-
-
-def _marked(file: str, problem: MarkedYAMLError) -> Place:
-    mark = problem.problem_mark
-    return Place(file) if mark is None else Place(file, mark.line + 1, mark.column + 1)
-
-
-class _Reader:
-    """Turns ruamel's values into plain ones and notes where they stood."""
-
-    def __init__(self, file: str) -> None:
-        self.positions: dict[KeyPath, tuple[int, int]] = {(): (1, 1)}
-        self._file = file
-        self._values = 0
-
-    def plain(self, value: object, path: KeyPath) -> Any:
-        self._values += 1
-        if self._values > MOST_VALUES or len(path) > LARGEST_DEPTH:
-            limit = f"{MOST_VALUES} values or deeper than {LARGEST_DEPTH}"
-            raise ConfigError(f"more than {limit}", Place(self._file, key=path_text(path[:3])))
-        if isinstance(value, CommentedMap):
-            return {key: self._item(value, key, path) for key in value}
-        if isinstance(value, CommentedSeq):
-            return [self._item(value, index, path) for index in range(len(value))]
-        return _scalar(value)
-
-    def _item(self, parent: Any, key: Any, path: KeyPath) -> Any:
-        line_column = parent.lc.data.get(key) if parent.lc.data else None
-        below = (*path, key)
-        if line_column is not None:
-            self.positions[below] = (line_column[0] + 1, line_column[1] + 1)
-        if isinstance(parent, CommentedMap) and not isinstance(key, str):
-            place = Place(self._file, *self.positions.get(below, (0, 0)), key=path_text(path))
-            raise ConfigError(f"key {key!r} is {_kind(key)}, expected a text", place)
-        return self.plain(parent[key], below)
-
-
-def _scalar(value: object) -> object:
-    # ruamel's own numbers and texts are subclasses that remember how they were written.
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value if value is None else str(value)
+    data, positions = read_text(text, file)
+    return YamlSource(file, data, positions)
 
 
 def check(model: type[Model], source: YamlSource) -> Model:
@@ -252,7 +183,7 @@ def _config_error(error: ErrorDetails, model: type[BaseModel], source: YamlSourc
         case "value_error":
             return source.error(path, str(context["error"]))
         case kind:
-            expected = _EXPECTED.get(kind, _one_line(error["msg"]).lower())
+            expected = _EXPECTED.get(kind, one_line(error["msg"]).lower())
             bounds = {name: value for name, value in context.items() if name != "error"}
             return source.error(
                 path, f"{shown(error['input'])}, expected {expected.format_map(bounds)}"
@@ -352,29 +283,9 @@ def one_of(choices: Sequence[str], wrong: str) -> str:
     return f"expected one of {', '.join(choices)}" if choices else "expected none"
 
 
-def path_text(path: Sequence[Key]) -> str:
-    """A key path as a reader writes it: links[2].delay."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
 def shown(value: object) -> str:
     """A value from a file in an error: short, on one line."""
     if isinstance(value, dict | list):
-        return f"{_kind(value)} here"
+        return f"{kind_of(value)} here"
     text = repr(value) if value is not None else "nothing here"
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, dict):
-        return "keys with values"
-    if isinstance(value, list):
-        return "a list"
-    return "a text" if isinstance(value, str) else "a number" if value is not None else "nothing"
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "unreadable").split())

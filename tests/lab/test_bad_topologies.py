@@ -1,11 +1,14 @@
 """Each kind of bad topology: one line with file, line, column, key, problem, expectation."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ipseclab.crypto.names import KEYWORDS
 from ipseclab.errors import ConfigError
 from ipseclab.lab.topology import load_topology, parse_topology
-from ipseclab.lab.yaml_source import LARGEST_DEPTH, LARGEST_FILE, MOST_VALUES
+from ipseclab.lab.yaml_read import LARGEST_DEPTH, MOST_VALUES
+from ipseclab.lab.yaml_source import LARGEST_FILE, parse_yaml
 
 GOOD = """\
 description: A good one
@@ -55,7 +58,7 @@ BAD = {
     "a key twice": (
         "  h2: {kind: host}",
         "  h1: {kind: host}",
-        "7:3: this key stands here already, expected it once",
+        "7:3: nodes: this key stands here already, expected it once",
     ),
     "unknown key at the top": (
         "connections:",
@@ -105,7 +108,7 @@ BAD = {
     "a key that is a number": (
         "  h1: {kind: host}",
         "  1: {kind: host}",
-        "3:3: nodes: key 1 is a number, expected a text",
+        "3:3: nodes: key 1 is not a text, expected one",
     ),
     "unknown stack": (
         "gw1: {kind: gateway}",
@@ -462,7 +465,7 @@ def test_aliases_cannot_fill_the_memory():
 
 def test_a_value_cannot_contain_itself():
     found = refused("nodes: &loop\n  again: *loop\n")
-    assert found == "lab.yaml:2:3: nodes.again: nothing here, expected keys with values"
+    assert found.endswith(f"more than {MOST_VALUES} values or deeper than {LARGEST_DEPTH}")
 
 
 @pytest.mark.parametrize("depth", [LARGEST_DEPTH, 100_000])
@@ -493,3 +496,48 @@ def test_a_file_that_cannot_be_read(tmp_path):
 def test_a_name_that_is_unknown():
     with pytest.raises(ConfigError, match=r"^site-to-sit: unknown, did you mean 'site-to-site'\?$"):
         load_topology("site-to-sit")
+
+
+PIECES = [*"[]{}:'#%é|1\n\t", "- ", "  ", "? ", "&a ", "*a", "<<: ", "[a, b]: ", "-1", "null"]
+PIECES += [".nan", "1e999", "0x", "!!int ", "10.1.0.1/24", "gw1", "nat1"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(GOOD)), st.integers(0, 30), st.sampled_from(PIECES)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_whatever_is_done_to_a_file_it_is_good_or_told_in_one_line(edits):
+    text = GOOD
+    for at, size, piece in edits:
+        text = text[:at] + piece + text[at + size :]
+    try:
+        told = parse_topology(text, "lab.yaml").name
+    except ConfigError as problem:
+        told = str(problem)
+    assert told.startswith("lab")
+    assert "\n" not in told
+
+
+def test_scalars_are_those_of_yaml_1_2():
+    data = parse_yaml("""
+a: [1, -1_000, 0x1F, 0o17, 010, 1.5, 1e3, .inf, true, False, null, ~, no, "1", 1:30, 2024-01-01]
+b: &shared {x: 1, y: 2}
+c: {<<: *shared, y: 3}
+d: !!binary aGk=
+e: !local [1]
+f: !!int twelve
+""").data
+    assert data["a"] == [1, -1000, 31, 15, 10, 1.5, 1000.0, float("inf"), True, False, None, None,
+                         "no", "1", "1:30", "2024-01-01"]  # fmt: skip
+    assert data["c"] == {"x": 1, "y": 3}
+    assert (data["d"], data["e"], data["f"]) == ("aGk=", [1], "twelve")
+
+
+def test_a_merge_key_with_something_else():
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml("a:\n  <<: [1]\n", "lab.yaml")
+    assert str(caught.value) == "lab.yaml:2:7: a: << with a list, expected keys with values"
