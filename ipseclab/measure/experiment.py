@@ -90,6 +90,14 @@ class Experiment:
     def points(self, *, quick: bool = False) -> tuple[SweepPoint, ...]:
         """The sweep laid out, the first axis slowest; one point without parameters where there is
         none."""
+        points = self._swept(quick)
+        shorter = self.file.quick.duration
+        if not quick or shorter is None:
+            return points
+        setting = Setting("duration", shorter, ("quick", "duration"))
+        return tuple(SweepPoint(p.parameters, (*p.settings, setting)) for p in points)
+
+    def _swept(self, quick: bool) -> tuple[SweepPoint, ...]:
         sweep = self.file.sweep
         if sweep is None:
             return (SweepPoint({}),)

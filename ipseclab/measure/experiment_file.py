@@ -182,6 +182,7 @@ class QuickFile(Strict):
     """What a run with --quick has instead."""
 
     repetitions: Annotated[int, Field(ge=1, le=MOST_REPETITIONS)] | None = None
+    duration: Annotated[Seconds, Field(gt=0, le=LONGEST_RUN)] | None = None
 
 
 class ExperimentFile(Strict):

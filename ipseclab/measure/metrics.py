@@ -7,6 +7,7 @@ None, which becomes an empty cell, never a zero.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
@@ -22,7 +23,6 @@ TRANSIT_LIMIT = 1.0
 """Seconds in which a probe reaches the link that drops it: longer than any one-way path but the
 last link."""
 IPV4_UDP_OCTETS = 28
-INWARD_EVENTS = ("ping_received", "probe_received", "transfer_octets")
 NAT_CHANGES = ("nat_rebound", "nat_expired")
 IKE_PORT, NAT_T_PORT = ":500", ":4500"
 
@@ -180,21 +180,22 @@ def rekey_gap(view: RunView) -> MetricValue:
 
 
 def rekey_lost(view: RunView) -> MetricValue:
-    """The sum over rekeys: each probe that no link drop accounts for is counted once."""
-    ended = [rekey for rekey in view.rekeys() if rekey.ended is not None]
+    """The sum over rekeys: each probe that no link drop accounts for is counted once.
+
+    The window reaches half the rekey's time (two one-way delays at least) before its start and past
+    its end: what was under way then may have met a deleted SA.
+    """
+    windows = [
+        (rekey.started - margin, rekey.ended + margin)
+        for rekey in view.rekeys()
+        if rekey.ended is not None
+        and (margin := min(TRANSIT_LIMIT, (rekey.ended - rekey.started) / 2)) >= 0
+    ]
     probes = view.probes()
-    if not ended or not probes:
+    if not windows or not probes:
         return None
     lost = [sent for probe in probes for sent in _unexplained(view, probe)]
-    return float(
-        sum(
-            any(
-                rekey.started - TRANSIT_LIMIT <= sent <= (rekey.ended or 0.0) + TRANSIT_LIMIT
-                for rekey in ended
-            )
-            for sent in lost
-        )
-    )
+    return float(sum(any(start <= sent <= end for start, end in windows) for sent in lost))
 
 
 def _unexplained(view: RunView, probe: ProbeLog) -> list[float]:
@@ -209,14 +210,36 @@ def _unexplained(view: RunView, probe: ProbeLog) -> list[float]:
         if sequence not in probe.received and t < view.end() - TRANSIT_LIMIT
     ]
     smallest = _payload_size(view, probe) + IPV4_UDP_OCTETS
+    free = _LatestFree(missing)
     for drop in view.events("link_dropped", "link_corrupted"):
         octets = number(drop, "octets")
-        if octets is not None and octets < smallest:
-            continue
-        before = [t for t in missing if t <= drop.t <= t + TRANSIT_LIMIT]
-        if before:
-            missing.remove(before[-1])
-    return missing
+        if octets is None or octets >= smallest:
+            free.take(drop.t)
+    return free.left()
+
+
+class _LatestFree:
+    """Times in order, of which the latest one before a moment is taken; long runs lose thousands."""
+
+    def __init__(self, times: list[float]) -> None:
+        self._times = sorted(times)
+        # The nearest free place at or before each place (shifted by one: 0 is none).
+        self._free = list(range(len(times) + 1))
+
+    def take(self, moment: float) -> None:
+        """Take the latest free time up to `moment` that is no further back than a transit."""
+        place = self._find(bisect_right(self._times, moment))
+        if place and self._times[place - 1] >= moment - TRANSIT_LIMIT:
+            self._free[place] = place - 1
+
+    def _find(self, place: int) -> int:
+        while self._free[place] != place:
+            self._free[place] = place = self._free[self._free[place]]
+        return place
+
+    def left(self) -> list[float]:
+        """The times that nothing took."""
+        return [t for place, t in enumerate(self._times, 1) if self._free[place] == place]
 
 
 def _payload_size(view: RunView, probe: ProbeLog) -> int:
@@ -288,19 +311,32 @@ def ping_lost(view: RunView) -> MetricValue:
 
 
 def nat_recovery(view: RunView) -> MetricValue:
-    """The mean over changes; of one that came before anything went through there is no recovery."""
-    inward = sorted(
-        record.t for record in view.events(*INWARD_EVENTS) if record.node in view.inside
-    )
+    """The mean over changes; of one that came before anything went through there is no recovery.
+
+    Only what was sent after the change counts: what had passed the NAT before it arrives anyway.
+    """
+    inward = sorted(_inward(view), key=lambda packet: packet[1])
     times = []
-    for change in _mappings_lost(view):
-        after = next((t for t in inward if t > change.t), None)
-        if after is not None and inward[0] < change.t:
+    for change in mappings_lost(view):
+        after = next((t for sent, t in inward if sent >= change.t), None)
+        if after is not None and inward[0][1] < change.t:
             times.append(after - change.t)
     return fmean(times) if times else None
 
 
-def _mappings_lost(view: RunView) -> list[TraceRecord]:
+def _inward(view: RunView) -> list[tuple[float, float]]:
+    """When probes and echoes that came in from outside were sent, and delivered to the inside."""
+    found: list[tuple[float, float]] = []
+    for kind in ("probe", "ping"):
+        sent = {(text(r, "flow"), number(r, "sequence")): r.t for r in view.events(f"{kind}_sent")}
+        for record in view.events(f"{kind}_received"):
+            key = (text(record, "flow"), number(record, "sequence"))
+            if record.node in view.inside and key in sent:
+                found.append((sent[key], record.t))
+    return found
+
+
+def mappings_lost(view: RunView) -> list[TraceRecord]:
     """Mappings rebound or expired, but not port 500's of a node that has moved to port 4500: nobody
     misses it (RFC 7296 section 2.23)."""
     moved = {

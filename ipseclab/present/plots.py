@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from ipseclab.errors import ConfigError, Place
 from ipseclab.measure.experiment import PlotSpec
-from ipseclab.measure.metrics import definition_of, unit_of
+from ipseclab.measure.metrics import definition_of, mappings_lost, unit_of
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.results import Manifest, ResultsFolder, Row
 from ipseclab.measure.statistics import interval_95
@@ -116,6 +116,7 @@ def timeline_figure(view: RunView, title: str) -> Figure:
     for axis, panel in zip(axes, panels, strict=True):
         panel(axis, view)
         _mark_rekeys(axis, view)
+        _mark_nat(axis, view)
         axis.grid(alpha=0.3)
     _mark_losses(axes[0], view)
     for axis in axes[:-1]:
@@ -170,7 +171,7 @@ def _probe_panel(axis: Axes, view: RunView) -> None:
             label=f"probe {probe.flow}: {len(got)} of {len(probe.sent)} delivered",
         )
     axis.set_ylabel("delivered (packets/s)")
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, axis.get_ylim()[1] * 1.1)
 
 
 def _ping_panel(axis: Axes, view: RunView) -> None:
@@ -227,18 +228,27 @@ def _mark_rekeys(axis: Axes, view: RunView) -> None:
 
 
 def _mark_losses(axis: Axes, view: RunView) -> None:
-    """Link drops as ticks along the top edge."""
+    """Link drops as ticks along the top edge, paler where they are many."""
     times = [record.t for record in view.events("link_dropped")]
     if times:
         axis.plot(
             times,
-            [0.985] * len(times),
+            [0.97] * len(times),
             "|",
             color=VERMILION,
+            alpha=max(0.15, min(1.0, 100 / len(times))),
             markersize=7,
             transform=axis.get_xaxis_transform(),
             label=f"link drop ({len(times)})",
         )
+
+
+def _mark_nat(axis: Axes, view: RunView) -> None:
+    for number_of, record in enumerate(mappings_lost(view)):
+        what = "NAT mapping expired" if record.event == "nat_expired" else "NAT rebound"
+        first = record.event not in [r.event for r in mappings_lost(view)[:number_of]]
+        style = ":" if record.event == "nat_expired" else "--"
+        axis.axvline(record.t, color=BLACK, ls=style, lw=1.2, label=what if first else None)
 
 
 def chosen_run(rows: Sequence[Row], spec: PlotSpec) -> Row | None:

@@ -1,10 +1,12 @@
 """Metrics on traces written by hand, where every right answer can be counted on the fingers."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ipseclab.lab.plan import Probe
 from ipseclab.lab.trace import TraceRecord
-from ipseclab.measure.metrics import METRICS, measure, unit_of
+from ipseclab.measure.metrics import METRICS, TRANSIT_LIMIT, _LatestFree, measure, unit_of
 from ipseclab.measure.view import RunView
 
 
@@ -229,22 +231,36 @@ def test_round_trips():
     assert found["ping_lost"] == 1
 
 
+def inward(sent, delivered, sequence, kind="probe", node="h1"):
+    return [
+        record(sent, "h2", f"{kind}_sent", flow=f"{kind} {node}", sequence=sequence),
+        record(delivered, node, f"{kind}_received", flow=f"{kind} {node}", sequence=sequence),
+    ]
+
+
 def test_nat_recovery_is_the_time_to_the_next_packet_inward():
     trace = [
-        record(1.0, "h1", "ping_received", flow="p", sequence=0, rtt=0.1),
+        *inward(0.9, 1.0, 0, kind="ping"),
         record(2.0, "nat", "nat_rebound", inside="10.0.0.1:4500"),
-        record(2.2, "h2", "probe_received", flow="out", sequence=9),
-        record(2.5, "h1", "probe_received", flow="in", sequence=3),
+        *inward(2.1, 2.2, 9, node="h2"),
+        *inward(2.4, 2.5, 3),
     ]
     assert values(trace, inside=("h1",))["nat_recovery"] == pytest.approx(0.5)
     assert values(trace)["nat_recovery"] is None
 
 
-def test_nat_recovery_needs_something_to_recover():
+def test_nat_recovery_leaves_out_what_was_under_way():
     trace = [
-        record(1.0, "nat", "nat_rebound", inside="10.0.0.1:4500"),
-        record(2.0, "h1", "ping_received", flow="p", sequence=0, rtt=0.1),
+        *inward(0.9, 1.0, 0),
+        record(2.0, "nat", "nat_rebound", inside="10.0.0.1:4500"),
+        *inward(1.99, 2.01, 1),
+        *inward(2.2, 2.3, 2),
     ]
+    assert values(trace, inside=("h1",))["nat_recovery"] == pytest.approx(0.3)
+
+
+def test_nat_recovery_needs_something_to_recover():
+    trace = [record(1.0, "nat", "nat_rebound", inside="10.0.0.1:4500"), *inward(1.9, 2.0, 0)]
     assert values(trace, inside=("h1",))["nat_recovery"] is None
 
 
@@ -273,9 +289,29 @@ def test_nobody_misses_port_500_after_the_move_to_4500():
     trace = [
         record(0.0, "nat", "nat_mapped", inside="10.0.0.1:500"),
         record(0.1, "nat", "nat_mapped", inside="10.0.0.1:4500"),
-        record(1.0, "h1", "ping_received", flow="p", sequence=0, rtt=0.1),
+        *inward(0.9, 1.0, 0),
         record(2.0, "nat", "nat_expired", inside="10.0.0.1:500"),
         record(5.0, "nat", "nat_expired", inside="10.0.0.1:4500"),
-        record(7.0, "h1", "probe_received", flow="in", sequence=3),
+        *inward(6.9, 7.0, 3),
     ]
     assert values(trace, inside=("h1",))["nat_recovery"] == pytest.approx(2.0)
+
+
+def test_rekey_lost_leaves_out_what_was_lost_before_there_was_an_sa():
+    sent = grid(0.2, 6.0, 0.1)
+    early = [i for i, t in enumerate(sent) if t < 1.7]
+    assert values(HANDSHAKE, REKEY, probe(sent, lost=early))["rekey_lost"] == 0
+
+
+@given(
+    missing=st.lists(st.floats(0, 10), max_size=30),
+    drops=st.lists(st.floats(0, 10), max_size=30),
+)
+def test_drops_are_matched_one_to_one_with_the_latest_missing_probe(missing, drops):
+    free, plain = _LatestFree(missing), sorted(missing)
+    for drop in drops:
+        free.take(drop)
+        before = [t for t in plain if t <= drop]
+        if before and before[-1] >= drop - TRANSIT_LIMIT:
+            plain.remove(before[-1])
+    assert free.left() == plain
