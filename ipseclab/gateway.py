@@ -1,8 +1,8 @@
 """A gateway: IKE and the ESP datapath joined, the one object that every world drives.
 
 RFC 4301 keeps key management and packet processing apart; here each one's wishes become the other's
-inputs: `Acquire` starts a negotiation, `ChildSaReady` fills the SAD, an expiry starts a rekey. No I/O:
-packets, datagrams and time go in, `Output` values come out.
+inputs: `Acquire` starts a negotiation, `ChildSaReady` fills the SAD, an expiry starts a rekey. No
+I/O: packets, datagrams and time go in, `Output` values come out.
 """
 
 from __future__ import annotations

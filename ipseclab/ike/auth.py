@@ -1,4 +1,6 @@
-"""IKE_AUTH with pre-shared keys, and the first CHILD_SA (RFC 7296 sections 1.2, 2.15, 2.16, 2.21.2).
+"""IKE_AUTH with pre-shared keys, and the first CHILD_SA.
+
+RFC 7296 sections 1.2, 2.15, 2.16 and 2.21.2.
 
     Initiator                         Responder
     HDR, SK {IDi, [N(INITIAL_CONTACT),] [IDr,]
@@ -12,17 +14,19 @@ from __future__ import annotations
 
 import hmac
 
+from typing_extensions import override
+
 from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax
 from ipseclab.ike.child import ChildOffer, answer_child, finish_child, offer_child
 from ipseclab.ike.config import ConnectionConfig, Identity
 from ipseclab.ike.context import Context
 from ipseclab.ike.informational import CloseAfterFailure
-from ipseclab.ike.init import connections_for
 from ipseclab.ike.keys import psk_auth, signed_octets
 from ipseclab.ike.lifecycle import announce, close_ike, establish
-from ipseclab.ike.sa import IkeSa, IkeState
+from ipseclab.ike.protection import OpenedMessage
+from ipseclab.ike.sa import IkeSa
 from ipseclab.ike.task import Task
-from ipseclab.registry import AuthMethod, ExchangeType, NotifyType
+from ipseclab.registry import AuthMethod, ExchangeType, NotifyType, PayloadType
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import (
     AuthPayload,
@@ -43,20 +47,22 @@ class AuthTask(Task):
     def __init__(self) -> None:
         self.offer: ChildOffer | None = None
 
+    @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
         connection = sa.connection
         self.offer = offer_child(ctx, sa, connection, with_ke=None)
         own_id = IdiPayload(connection.own_id.id_type, connection.own_id.data)
-        contact = connection.initial_contact and not _others(ctx, sa)
+        contact = connection.initial_contact and not ctx.others(sa)
         return (
             own_id,
             *((NotifyPayload(NotifyType.INITIAL_CONTACT),) if contact else ()),
             IdrPayload(connection.peer_id.id_type, connection.peer_id.data),
-            AuthPayload(AuthMethod.SHARED_KEY, _auth_value(sa, own_id, by_initiator=True)),
+            AuthPayload(AuthMethod.SHARED_KEY, _auth_value(sa, own_id.encode(), by_initiator=True)),
             *self.offer.payloads,
         )
 
-    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+    @override
+    def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         assert self.offer is not None
         error = _error_of(message)
         if message.find(AuthPayload) is None:
@@ -80,7 +86,7 @@ class AuthTask(Task):
         finish_child(ctx, sa, self.offer, message, (sa.nonce_i, sa.nonce_r), b"")
 
     @staticmethod
-    def _check_peer(sa: IkeSa, message: Message) -> None:
+    def _check_peer(sa: IkeSa, message: OpenedMessage) -> None:
         """The responder's identity and AUTH. Raises AuthenticationFailed."""
         peer_id, auth = message.find(IdrPayload), message.find(AuthPayload)
         if peer_id is None or auth is None:
@@ -88,23 +94,23 @@ class AuthTask(Task):
         found = Identity(peer_id.id_type, peer_id.data)
         if found != sa.connection.peer_id:
             raise AuthenticationFailed(f"peer is {found}, expected {sa.connection.peer_id}")
-        _verify(sa, auth, peer_id, by_initiator=False)
+        _verify(sa, auth, message.body(PayloadType.IDR), by_initiator=False)
 
 
-def answer_auth(ctx: Context, sa: IkeSa, message: Message, now: float) -> tuple[Payload, ...]:
-    """The responder's half of IKE_AUTH. Raises AuthenticationFailed and InvalidSyntax, both fatal to
+def answer_auth(ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> tuple[Payload, ...]:
+    """The responder's half of IKE_AUTH. Raises AuthenticationFailed and InvalidSyntax, which end
     the IKE_SA."""
     peer_id, auth = message.find(IdiPayload), message.find(AuthPayload)
     if peer_id is None or auth is None:
         raise InvalidSyntax("IKE_AUTH request without IDi or AUTH")
     sa.connection = _connection_of(ctx, sa, peer_id, message.find(IdrPayload))
-    _verify(sa, auth, peer_id, by_initiator=True)
+    _verify(sa, auth, message.body(PayloadType.IDI), by_initiator=True)
     own_id = IdrPayload(sa.connection.own_id.id_type, sa.connection.own_id.data)
-    own_auth = AuthPayload(AuthMethod.SHARED_KEY, _auth_value(sa, own_id, by_initiator=False))
+    own_auth = AuthPayload(
+        AuthMethod.SHARED_KEY, _auth_value(sa, own_id.encode(), by_initiator=False)
+    )
     if message.notify(NotifyType.INITIAL_CONTACT) is not None:
-        # Section 2.4: the peer asserts that it has no other IKE_SA with us.
-        for other in _others(ctx, sa):
-            close_ike(ctx, other, "initial contact", now)
+        _believe_initial_contact(ctx, sa, now)
     establish(ctx, sa, now)
     announce(ctx, sa)
     try:
@@ -122,25 +128,24 @@ def _connection_of(
     """The connection with those identities among the ones this peer may mean."""
     found = Identity(peer_id.id_type, peer_id.data)
     wanted = Identity(asked.id_type, asked.data) if asked is not None else None
-    for connection in connections_for(ctx, sa.path):
-        if connection.peer_id == found and wanted in (None, connection.own_id):
+    for connection in ctx.possible_connections(sa.path).by_peer_id.get(found, ()):
+        if wanted in (None, connection.own_id):
             return connection
     raise AuthenticationFailed(f"no connection for peer {found} that asks for {wanted}")
 
 
-def _others(ctx: Context, sa: IkeSa) -> list[IkeSa]:
-    """Other established IKE_SAs with the same peer."""
-    same = (sa.connection.own_id, sa.connection.peer_id)
-    return [
-        other
-        for other in ctx.sas.values()
-        if other is not sa
-        and other.state is IkeState.ESTABLISHED
-        and (other.connection.own_id, other.connection.peer_id) == same
-    ]
+def _believe_initial_contact(ctx: Context, sa: IkeSa, now: float) -> None:
+    """Section 2.4: the peer asserts that it has no other IKE_SA with us.
+
+    That was so when it sent IKE_AUTH, after our IKE_SA_INIT response: an IKE_SA that was
+    established later may be one that both ends initiate at the same moment, and stays.
+    """
+    for other in ctx.others(sa):
+        if other.established < sa.created:
+            close_ike(ctx, other, "initial contact", now)
 
 
-def _auth_value(sa: IkeSa, identity: IdiPayload | IdrPayload, *, by_initiator: bool) -> bytes:
+def _auth_value(sa: IkeSa, id_body: bytes, *, by_initiator: bool) -> bytes:
     assert sa.prf is not None
     assert sa.keys is not None
     message, nonce, sk_p = (
@@ -148,16 +153,16 @@ def _auth_value(sa: IkeSa, identity: IdiPayload | IdrPayload, *, by_initiator: b
         if by_initiator
         else (sa.init_response, sa.nonce_i, sa.keys.sk_pr)
     )
-    octets = signed_octets(sa.prf, message, nonce, sk_p, identity.encode())
+    octets = signed_octets(sa.prf, message, nonce, sk_p, id_body)
     return psk_auth(sa.prf, sa.connection.psk, octets)
 
 
-def _verify(
-    sa: IkeSa, auth: AuthPayload, identity: IdiPayload | IdrPayload, *, by_initiator: bool
-) -> None:
+def _verify(sa: IkeSa, auth: AuthPayload, id_body: bytes, *, by_initiator: bool) -> None:
+    """Check the peer's AUTH over its ID payload's octets as received. Raises
+    AuthenticationFailed."""
     if auth.method != AuthMethod.SHARED_KEY:
         raise AuthenticationFailed(f"AUTH method {auth.method.name}, expected SHARED_KEY")
-    expected = _auth_value(sa, identity, by_initiator=by_initiator)
+    expected = _auth_value(sa, id_body, by_initiator=by_initiator)
     if not hmac.compare_digest(expected, auth.data):
         raise AuthenticationFailed("AUTH does not verify: the pre-shared keys differ")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from ipseclab.errors import InvalidSyntax, NoAdditionalSas, NoProposalChosen
+from ipseclab.errors import InvalidSyntax, NoAdditionalSas, NoProposalChosen, TsUnacceptable
 from ipseclab.ike.config import ConnectionConfig, Mode
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaReady
@@ -64,7 +64,7 @@ def offer_child(
     proposals = with_spi(proposals, spi_in)
     own_ts, peer_ts = connection.own_ts, connection.peer_ts
     if connection.mode is Mode.TRANSPORT and sa.encapsulated:
-        peer_ts = _at_address(peer_ts, sa.path.remote.address)
+        own_ts, peer_ts = _at_ends_of(sa, own_ts, peer_ts)
     transport = (NotifyPayload(NotifyType.USE_TRANSPORT_MODE),)
     return ChildOffer(
         connection,
@@ -94,7 +94,7 @@ def finish_child(
     what was offered; the peer, which holds the SA already, is then sent a DELETE."""
     try:
         return _finish(ctx, sa, offer, message, nonces, secret)
-    except (InvalidSyntax, NoProposalChosen):
+    except (InvalidSyntax, NoProposalChosen, TsUnacceptable):
         ctx.queue(sa, DeleteSpi(offer.spi_in))
         raise
 
@@ -113,14 +113,17 @@ def _finish(
     mode = Mode.TRANSPORT if transport else Mode.TUNNEL
     if mode is not offer.connection.mode:
         raise NoProposalChosen(f"peer wants {mode.value} mode, not {offer.connection.mode.value}")
+    own_ts, peer_ts = tsi.selectors, tsr.selectors
+    if transport and sa.encapsulated:
+        own_ts, peer_ts = _at_ends_of(sa, own_ts, peer_ts)
     child = ChildSa(
         ike=sa,
         connection=offer.connection,
         spi_in=offer.spi_in,
         spi_out=proposal.spi,
         mode=mode,
-        own_ts=check_narrowed(tsi.selectors, offer.own_ts),
-        peer_ts=check_narrowed(tsr.selectors, offer.peer_ts),
+        own_ts=check_narrowed(own_ts, offer.own_ts),
+        peer_ts=check_narrowed(peer_ts, offer.peer_ts),
         proposal=proposal,
         made_by_peer=False,
         lowest_nonce=min(nonces),
@@ -155,7 +158,7 @@ def answer_child(
     if connection.mode is Mode.TRANSPORT and not asked:
         raise NoProposalChosen("the connection is transport mode, the peer asks for tunnel mode")
     mode = connection.mode
-    own_ts, peer_ts, shown_own, shown_peer = _answer_selectors(sa, mode, tsi, tsr)
+    own_ts, peer_ts = _narrowed(sa, mode, tsi, tsr)
     child = ChildSa(
         ike=sa,
         connection=connection,
@@ -177,8 +180,8 @@ def answer_child(
     return (
         *(transport if mode is Mode.TRANSPORT else ()),
         SaPayload((chosen,)),
-        TsiPayload(shown_peer),
-        TsrPayload(shown_own),
+        TsiPayload(peer_ts),
+        TsrPayload(own_ts),
     )
 
 
@@ -269,28 +272,28 @@ def _child_payloads(message: Message) -> tuple[SaPayload, TsiPayload, TsrPayload
     return sa_payload, tsi, tsr
 
 
-def _answer_selectors(
+def _narrowed(
     sa: IkeSa, mode: Mode, tsi: TsiPayload, tsr: TsrPayload
-) -> tuple[Selectors, Selectors, Selectors, Selectors]:
-    """Own and peer's selectors for the SAD, then both as the peer is to see them.
+) -> tuple[Selectors, Selectors]:
+    """Own and the peer's selectors as the responder grants them. Raises TsUnacceptable.
 
-    In transport mode behind a NAT the peer's selectors hold addresses from before translation: the
-    ones that its packets arrive with are put in their place for the policy and the SAD, and taken out
-    again for the answer (RFC 7296 section 2.23.1).
+    In transport mode behind a NAT the peer wrote addresses from before translation: those that its
+    packets arrive with are put in their place, here and in the answer (RFC 7296 section 2.23.1).
+    A peer behind a NAT may have any address, so that its identity alone decides.
     """
-    asked_own, asked_peer = tsr.selectors, tsi.selectors
-    if mode is Mode.TRANSPORT and sa.encapsulated:
-        asked_own = _at_address(asked_own, sa.path.local.address)
-        asked_peer = _at_address(asked_peer, sa.path.remote.address)
     connection = sa.connection
-    allowed_peer = connection.peer_ts
-    if mode is Mode.TRANSPORT and sa.peer_behind_nat:
-        allowed_peer = _at_address(allowed_peer, sa.path.remote.address)
-    own_ts, peer_ts = narrow(asked_own, connection.own_ts), narrow(asked_peer, allowed_peer)
+    own_ts, peer_ts, allowed_peer = tsr.selectors, tsi.selectors, connection.peer_ts
     if mode is Mode.TRANSPORT and sa.encapsulated:
-        shown_own = _with_addresses_of(own_ts, tsr.selectors)
-        return own_ts, peer_ts, shown_own, _with_addresses_of(peer_ts, tsi.selectors)
-    return own_ts, peer_ts, own_ts, peer_ts
+        own_ts, peer_ts = _at_ends_of(sa, own_ts, peer_ts)
+        if sa.peer_behind_nat:
+            allowed_peer = _at_address(allowed_peer, sa.path.remote.address)
+    return narrow(own_ts, connection.own_ts), narrow(peer_ts, allowed_peer)
+
+
+def _at_ends_of(sa: IkeSa, own: Selectors, peer: Selectors) -> tuple[Selectors, Selectors]:
+    """The selectors with the addresses that this end sees in the IKE_SA's messages."""
+    path = sa.path
+    return _at_address(own, path.local.address), _at_address(peer, path.remote.address)
 
 
 def _at_address(selectors: Selectors, address: str) -> Selectors:
@@ -302,12 +305,3 @@ def _at_address(selectors: Selectors, address: str) -> Selectors:
         if len(s.start) == len(packed)
     )
     return tuple(dict.fromkeys(moved))
-
-
-def _with_addresses_of(selectors: Selectors, original: Selectors) -> Selectors:
-    """The selectors with the first original's addresses: there is but one host behind them."""
-    first = original[0]
-    return tuple(
-        TrafficSelector(s.ts_type, s.protocol, s.start_port, s.end_port, first.start, first.end)
-        for s in selectors
-    )

@@ -39,10 +39,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """Hard limits of an SA, each None for no limit; the soft limit that starts a rekey comes before.
+    """Hard limits of an SA, each None for no limit; the soft limit, where a rekey starts, is lower.
 
-    soft = hard * (1 - margin * (1 + jitter * u)) with u uniform in [0, 1), drawn once an SA, so that
-    two ends with the same lifetime rarely rekey at the same moment (RFC 7296 section 2.8).
+    soft = hard * (1 - margin * (1 + jitter * u)) with u uniform in [0, 1), drawn once an SA, so
+    that two ends with the same lifetime rarely rekey at the same moment (RFC 7296 section 2.8).
     """
 
     seconds: float | None = None
@@ -54,9 +54,10 @@ class Lifetime:
 
 @dataclass(frozen=True, slots=True)
 class Retransmission:
-    """Request i (from 0) is sent again `timeout * base**i` after its last sending, `tries` times;
-    after one more such wait the peer is given up (RFC 7296 section 2.4). With `jitter` j each wait is
-    shortened by up to that fraction; `limit` caps a single wait."""
+    """A request without a response is sent again `tries` times, the first time after `timeout`
+    seconds; each wait is `base` times as long as the one before, `limit` at most. After one more
+    such wait the peer is given up (RFC 7296 section 2.4). `jitter` is the fraction by which a wait
+    may be shorter, drawn each time."""
 
     timeout: float = 4.0
     base: float = 1.8

@@ -1,43 +1,86 @@
 """What every exchange of an endpoint shares: its tables, timers, generator, and outputs so far.
 
 An exchange's functions take a `Context` and change it; `IkeEndpoint` hands what they emitted to the
-driver at the end of each input.
+driver at the end of each input. Each look-up is by key, so that its cost does not grow with the
+number of SAs.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig, IkeConfig
+from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig, Identity, IkeConfig
 from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.natt import NON_ESP_MARKER
-from ipseclab.ike.sa import ChildSa, IkeSa
+from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import Timers
 from ipseclab.outputs import Notice, SendDatagram, UdpEndpoint, UdpPath
 from ipseclab.wire.message import decode_header
+from ipseclab.wire.proposal import Proposal
 
 IKE_SPI_SIZE = 8
 ESP_SPI_SIZE = 4
 LOWEST_ESP_SPI = 256
 """RFC 4303 section 2.1: SPIs 0 to 255 are reserved."""
 
+InitKey = tuple[bytes, UdpEndpoint]
+"""What tells one IKE_SA_INIT from another: the initiator's SPI, and where it came from."""
+_PeerKey = tuple[Identity, Identity]
+_Ends = tuple[str, str | None]
+
+
+class SaActivity(Protocol):
+    """What the endpoint asks of the datapath: which SPIs it has, and when they were used."""
+
+    def last_inbound(self, spi_in: bytes) -> float | None:
+        """Seconds; None for never."""
+
+    def last_outbound(self, spi_in: bytes) -> float | None:
+        """Seconds; None for never."""
+
+    def has_sa(self, spi_in: bytes) -> bool:
+        """True while packets with that SPI may still be accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PossibleConnections:
+    """The connections that a peer at one address may mean, in the configuration's order."""
+
+    connections: tuple[ConnectionConfig, ...]
+    ike_proposals: tuple[Proposal, ...]
+    by_peer_id: dict[Identity, list[ConnectionConfig]] = field(default_factory=dict)
+
 
 class Context:
     """The mutable heart of one endpoint."""
 
-    def __init__(self, config: IkeConfig, *, rng: random.Random) -> None:
+    def __init__(self, config: IkeConfig, *, rng: random.Random, activity: SaActivity) -> None:
         self.config = config
         self.rng = rng
+        self.activity = activity
         self.timers = Timers()
         self.sas: dict[bytes, IkeSa] = {}
+        """By the SPI that this end chose; what was closed stays for a while to answer repeats."""
         self.children: dict[bytes, ChildSa] = {}
-        self.half_open: dict[tuple[bytes, UdpEndpoint], IkeSa] = {}
-        self.retries: dict[bytes, tuple[IkeSa, Task]] = {}
+        """By inbound SPI."""
+        self.half_open: dict[bytes, IkeSa] = {}
+        """Made by a peer's IKE_SA_INIT, not authenticated yet; by own SPI."""
+        self.inits: dict[InitKey, IkeSa] = {}
+        """Which IKE_SA a peer's IKE_SA_INIT made, so that a repeat of it makes no other."""
         self.ready: deque[IkeSa] = deque()
         self.counters: Counter[str] = Counter()
         self._outputs: list[IkeOutput] = []
+        self._connections = {connection.name: connection for connection in config.connections}
+        self._ends = {(c.own_address, c.peer_address) for c in config.connections}
+        self._possible: dict[_Ends, PossibleConnections] = {}
+        self._index: dict[str | _PeerKey, dict[bytes, IkeSa]] = {}
+
+    # What goes out.
 
     def emit(self, output: IkeOutput) -> None:
         """Add one output; the order is the order in which drivers carry them out."""
@@ -51,19 +94,6 @@ class Context:
         """Count a message that is not answered."""
         self.counters[f"ike.{reason}"] += 1
         self.notice("ike_dropped", reason=reason)
-
-    def take_outputs(self) -> list[IkeOutput]:
-        """All outputs since the last call."""
-        outputs, self._outputs = self._outputs, []
-        return outputs
-
-    def queue(self, sa: IkeSa, task: Task, *, first: bool = False) -> None:
-        """Have `sa` carry out `task` when its turn comes."""
-        if first:
-            sa.tasks.appendleft(task)
-        else:
-            sa.tasks.append(task)
-        self.ready.append(sa)
 
     def send(self, path: UdpPath, octets: bytes, *, attempt: int = 0) -> None:
         """Emit an IKE message, with the non-ESP marker on port 4500 (RFC 3948 section 2.2).
@@ -86,12 +116,88 @@ class Context:
         marker = NON_ESP_MARKER if path.local.port == NAT_T_PORT else b""
         self._outputs.append(SendDatagram(path, marker + octets))
 
+    def take_outputs(self) -> list[IkeOutput]:
+        """All outputs since the last call."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def queue(self, sa: IkeSa, task: Task, *, first: bool = False) -> None:
+        """Have `sa` carry out `task` when its turn comes."""
+        if first:
+            sa.tasks.appendleft(task)
+        else:
+            sa.tasks.append(task)
+        self.ready.append(sa)
+
+    # Connections.
+
     def connection(self, name: str) -> ConnectionConfig:
         """The connection of that name. Raises KeyError."""
-        for connection in self.config.connections:
-            if connection.name == name:
-                return connection
-        raise KeyError(f"{self.config.name} has no connection {name!r}")
+        try:
+            return self._connections[name]
+        except KeyError:
+            raise KeyError(f"{self.config.name} has no connection {name!r}") from None
+
+    def possible_connections(self, path: UdpPath) -> PossibleConnections:
+        """The connections that a peer at the remote end of `path` may mean."""
+        ends: _Ends = (path.local.address, path.remote.address)
+        if ends not in self._ends:
+            ends = (path.local.address, None)
+        if ends not in self._ends:
+            return PossibleConnections((), ())
+        if ends not in self._possible:
+            self._possible[ends] = self._find_possible(*ends)
+        return self._possible[ends]
+
+    def _find_possible(self, own_address: str, peer_address: str | None) -> PossibleConnections:
+        connections = tuple(
+            connection
+            for connection in self.config.connections
+            if connection.own_address == own_address
+            and connection.peer_address in (None, peer_address)
+        )
+        proposals = dict.fromkeys(p for c in connections for p in c.ike_proposals)
+        found = PossibleConnections(connections, tuple(proposals))
+        for connection in connections:
+            found.by_peer_id.setdefault(connection.peer_id, []).append(connection)
+        return found
+
+    # IKE_SAs by connection and by peer.
+
+    def enter(self, sa: IkeSa) -> None:
+        """Have `sa` found by its connection and its peer from now on; harmless when it is."""
+        for key in (sa.connection.name, _peer_key(sa.connection)):
+            self._index.setdefault(key, {})[sa.own_spi] = sa
+
+    def leave(self, sa: IkeSa) -> None:
+        """Undo `enter`; harmless when it was not done."""
+        for key in (sa.connection.name, _peer_key(sa.connection)):
+            found = self._index.get(key, {})
+            found.pop(sa.own_spi, None)
+            if not found:
+                self._index.pop(key, None)
+
+    def newest(self, connection: str) -> IkeSa | None:
+        """The newest IKE_SA of a connection that is not on its way out."""
+        found = self._index.get(connection, {})
+        wanted = (IkeState.INIT_SENT, IkeState.HALF_OPEN, IkeState.ESTABLISHED)
+        return next((sa for sa in reversed(found.values()) if sa.state in wanted), None)
+
+    def others(self, sa: IkeSa) -> list[IkeSa]:
+        """Other established IKE_SAs with the same peer."""
+        found = self._index.get(_peer_key(sa.connection), {})
+        return [
+            other
+            for other in found.values()
+            if other is not sa and other.state is IkeState.ESTABLISHED
+        ]
+
+    def children_of(self, connection: str, *states: ChildState) -> Iterator[ChildSa]:
+        """The connection's CHILD_SAs in one of those states."""
+        for sa in tuple(self._index.get(connection, {}).values()):
+            yield from (child for child in tuple(sa.children.values()) if child.state in states)
+
+    # SPIs.
 
     def new_ike_spi(self) -> bytes:
         """A non-zero SPI that no IKE_SA of this end has."""
@@ -101,8 +207,13 @@ class Context:
                 return spi
 
     def new_child_spi(self) -> bytes:
-        """An ESP SPI that no CHILD_SA of this end has."""
+        """An ESP SPI that no CHILD_SA of this end has, and none that was closed lately."""
         while True:
             spi = self.rng.randbytes(ESP_SPI_SIZE)
-            if int.from_bytes(spi, "big") >= LOWEST_ESP_SPI and spi not in self.children:
+            reserved = int.from_bytes(spi, "big") < LOWEST_ESP_SPI
+            if not reserved and spi not in self.children and not self.activity.has_sa(spi):
                 return spi
+
+
+def _peer_key(connection: ConnectionConfig) -> _PeerKey:
+    return connection.own_id, connection.peer_id

@@ -1,16 +1,18 @@
-"""CREATE_CHILD_SA for CHILD_SAs: a further one, or the rekey of one (RFC 7296 sections 1.3.1, 1.3.3).
+"""CREATE_CHILD_SA for CHILD_SAs: a further one, or the rekey of one.
+
+RFC 7296 sections 1.3.1 and 1.3.3.
 
     HDR, SK {[N(REKEY_SA),] SA, Ni, [KEi,] TSi, TSr}  -->
                                     <--  HDR, SK {SA, Nr, [KEr,] TSi, TSr}
 
-Section 2.8.1 says what happens when both ends rekey the same SA at once: both exchanges succeed, and
-the new SA with the lowest of the four nonces is closed by the end that made it. Section 2.25.1 says
-what is answered while an SA is being closed or replaced.
+Section 2.8.1 says what happens when both ends rekey the same SA at once: both exchanges succeed,
+and the new SA with the lowest of the four nonces is closed by the end that made it. Section 2.25.1
+says what is answered while an SA is being closed or replaced.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing_extensions import override
 
 from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
 from ipseclab.errors import (
@@ -23,10 +25,18 @@ from ipseclab.errors import (
 from ipseclab.ike.child import ChildOffer, answer_child, choose_esp, finish_child, offer_child
 from ipseclab.ike.config import ConnectionConfig
 from ipseclab.ike.context import Context
-from ipseclab.ike.informational import REDUNDANT, REKEYED, DeleteChild, DeleteIke
+from ipseclab.ike.informational import (
+    DELETED,
+    REDUNDANT,
+    REKEYED,
+    DeleteChild,
+    DeleteIke,
+    close_child,
+)
 from ipseclab.ike.init import NONCE_SIZE, checked_nonce
-from ipseclab.ike.lifecycle import RETRY, activate_child, remove_child
+from ipseclab.ike.lifecycle import activate_child, postpone, remove_child
 from ipseclab.ike.negotiation import ke_method, offered_methods
+from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
@@ -44,21 +54,20 @@ RETRY_PATIENCE = 240.0
 class Retrying(Task):
     """A task that the peer may put off with TEMPORARY_FAILURE."""
 
-    follows_succession: ClassVar[bool] = True
-    """Whether a retry goes to the IKE_SA that took over meanwhile."""
-
     def __init__(self) -> None:
         self.first_refused: float | None = None
 
-    def retry_later(self, ctx: Context, sa: IkeSa, key: bytes, now: float) -> None:
+    def retry_later(self, ctx: Context, sa: IkeSa, now: float) -> None:
         """Queue this task again after a while, on whichever IKE_SA is then in service."""
+        target = sa.current() if self.follows_succession else sa
+        if not target.alive:
+            return
         if self.first_refused is None:
             self.first_refused = now
         elif now - self.first_refused > RETRY_PATIENCE:
-            ctx.queue(sa.current(), DeleteIke("out of step: TEMPORARY_FAILURE for minutes"))
+            ctx.queue(target, DeleteIke("out of step: TEMPORARY_FAILURE for minutes"))
             return
-        ctx.retries[key] = (sa, self)
-        ctx.timers.set(key, RETRY, now + ctx.rng.uniform(*RETRY_DELAY))
+        postpone(ctx, target, self, now + ctx.rng.uniform(*RETRY_DELAY))
 
 
 class CreateChild(Retrying):
@@ -78,6 +87,7 @@ class CreateChild(Retrying):
         self.nonce = b""
         self.offer: ChildOffer | None = None
 
+    @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         old = self.replaces
         if not sa.alive or (old is not None and old.state is not ChildState.INSTALLED):
@@ -98,7 +108,8 @@ class CreateChild(Retrying):
             rekey = (NotifyPayload(NotifyType.REKEY_SA, b"", ProtocolId.ESP, old.spi_in),)
         return (*rekey, *sa_and_mode, NoncePayload(self.nonce), *ke, tsi, tsr)
 
-    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+    @override
+    def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         if message.find(SaPayload) is None:
             self._refused(ctx, sa, message, now)
             return
@@ -109,9 +120,12 @@ class CreateChild(Retrying):
         secret = self._secret(message)
         nonces = (self.nonce, checked_nonce(nonce))
         new = finish_child(ctx, sa, self.offer, message, nonces, secret)
+        if new.spi_out in sa.closed_early:
+            remove_child(ctx, new, DELETED)
         if self.replaces is not None:
             _replace(ctx, self.replaces, new)
 
+    @override
     def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
         self._back_in_service()
 
@@ -143,9 +157,7 @@ class CreateChild(Retrying):
         if old is not None and old.state is not ChildState.INSTALLED:
             return  # the peer replaced or closed it meanwhile: nothing is left to do
         if kind == NotifyType.TEMPORARY_FAILURE:
-            assert self.offer is not None
-            key = old.spi_in if old is not None else self.offer.spi_in
-            self.retry_later(ctx, sa, key, now)
+            self.retry_later(ctx, sa, now)
         elif kind == NotifyType.CHILD_SA_NOT_FOUND and old is not None:
             # Section 2.25: drop it without a DELETE, and make a new one from scratch.
             remove_child(ctx, old, "unknown to the peer")
@@ -168,15 +180,26 @@ class CreateChild(Retrying):
 
 
 def _replace(ctx: Context, old: ChildSa, new: ChildSa) -> None:
-    """Our rekey of `old` made `new`; settle with the peer's own rekey, if there was one."""
+    """Our rekey of `old` made `new`; settle with the peer's own rekey, if there was one.
+
+    Section 2.8.1: the SA with the lowest nonce is closed by the end that made it, the old one by
+    the end that made the other. That holds for a rival that is gone by now too: it lost, or it won
+    and was rekeyed in its turn.
+    """
     rival = old.peer_replacement
-    if rival is not None and rival.usable and new.lowest_nonce < rival.lowest_nonce:
-        # Section 2.8.1: ours holds the lowest nonce, so we close it; the peer closes the old one.
-        if old.state is ChildState.REKEYING:
-            old.state = ChildState.REPLACED_BY_PEER
-        ctx.queue(new.ike, DeleteChild(new, REDUNDANT))
-        return
-    activate_child(ctx, new)
+    if rival is not None and new.usable:
+        if new.lowest_nonce < rival.lowest_nonce:
+            old.heir = rival
+            if old.state is ChildState.REKEYING:
+                old.state = ChildState.REPLACED_BY_PEER
+            close_child(ctx, new, REDUNDANT)
+            return
+        if rival.usable:
+            # Its DELETE is on the way, so that nothing new is to be begun with it.
+            rival.state = ChildState.REPLACED_BY_PEER
+    if new.usable:
+        activate_child(ctx, new)
+        old.heir = new
     if old.state is not ChildState.GONE:
         old.state = ChildState.REPLACED
         ctx.queue(old.ike, DeleteChild(old, REKEYED))
@@ -209,6 +232,7 @@ def answer_create(ctx: Context, sa: IkeSa, message: Message, now: float) -> tupl
     )
     if old is not None and old.state is ChildState.INSTALLED:
         old.state = ChildState.REPLACED_BY_PEER
+        old.heir = old.peer_replacement
     *sa_and_mode, tsi, tsr = payloads
     return (*sa_and_mode, NoncePayload(nonce_r), *ke_reply, tsi, tsr)
 
@@ -235,6 +259,9 @@ def answer_ke(
 def _named_child(sa: IkeSa, rekey: NotifyPayload) -> ChildSa:
     """The CHILD_SA that REKEY_SA names by the SPI on which its sender receives (section 1.3.3)."""
     child = next((c for c in sa.children.values() if c.spi_out == rekey.spi), None)
+    if child is None and sa.own_request is not None and sa.own_request.makes_child:
+        # It may be the very SA that the response on its way to us brings.
+        raise TemporaryFailure(f"busy with: {sa.own_request.task.name}")
     if child is None:
         raise ChildSaNotFound(rekey.spi)
     ready = child.state in (ChildState.INSTALLED, ChildState.REKEYING)

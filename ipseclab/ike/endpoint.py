@@ -1,143 +1,139 @@
 """An IKEv2 endpoint without I/O: datagrams and time go in, outputs come out.
 
-RFC 7296 sections 2.1 to 2.4 (messages, windows, retransmission), 2.21 (errors), 2.23 (addresses). The
-exchanges are in files of their own; this one finds the IKE_SA of a message, checks the message ID,
-opens it, has it answered, and keeps time.
+RFC 7296 sections 2.1 to 2.3 (messages and windows), 2.5 (versions), 2.21 (errors). The exchanges
+are in files of their own; this one finds the IKE_SA of a message, checks the message ID, opens it,
+and has it answered.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Protocol
 
 from ipseclab.errors import (
     AuthenticationFailed,
     IkeError,
     IntegrityFailure,
     InvalidSyntax,
-    UnsupportedCriticalPayload,
     WireError,
 )
 from ipseclab.ike.auth import AuthTask, answer_auth
-from ipseclab.ike.config import IKE_PORT, IkeConfig
-from ipseclab.ike.context import Context
-from ipseclab.ike.create import CreateChild, Retrying, answer_create, is_ike_rekey
-from ipseclab.ike.events import ChildSaMoved, IkeOutput
+from ipseclab.ike.config import IKE_PORT, ConnectionConfig, IkeConfig
+from ipseclab.ike.context import Context, SaActivity
+from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey
+from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.informational import (
     DELETED,
     EXPIRED,
-    DeleteChild,
     DeleteIke,
     Liveness,
     answer_informational,
+    close_child,
     finish_closing,
 )
-from ipseclab.ike.init import ZERO_SPI, Cookies, InitTask, answer_init
-from ipseclab.ike.lifecycle import (
-    CANDIDATE,
-    FORGET,
-    HALF_OPEN,
-    HARD,
-    KEEPALIVE,
-    LIVENESS,
-    REPLACED,
-    RETRANSMIT,
-    RETRY,
-    SOFT,
-    close_ike,
-    remove_child,
-)
-from ipseclab.ike.natt import KEEPALIVE as KEEPALIVE_OCTET
-from ipseclab.ike.protection import Envelope, inner_payloads
-from ipseclab.ike.rekey import IkeRekey, answer_rekey
-from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, OwnRequest, PeerRequest
-from ipseclab.ike.task import Task
-from ipseclab.outputs import Deadline, SendDatagram, UdpEndpoint, UdpPath
+from ipseclab.ike.init import Cookies, InitTask, answer_init
+from ipseclab.ike.lifecycle import activate_child, close_ike, remove_child
+from ipseclab.ike.protection import Envelope, OpenedMessage, Verified
+from ipseclab.ike.rekey import answer_rekey, put_to_use
+from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, PeerRequest
+from ipseclab.ike.timers import TimerKind
+from ipseclab.ike.transmit import ZERO_SPI, send_requests
+from ipseclab.ike.upkeep import do_due, follow, queue_rekey
+from ipseclab.outputs import Deadline, UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, NotifyType
-from ipseclab.wire.message import Message, decode_header, decode_message
-from ipseclab.wire.payloads import NotifyPayload, Payload, SkPayload, UnknownPayload
+from ipseclab.wire.message import IkeHeader, Message, decode_header, decode_message
+from ipseclab.wire.payloads import NotifyPayload, Payload
 
 MAJOR_VERSION = 2
-LAST_MESSAGE_ID = 0xFFFFFFFF
-
-
-class SaActivity(Protocol):
-    """What the endpoint asks of the datapath: when did a CHILD_SA last carry a packet?"""
-
-    def last_inbound(self, spi_in: bytes) -> float | None:
-        """Seconds; None for never."""
-
-    def last_outbound(self, spi_in: bytes) -> float | None:
-        """Seconds; None for never."""
 
 
 class IkeEndpoint:
     """All IKE_SAs of one node."""
 
     def __init__(self, config: IkeConfig, *, rng: random.Random, activity: SaActivity) -> None:
-        self._ctx = Context(config, rng=rng)
+        self._ctx = Context(config, rng=rng, activity=activity)
         self._cookies = Cookies(rng)
-        self._activity = activity
 
     # What a user or a policy wants.
 
     def initiate(self, connection: str, now: float) -> list[IkeOutput]:
         """Set the connection up: an IKE_SA with a CHILD_SA, or what of them is missing."""
         config = self._ctx.connection(connection)
-        sa = self._sa_of(connection)
+        sa = self._ctx.newest(connection)
         if sa is None:
-            self._start(connection, now)
+            self._start(config, now)
         elif sa.alive and not any(child.usable for child in sa.children.values()):
-            wanted = any(isinstance(task, CreateChild) for task in sa.tasks)
-            busy = sa.own_request is not None and isinstance(sa.own_request.task, CreateChild)
-            if not wanted and not busy:
+            fresh = (task for task in sa.wanted() if isinstance(task, CreateChild))
+            if not any(task.replaces is None for task in fresh):
                 self._ctx.queue(sa, CreateChild(config))
         return self._done(now)
 
     def create_child(self, connection: str, now: float) -> list[IkeOutput]:
         """One more CHILD_SA beside those that the connection has."""
-        sa = self._sa_of(connection)
+        sa = self._ctx.newest(connection)
         if sa is not None and sa.alive:
             self._ctx.queue(sa, CreateChild(sa.connection))
         return self._done(now)
 
     def rekey_child(self, connection: str, now: float) -> list[IkeOutput]:
         """Rekey every CHILD_SA of the connection that is in service."""
-        for child in self._children_of(connection):
+        for child in self._ctx.children_of(connection, ChildState.INSTALLED):
             self._rekey(child)
         return self._done(now)
 
     def rekey_ike(self, connection: str, now: float) -> list[IkeOutput]:
         """Rekey the connection's IKE_SA."""
-        sa = self._sa_of(connection)
+        sa = self._ctx.newest(connection)
         if sa is not None and sa.alive:
-            self._queue_rekey(sa)
+            queue_rekey(self._ctx, sa)
         return self._done(now)
 
     def delete_child(self, connection: str, now: float) -> list[IkeOutput]:
         """Close every CHILD_SA of the connection."""
-        for child in self._children_of(connection):
-            self._ctx.queue(child.ike, DeleteChild(child, DELETED))
+        in_service = (ChildState.INSTALLED, ChildState.REKEYING)
+        for child in self._ctx.children_of(connection, *in_service):
+            close_child(self._ctx, child, DELETED)
         return self._done(now)
 
     def delete_ike(self, connection: str, now: float) -> list[IkeOutput]:
         """Close the connection's IKE_SA, and with it all its CHILD_SAs."""
-        sa = self._sa_of(connection)
-        if sa is not None:
-            if sa.state is IkeState.INIT_SENT:
-                close_ike(self._ctx, sa, DELETED, now)
-            else:
-                self._ctx.queue(sa, DeleteIke(DELETED), first=True)
+        sa = self._ctx.newest(connection)
+        if sa is not None and sa.state is IkeState.INIT_SENT:
+            close_ike(self._ctx, sa, DELETED, now)
+        elif sa is not None:
+            self._ctx.queue(sa, DeleteIke(DELETED), first=True)
         return self._done(now)
 
     def check_liveness(self, connection: str, now: float) -> list[IkeOutput]:
         """Ask the peer for a sign of life."""
-        sa = self._sa_of(connection)
+        sa = self._ctx.newest(connection)
         if sa is not None and sa.alive:
             self._ctx.queue(sa, Liveness())
         return self._done(now)
+
+    def _start(self, config: ConnectionConfig, now: float) -> None:
+        if config.peer_address is None:
+            self._ctx.notice("cannot_initiate", connection=config.name, reason="no peer address")
+            return
+        ends = (config.own_address, config.peer_address)
+        sa = IkeSa(
+            spi_i=self._ctx.new_ike_spi(),
+            spi_r=ZERO_SPI,
+            initiator=True,
+            connection=config,
+            path=UdpPath(*(UdpEndpoint(address, IKE_PORT) for address in ends)),
+            state=IkeState.INIT_SENT,
+            created=now,
+        )
+        self._ctx.sas[sa.own_spi] = sa
+        self._ctx.enter(sa)
+        self._ctx.queue(sa, InitTask(sa, self._ctx.rng))
+
+    def _rekey(self, child: ChildSa) -> None:
+        if child.state is ChildState.INSTALLED:
+            wanted = (task for task in child.ike.wanted() if isinstance(task, CreateChild))
+            if not any(task.replaces is child for task in wanted):
+                self._ctx.queue(child.ike, CreateChild(child.connection, child))
 
     # What the datapath tells.
 
@@ -153,16 +149,18 @@ class IkeEndpoint:
         child = self._ctx.children.get(spi_in)
         if child is not None:
             if child.state is ChildState.REPLACED_BY_PEER:
+                if child.heir is not None and child.heir.usable:
+                    activate_child(self._ctx, child.heir)
                 remove_child(self._ctx, child, EXPIRED)
             elif child.state in (ChildState.INSTALLED, ChildState.REKEYING):
-                self._ctx.queue(child.ike, DeleteChild(child, EXPIRED))
+                close_child(self._ctx, child, EXPIRED)
         return self._done(now)
 
     def peer_seen(self, spi_in: bytes, path: UdpPath, now: float) -> list[IkeOutput]:
         """An authenticated, newer ESP packet came along `path` (RFC 7296 section 2.23)."""
         child = self._ctx.children.get(spi_in)
         if child is not None:
-            self._follow(child.ike, path)
+            follow(self._ctx, child.ike, path)
         return self._done(now)
 
     # What the network brings.
@@ -183,13 +181,7 @@ class IkeEndpoint:
 
     def handle_timeout(self, now: float) -> list[IkeOutput]:
         """Do all that is due at `now`."""
-        while (key := self._ctx.timers.take_due(now)) is not None:
-            if key.why == RETRY:
-                self._retry(key.owner)
-                continue
-            sa = self._ctx.sas.get(key.owner)
-            if sa is not None:
-                self._due(sa, key.why, now)
+        do_due(self._ctx, now)
         return self._done(now)
 
     # What there is.
@@ -214,72 +206,17 @@ class IkeEndpoint:
         """IKE_SAs that wait for IKE_AUTH."""
         return len(self._ctx.half_open)
 
-    # Sending.
-
-    def _start(self, connection: str, now: float) -> None:
-        config = self._ctx.connection(connection)
-        if config.peer_address is None:
-            self._ctx.notice("cannot_initiate", connection=connection, reason="no peer address")
-            return
-        ends = (config.own_address, config.peer_address)
-        sa = IkeSa(
-            spi_i=self._ctx.new_ike_spi(),
-            spi_r=ZERO_SPI,
-            initiator=True,
-            connection=config,
-            path=UdpPath(*(UdpEndpoint(address, IKE_PORT) for address in ends)),
-            state=IkeState.INIT_SENT,
-            created=now,
-        )
-        self._ctx.sas[sa.own_spi] = sa
-        self._ctx.queue(sa, InitTask(sa, self._ctx.rng))
-
     def _done(self, now: float) -> list[IkeOutput]:
         """Start whatever waits for its turn, and hand everything over."""
-        ready = self._ctx.ready
-        while ready:
-            sa = ready.popleft()
-            while sa.tasks and sa.own_request is None and sa.state is not IkeState.GONE:
-                self._send_request(sa, sa.tasks.popleft(), now)
+        send_requests(self._ctx, now)
         return self._ctx.take_outputs()
-
-    def _send_request(self, sa: IkeSa, task: Task, now: float) -> None:
-        payloads = task.request(self._ctx, sa, now)
-        if payloads is None:
-            return
-        if sa.next_message_id > LAST_MESSAGE_ID:
-            close_ike(self._ctx, sa, "message IDs exhausted", now)
-            return
-        message_id = sa.next_message_id
-        sa.next_message_id += 1
-        if task.exchange == ExchangeType.IKE_SA_INIT:
-            bare = Message(sa.spi_i, ZERO_SPI, task.exchange, True, False, message_id, payloads)
-            octets = sa.init_request = bare.encode()
-        else:
-            assert sa.protection is not None
-            envelope = Envelope(sa.spi_i, sa.spi_r, task.exchange, sa.initiator, False, message_id)
-            octets = sa.protection.seal(envelope, payloads)
-        sa.own_request = OwnRequest(message_id, task, octets, now)
-        self._transmit(sa, sa.own_request, now)
-
-    def _transmit(self, sa: IkeSa, request: OwnRequest, now: float) -> None:
-        """Send a request, for the first time or again, and set the timer for the next time."""
-        self._ctx.send(sa.path, request.octets, attempt=request.attempt)
-        sa.last_sent = now
-        schedule = sa.connection.retransmission
-        wait = schedule.timeout * schedule.base**request.attempt
-        if schedule.limit is not None:
-            wait = min(wait, schedule.limit)
-        if schedule.jitter:
-            wait *= 1.0 - schedule.jitter * self._ctx.rng.random()
-        self._ctx.timers.set(sa.own_spi, RETRANSMIT, now + wait)
 
     # Receiving.
 
     def _receive(self, path: UdpPath, octets: bytes, now: float) -> None:
         header = decode_header(octets)
         if header.major != MAJOR_VERSION:
-            self._refuse_version(path, octets)
+            self._refuse_version(path, header)
             return
         self._ctx.notice(
             "ike_received",
@@ -292,29 +229,27 @@ class IkeEndpoint:
             source=str(path.remote),
             destination=str(path.local),
         )
-        # The Initiator flag says which SPI is whose (section 3.1).
-        own_spi = header.spi_r if header.initiator else header.spi_i
         if header.exchange == ExchangeType.IKE_SA_INIT:
             self._receive_init(path, decode_message(octets), octets, now)
             return
-        sa = self._ctx.sas.get(own_spi)
-        if sa is None or sa.protection is None or sa.initiator == header.initiator:
+        # The Initiator flag says which SPI is whose (section 3.1).
+        sa = self._ctx.sas.get(header.spi_r if header.initiator else header.spi_i)
+        if (
+            sa is None
+            or sa.protection is None
+            or sa.initiator == header.initiator
+            or (header.spi_i, header.spi_r) != (sa.spi_i, sa.spi_r)
+        ):
             self._ctx.drop("no_ike_sa")
-            return
-        if (header.spi_i, header.spi_r) != (sa.spi_i, sa.spi_r):
-            self._ctx.drop("no_ike_sa")
-            return
-        if header.response:
-            self._receive_response(sa, path, octets, now)
+        elif header.response:
+            self._receive_response(sa, path, sa.protection.open(octets), now)
         else:
             self._receive_request(sa, path, octets, now)
 
-    def _refuse_version(self, path: UdpPath, octets: bytes) -> None:
+    def _refuse_version(self, path: UdpPath, header: IkeHeader) -> None:
         """Section 2.5: a higher major version is told ours; anything else is dropped."""
-        header = decode_header(octets)
         self._ctx.drop("version")
         if header.major > MAJOR_VERSION and not header.response:
-            notify = NotifyPayload(NotifyType.INVALID_MAJOR_VERSION)
             answer = Message(
                 header.spi_i,
                 header.spi_r,
@@ -322,7 +257,7 @@ class IkeEndpoint:
                 not header.initiator,
                 True,
                 header.message_id,
-                (notify,),
+                (NotifyPayload(NotifyType.INVALID_MAJOR_VERSION),),
             )
             self._ctx.send(path, answer.encode())
 
@@ -352,20 +287,11 @@ class IkeEndpoint:
             self._ctx.drop("init_refused")
             return
         if ready:
-            self._ctx.timers.cancel(sa.own_spi, RETRANSMIT)
+            self._ctx.timers.cancel(sa.own_spi, TimerKind.RETRANSMIT)
             sa.own_request = None
             sa.init_response = octets
             sa.state = IkeState.HALF_OPEN
             self._ctx.queue(sa, AuthTask(), first=True)
-
-    def _open(self, sa: IkeSa, octets: bytes) -> tuple[Message, SkPayload, bytes]:
-        """The message, its Encrypted payload, the plaintext. Raises IntegrityFailure, WireError."""
-        message = decode_message(octets)
-        sk = message.find(SkPayload)
-        if sk is None:
-            raise WireError(f"{message.exchange.name} without an Encrypted payload")
-        assert sa.protection is not None
-        return message, sk, sa.protection.open(octets, sk)
 
     def _receive_request(self, sa: IkeSa, path: UdpPath, octets: bytes, now: float) -> None:
         last = sa.peer_request
@@ -375,11 +301,17 @@ class IkeEndpoint:
             self._ctx.counters["ike.repeated_requests"] += 1
             self._ctx.send(path, last.response, attempt=1)
             return
-        message, sk, plaintext = self._open(sa, octets)
+        assert sa.protection is not None
+        verified = sa.protection.open(octets)
+        message = verified.message
         if sa.state is IkeState.GONE or message.message_id != sa.expected_message_id:
             self._ctx.drop("message_id")
             return
-        if sa.state is IkeState.HALF_OPEN and message.exchange != ExchangeType.IKE_AUTH:
+        # Before IKE_AUTH is through only the responder is asked anything, and only that. An
+        # initiator that answered IKE_AUTH could have its own AUTH reflected to it.
+        if sa.state is IkeState.HALF_OPEN and (
+            sa.initiator or message.exchange != ExchangeType.IKE_AUTH
+        ):
             self._ctx.drop("not_authenticated")
             return
         sa.expected_message_id += 1
@@ -387,9 +319,8 @@ class IkeEndpoint:
         if sa.state is IkeState.HALF_OPEN:
             sa.path = path
         else:
-            self._follow(sa, path)
-        payloads = self._answer(sa, message, sk, plaintext, now)
-        assert sa.protection is not None
+            follow(self._ctx, sa, path)
+        payloads = self._answer(sa, verified, now)
         envelope = Envelope(
             sa.spi_i, sa.spi_r, message.exchange, sa.initiator, True, message.message_id
         )
@@ -400,13 +331,10 @@ class IkeEndpoint:
         if sa.close_reason:
             finish_closing(self._ctx, sa, now)
 
-    def _answer(
-        self, sa: IkeSa, message: Message, sk: SkPayload, plaintext: bytes, now: float
-    ) -> tuple[Payload, ...]:
+    def _answer(self, sa: IkeSa, verified: Verified, now: float) -> tuple[Payload, ...]:
         """The payloads of the response; an IkeError becomes its Notify, here and nowhere else."""
         try:
-            inner = replace(message, payloads=_checked(sk, plaintext))
-            return self._dispatch(sa, inner, now)
+            return self._dispatch(sa, verified.opened(), now)
         except IkeError as error:
             self._ctx.counters[f"ike.{error.notify.name.lower()}"] += 1
             self._ctx.notice("ike_error_sent", notify=error.notify.name, reason=str(error))
@@ -414,11 +342,11 @@ class IkeEndpoint:
             if fatal or sa.state is IkeState.HALF_OPEN:
                 # Sections 2.21.2 and 2.21.3.
                 sa.close_reason = str(error)
-            return (
-                NotifyPayload(error.notify, error.notification_data(), error.protocol, error.spi),
-            )
+            data = error.notification_data()
+            return (NotifyPayload(error.notify, data, error.protocol, error.spi),)
 
-    def _dispatch(self, sa: IkeSa, message: Message, now: float) -> tuple[Payload, ...]:
+    def _dispatch(self, sa: IkeSa, message: OpenedMessage, now: float) -> tuple[Payload, ...]:
+        put_to_use(self._ctx, sa, message, now)
         match message.exchange:
             case ExchangeType.IKE_AUTH if sa.state is IkeState.HALF_OPEN:
                 return answer_auth(self._ctx, sa, message, now)
@@ -431,9 +359,8 @@ class IkeEndpoint:
             case _:
                 raise InvalidSyntax(f"unexpected {message.exchange.name} request")
 
-    def _receive_response(self, sa: IkeSa, path: UdpPath, octets: bytes, now: float) -> None:
-        message, sk, plaintext = self._open(sa, octets)
-        request = sa.own_request
+    def _receive_response(self, sa: IkeSa, path: UdpPath, verified: Verified, now: float) -> None:
+        message, request = verified.message, sa.own_request
         if (
             request is None
             or message.message_id != request.message_id
@@ -441,140 +368,19 @@ class IkeEndpoint:
         ):
             self._ctx.drop("unexpected_response")
             return
-        self._ctx.timers.cancel(sa.own_spi, RETRANSMIT)
+        self._ctx.timers.cancel(sa.own_spi, TimerKind.RETRANSMIT)
         sa.own_request = None
         sa.last_received = now
         self._ctx.ready.append(sa)
-        self._follow(sa, path)
+        follow(self._ctx, sa, path)
         try:
-            inner = replace(message, payloads=_checked(sk, plaintext))
-            if inner.notify(NotifyType.INVALID_SYNTAX) is not None and sa.alive:
+            opened = verified.opened()
+            if opened.notify(NotifyType.INVALID_SYNTAX) is not None and sa.alive:
                 close_ike(self._ctx, sa, "the peer found our request malformed", now)
                 return
-            request.task.response(self._ctx, sa, inner, now)
+            request.task.response(self._ctx, sa, opened, now)
         except IkeError as error:
             self._ctx.notice("exchange_failed", task=request.task.name, reason=str(error))
             request.task.abandoned(self._ctx, sa, now)
             if sa.state is IkeState.HALF_OPEN:
                 close_ike(self._ctx, sa, str(error), now)
-
-    def _follow(self, sa: IkeSa, path: UdpPath) -> None:
-        """The peer moved, as its NAT gave it another address or port (section 2.23).
-
-        Only a peer behind a NAT is followed: without one an address changes by MOBIKE, or someone is
-        playing tricks. A DELETE or retransmission under way goes to the new address too.
-        """
-        if path == sa.path or not sa.peer_behind_nat or path.local.port != sa.path.local.port:
-            return
-        old, sa.path = sa.path, path
-        self._ctx.notice(
-            "peer_moved", spi_i=sa.spi_i.hex(), old=str(old.remote), new=str(path.remote)
-        )
-        for child in sa.children.values():
-            self._ctx.emit(ChildSaMoved(child.spi_in, path))
-
-    # Time.
-
-    def _due(self, sa: IkeSa, why: str, now: float) -> None:
-        match why:
-            case _ if why == RETRANSMIT:
-                self._retransmit(sa, now)
-            case _ if why == SOFT:
-                self._queue_rekey(sa)
-            case _ if why == HARD:
-                self._ctx.queue(sa, DeleteIke(EXPIRED), first=True)
-            case _ if why == LIVENESS:
-                self._liveness_due(sa, now)
-            case _ if why == KEEPALIVE:
-                self._keepalive_due(sa, now)
-            case _ if why in (HALF_OPEN, CANDIDATE, REPLACED):
-                close_ike(self._ctx, sa, f"timed out: {why}", now)
-            case _ if why == FORGET:
-                self._ctx.sas.pop(sa.own_spi, None)
-            case _:
-                raise AssertionError(f"unknown timer {why}")
-
-    def _retransmit(self, sa: IkeSa, now: float) -> None:
-        request = sa.own_request
-        if request is None:
-            return
-        if request.attempt >= sa.connection.retransmission.tries:
-            # Section 2.4: an IKE_SA whose peer does not answer is gone, and so are its CHILD_SAs.
-            close_ike(self._ctx, sa, "no answer", now)
-            return
-        request.attempt += 1
-        self._transmit(sa, request, now)
-
-    def _liveness_due(self, sa: IkeSa, now: float) -> None:
-        interval = sa.connection.liveness
-        if interval is None or not sa.alive:
-            return
-        seen = [self._activity.last_inbound(spi) for spi in sa.children]
-        last = max([sa.last_received, *(at for at in seen if at is not None)])
-        if now - last < interval:
-            self._ctx.timers.set(sa.own_spi, LIVENESS, last + interval)
-            return
-        if sa.own_request is None:
-            self._ctx.queue(sa, Liveness())
-        self._ctx.timers.set(sa.own_spi, LIVENESS, now + interval)
-
-    def _keepalive_due(self, sa: IkeSa, now: float) -> None:
-        """RFC 3948 section 4: one octet, if nothing else went out along the path lately."""
-        interval = sa.connection.keepalive
-        if interval is None or sa.state is not IkeState.ESTABLISHED:
-            return
-        sent = [self._activity.last_outbound(spi) for spi in sa.children]
-        last = max([sa.last_sent, *(at for at in sent if at is not None)])
-        if now - last >= interval:
-            self._ctx.emit(SendDatagram(sa.path, KEEPALIVE_OCTET))
-            self._ctx.notice("keepalive_sent", destination=str(sa.path.remote))
-            sa.last_sent = last = now
-        self._ctx.timers.set(sa.own_spi, KEEPALIVE, last + interval)
-
-    def _retry(self, key: bytes) -> None:
-        sa, task = self._ctx.retries.pop(key)
-        assert isinstance(task, Retrying)
-        target = sa.current() if task.follows_succession else sa
-        if target.alive:
-            self._ctx.queue(target, task)
-
-    # Look-ups.
-
-    def _rekey(self, child: ChildSa) -> None:
-        if child.state is ChildState.INSTALLED:
-            waiting = [task for task in child.ike.tasks if isinstance(task, CreateChild)]
-            if not any(task.replaces is child for task in waiting):
-                self._ctx.queue(child.ike, CreateChild(child.connection, child))
-
-    def _queue_rekey(self, sa: IkeSa) -> None:
-        if not any(isinstance(task, IkeRekey) for task in sa.tasks):
-            self._ctx.queue(sa, IkeRekey(sa.connection.ike_proposals))
-
-    def _sa_of(self, connection: str) -> IkeSa | None:
-        """The newest IKE_SA of a connection that is not on its way out."""
-        leaving = (IkeState.GONE, IkeState.REPLACED, IkeState.DELETING, IkeState.CANDIDATE)
-        found = [
-            sa
-            for sa in self._ctx.sas.values()
-            if sa.connection.name == connection and sa.state not in leaving
-        ]
-        return found[-1] if found else None
-
-    def _children_of(self, connection: str) -> list[ChildSa]:
-        return [
-            child
-            for child in self._ctx.children.values()
-            if child.connection.name == connection and child.state is ChildState.INSTALLED
-        ]
-
-
-def _checked(sk: SkPayload, plaintext: bytes) -> tuple[Payload, ...]:
-    """The inner payloads. Raises InvalidSyntax, and UnsupportedCriticalPayload (section 2.5)."""
-    try:
-        payloads = inner_payloads(sk, plaintext)
-    except WireError as error:
-        raise InvalidSyntax(str(error)) from error
-    for payload in payloads:
-        if isinstance(payload, UnknownPayload) and payload.critical:
-            raise UnsupportedCriticalPayload(payload.payload_type)
-    return payloads

@@ -8,9 +8,14 @@ RFC 7296 sections 1.4 and 1.4.1, 2.4 (liveness), 2.25 (collisions).
 
 from __future__ import annotations
 
+from math import inf
+
+from typing_extensions import override
+
 from ipseclab.errors import IkeError
 from ipseclab.ike.context import Context
 from ipseclab.ike.lifecycle import activate_child, close_ike, patience, remove_child, succeed
+from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
 from ipseclab.registry import ExchangeType, NotifyType, ProtocolId
@@ -29,10 +34,12 @@ class Liveness(Task):
     exchange = ExchangeType.INFORMATIONAL
     name = "liveness"
 
+    @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
         return ()
 
-    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+    @override
+    def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         ctx.notice("liveness_confirmed", spi_i=sa.spi_i.hex(), spi_r=sa.spi_r.hex())
 
 
@@ -47,24 +54,42 @@ class DeleteChild(Task):
         self.child = child
         self.reason = reason
 
+    @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
-        if self.child.state is ChildState.GONE:
+        child = self.child
+        if self.reason == DELETED and child.heir is not None and child.heir.usable:
+            # Whoever wanted the SA closed wants none in its place.
+            ctx.queue(sa, DeleteChild(child.heir, DELETED))
+        if child.state is ChildState.GONE:
             return None
-        if self.child.state is not ChildState.REPLACED:
-            self.child.state = ChildState.DELETING
-        return (DeletePayload(ProtocolId.ESP, (self.child.spi_in,)),)
+        if child.state is ChildState.REPLACED:
+            self.reason = REKEYED
+        else:
+            child.state = ChildState.DELETING
+        return (DeletePayload(ProtocolId.ESP, (child.spi_in,)),)
 
-    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+    @override
+    def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         self._finish(ctx)
         if self.reason == REKEYED:
-            ctx.notice("rekey_done", kind="child", old=self.child.spi_in.hex())
+            heir = self.child.heir
+            new = heir.spi_in.hex() if heir is not None else None
+            ctx.notice("rekey_done", kind="child", old=self.child.spi_in.hex(), new=new)
 
+    @override
     def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
         self._finish(ctx)
 
     def _finish(self, ctx: Context) -> None:
         linger = self.child.connection.rekey_linger if self.reason == REKEYED else 0.0
         remove_child(ctx, self.child, self.reason, linger=linger)
+
+
+def close_child(ctx: Context, child: ChildSa, reason: str) -> None:
+    """Have `child` closed with a DELETE; from now on nobody may rekey it (section 2.25.1)."""
+    if child.state is ChildState.INSTALLED:
+        child.state = ChildState.DELETING
+    ctx.queue(child.ike, DeleteChild(child, reason))
 
 
 class DeleteSpi(Task):
@@ -77,10 +102,12 @@ class DeleteSpi(Task):
     def __init__(self, spi_in: bytes) -> None:
         self.spi_in = spi_in
 
+    @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
         return (DeletePayload(ProtocolId.ESP, (self.spi_in,)),)
 
-    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+    @override
+    def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         ctx.notice("child_refused", spi_in=self.spi_in.hex())
 
 
@@ -92,16 +119,21 @@ class DeleteIke(Task):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
+        # An IKE_SA that expired while it was being rekeyed must not take the new one with it.
+        self.follows_succession = reason == DELETED
 
+    @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
         if sa.state is not IkeState.REPLACED:
             sa.state = IkeState.DELETING
         return (DeletePayload(ProtocolId.IKE),)
 
-    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+    @override
+    def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         close_ike(ctx, sa, self.reason, now)
         if self.reason == REKEYED:
-            ctx.notice("rekey_done", kind="ike", old=sa.spi_i.hex())
+            new = sa.successor.spi_i.hex() if sa.successor is not None else None
+            ctx.notice("rekey_done", kind="ike", old=sa.spi_i.hex(), new=new)
 
 
 class CloseAfterFailure(Task):
@@ -114,10 +146,12 @@ class CloseAfterFailure(Task):
     def __init__(self, problem: IkeError) -> None:
         self.problem = problem
 
+    @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
         return (NotifyPayload(self.problem.notify, self.problem.notification_data()),)
 
-    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+    @override
+    def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         close_ike(ctx, sa, str(self.problem), now)
 
 
@@ -160,6 +194,7 @@ def _close_child(ctx: Context, sa: IkeSa, spi_out: bytes) -> list[bytes]:
     that it must not be in the answer."""
     child = next((c for c in sa.children.values() if c.spi_out == spi_out), None)
     if child is None:
+        sa.closed_early.append(spi_out)
         return []
     task = sa.own_request.task if sa.own_request is not None else None
     crossing = isinstance(task, DeleteChild) and task.child is child
@@ -175,5 +210,10 @@ def _close_child(ctx: Context, sa: IkeSa, spi_out: bytes) -> list[bytes]:
 
 
 def finish_closing(ctx: Context, sa: IkeSa, now: float) -> None:
-    """After a response that ends `sa` is on its way: keep answering repeats for a while."""
-    close_ike(ctx, sa, sa.close_reason, now, forget_after=patience(sa.connection))
+    """After a response that ends `sa` is on its way: keep answering repeats for a while.
+
+    A peer that was never authenticated holds our memory for no longer than a half-open IKE_SA.
+    """
+    stranger = sa.state is IkeState.HALF_OPEN and not sa.initiator
+    most = ctx.config.limits.half_open_timeout if stranger else inf
+    close_ike(ctx, sa, sa.close_reason, now, forget_after=min(most, patience(sa.connection)))

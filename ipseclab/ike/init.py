@@ -16,6 +16,8 @@ import hmac
 import random
 from ipaddress import IPv4Address
 
+from typing_extensions import override
+
 from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
 from ipseclab.errors import (
     IkeError,
@@ -26,10 +28,10 @@ from ipseclab.errors import (
     UnsupportedCriticalPayload,
 )
 from ipseclab.ike import natt
-from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig
+from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.ike.context import Context
 from ipseclab.ike.keys import ike_keys, skeyseed
-from ipseclab.ike.lifecycle import HALF_OPEN, close_ike, log_keys
+from ipseclab.ike.lifecycle import close_ike, log_keys
 from ipseclab.ike.negotiation import (
     check_chosen,
     choose_proposal,
@@ -41,6 +43,8 @@ from ipseclab.ike.proposals import prf_of, suite_of
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.ike.sa import IkeSa, IkeState
 from ipseclab.ike.task import Task
+from ipseclab.ike.timers import TimerKind
+from ipseclab.ike.transmit import ZERO_SPI
 from ipseclab.outputs import UdpPath
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
@@ -57,7 +61,6 @@ from ipseclab.wire.proposal import Proposal
 NONCE_SIZE = 32
 MIN_NONCE_SIZE, MAX_NONCE_SIZE = 16, 256  # RFC 7296 section 3.9
 MAX_COOKIE_SIZE = 64  # RFC 7296 section 2.6
-ZERO_SPI = bytes(8)
 MAX_INIT_ROUNDS = 6
 """How often the initiator starts over when told COOKIE or INVALID_KE_PAYLOAD: these come
 unauthenticated, so someone could keep it busy for ever."""
@@ -82,6 +85,7 @@ class InitTask(Task):
         self.method = method
         self.private = KE_METHODS[method].generate(rng)
 
+    @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
         self.rounds += 1
         pretend = sa.connection.force_encapsulation
@@ -103,8 +107,8 @@ class InitTask(Task):
         ctx.queue(sa, self, first=True)
 
     def accept(self, ctx: Context, sa: IkeSa, message: Message, path: UdpPath, now: float) -> bool:
-        """Take the response, True when the keys are made. Raises IkeError or WireError for a message
-        that is to be ignored: it is not authenticated, and the true one may still come."""
+        """Take the response, True when the keys are made. Raises IkeError or WireError for one that
+        is to be ignored: it is not authenticated, and the true one may still come."""
         refusal = _refusal(message)
         if refusal is not None:
             self._refused(ctx, sa, refusal, now)
@@ -136,9 +140,11 @@ class InitTask(Task):
                     raise InvalidSyntax(f"peer wants {wanted.name}, which was not offered")
                 self.choose_method(wanted, ctx.rng)
             case _:
-                close_ike(ctx, sa, notify.notify_type.name, now)
+                # Section 2.21.1: anyone could have sent it, so this end goes on trying.
+                self.given_up = notify.notify_type.name
+                ctx.notice("ike_init_refused", reason=self.given_up, spi_i=sa.spi_i.hex())
                 return
-        ctx.timers.cancel(sa.own_spi, "retransmit")
+        ctx.timers.cancel(sa.own_spi, TimerKind.RETRANSMIT)
         sa.own_request = None
         ctx.notice("ike_init_retried", reason=notify.notify_type.name, spi_i=sa.spi_i.hex())
         self.again(ctx, sa, now)
@@ -168,8 +174,10 @@ class Cookies:
 
     def valid(self, cookie: bytes, message: Message, nonce: bytes, path: UdpPath) -> bool:
         """True when this end made that cookie for this initiator."""
-        expected = (self._cookie(secret, message, nonce, path) for secret in self._secrets)
-        return any([hmac.compare_digest(cookie, good) for good in expected])
+        good = False
+        for secret in self._secrets:
+            good |= hmac.compare_digest(cookie, self._cookie(secret, message, nonce, path))
+        return good
 
     @staticmethod
     def _cookie(secret: bytes, message: Message, nonce: bytes, path: UdpPath) -> bytes:
@@ -181,9 +189,10 @@ def answer_init(
     ctx: Context, cookies: Cookies, message: Message, octets: bytes, path: UdpPath, now: float
 ) -> None:
     """The responder's half: a response, a stateless Notify, or a counted drop."""
-    known = ctx.half_open.get((message.spi_i, path.remote))
+    known = ctx.inits.get((message.spi_i, path.remote))
     if known is not None:
         if known.init_request == octets:
+            ctx.counters["ike.repeated_requests"] += 1
             ctx.send(path, known.init_response, attempt=1)
         else:
             ctx.drop("init_differs")
@@ -215,65 +224,42 @@ def _answer(
     if len(ctx.half_open) >= limits.half_open or len(ctx.sas) >= limits.ike_sas:
         ctx.drop("too_many")
         return None
-    candidates = connections_for(ctx, path)
-    if not candidates:
+    possible = ctx.possible_connections(path)
+    if not possible.connections:
         raise NoProposalChosen(f"no connection for {path}")
-    own = tuple(dict.fromkeys(p for c in candidates for p in c.ike_proposals))
-    proposal = choose_proposal(sa_payload.proposals, own, ProtocolId.IKE)
+    proposal = choose_proposal(sa_payload.proposals, possible.ike_proposals, ProtocolId.IKE)
     wanted = ke_method(proposal)
     if ke.method != wanted:
         raise InvalidKePayload(wanted)
     private = KE_METHODS[wanted].generate(ctx.rng)
     secret = _agree(private, ke)
-    key = (message.spi_i, path.remote)
     sa = IkeSa(
         spi_i=message.spi_i,
         spi_r=ctx.new_ike_spi(),
         initiator=False,
-        connection=candidates[0],
+        connection=possible.connections[0],
         path=path,
         state=IkeState.HALF_OPEN,
         created=now,
         nonce_i=nonce,
         nonce_r=ctx.rng.randbytes(NONCE_SIZE),
-        half_open_key=key,
+        init_key=(message.spi_i, path.remote),
         init_request=octets,
         expected_message_id=1,
     )
     _find_nat(sa, message, path)
-    pretend = any(connection.force_encapsulation for connection in candidates)
+    pretend = any(connection.force_encapsulation for connection in possible.connections)
     if pretend:
         sa.own_behind_nat = True
     _derive(ctx, sa, proposal, secret)
-    ctx.sas[sa.own_spi] = sa
-    ctx.half_open[key] = sa
-    ctx.timers.set(sa.own_spi, HALF_OPEN, now + limits.half_open_timeout)
-    response = Message(
-        spi_i=sa.spi_i,
-        spi_r=sa.spi_r,
-        exchange=ExchangeType.IKE_SA_INIT,
-        initiator=False,
-        response=True,
-        message_id=0,
-        payloads=(
-            SaPayload((proposal,)),
-            KePayload(wanted, private.public),
-            NoncePayload(sa.nonce_r),
-            *natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend),
-        ),
-    )
-    sa.init_response = response.encode()
+    notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend)
+    ke_r, nonce_r = KePayload(wanted, private.public), NoncePayload(sa.nonce_r)
+    payloads = (SaPayload((proposal,)), ke_r, nonce_r, *notifies)
+    sa.init_response = _response(message, sa.spi_r, payloads)
+    ctx.sas[sa.own_spi] = ctx.half_open[sa.own_spi] = sa
+    ctx.inits[message.spi_i, path.remote] = sa
+    ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, now + limits.half_open_timeout)
     return sa.init_response
-
-
-def connections_for(ctx: Context, path: UdpPath) -> tuple[ConnectionConfig, ...]:
-    """The connections that a peer at that address may mean."""
-    return tuple(
-        connection
-        for connection in ctx.config.connections
-        if connection.own_address == path.local.address
-        and connection.peer_address in (None, path.remote.address)
-    )
 
 
 def _init_payloads(message: Message) -> tuple[SaPayload, KePayload, bytes]:
@@ -338,12 +324,16 @@ def _derive(ctx: Context, sa: IkeSa, proposal: Proposal, secret: bytes) -> None:
 
 def _bare(message: Message, notify: NotifyPayload) -> bytes:
     """A response that holds one Notify and leaves no state."""
+    return _response(message, ZERO_SPI, (notify,))
+
+
+def _response(message: Message, spi_r: bytes, payloads: tuple[Payload, ...]) -> bytes:
     return Message(
         spi_i=message.spi_i,
-        spi_r=ZERO_SPI,
+        spi_r=spi_r,
         exchange=ExchangeType.IKE_SA_INIT,
         initiator=False,
         response=True,
         message_id=0,
-        payloads=(notify,),
+        payloads=payloads,
     ).encode()

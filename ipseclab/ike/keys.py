@@ -28,7 +28,7 @@ class IkeKeys:
 
 @dataclass(frozen=True, slots=True)
 class ChildKeys:
-    """KEYMAT cut up in the order of RFC 7296 section 2.17: all keys of initiator to responder first."""
+    """KEYMAT cut up in the order of RFC 7296 section 2.17: keys of initiator to responder first."""
 
     encr_i: bytes = field(repr=False)
     integ_i: bytes = field(repr=False)
@@ -44,14 +44,17 @@ def skeyseed(prf: Prf, nonce_i: bytes, nonce_r: bytes, shared_secret: bytes) -> 
 def rekey_skeyseed(
     prf: Prf, sk_d: bytes, nonce_i: bytes, nonce_r: bytes, shared_secret: bytes
 ) -> bytes:
-    """SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) (RFC 7296 section 2.18); `prf` is the old SA's."""
+    """SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) (RFC 7296 section 2.18).
+
+    `prf` is the old IKE_SA's."""
     return prf.prf(sk_d, shared_secret + nonce_i + nonce_r)
 
 
 def ike_keys(
     prf: Prf, suite: Suite, seed: bytes, nonces: tuple[bytes, bytes], spis: tuple[bytes, bytes]
 ) -> IkeKeys:
-    """SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr)."""
+    """SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr = prf+(SKEYSEED, Ni | Nr | SPIi | SPIr)
+    (RFC 7296 section 2.14)."""
     sizes = (
         prf.key_size,
         suite.integ_key_size,
@@ -83,11 +86,13 @@ def _cut(octets: bytes, sizes: tuple[int, ...]) -> list[bytes]:
 def signed_octets(
     prf: Prf, message: bytes, peer_nonce: bytes, sk_p: bytes, id_body: bytes
 ) -> bytes:
-    """What an end authenticates: its own first message, the peer's nonce, prf(SK_p, RestOfIDPayload)
-    (RFC 7296 section 2.15). `message` is the octets as sent, without a non-ESP marker."""
+    """What an end authenticates: its own first message, the peer's nonce, prf(SK_p, ID body).
+
+    RFC 7296 section 2.15. `message` is the octets as sent, without a non-ESP marker, `id_body` the
+    ID payload's as sent, without its generic header."""
     return message + peer_nonce + prf.prf(sk_p, id_body)
 
 
 def psk_auth(prf: Prf, psk: bytes, octets: bytes) -> bytes:
-    """AUTH = prf(prf(Shared Secret, "Key Pad for IKEv2"), <SignedOctets>) (RFC 7296 section 2.15)."""
+    """AUTH = prf(prf(Shared Secret, "Key Pad for IKEv2"), SignedOctets) (RFC 7296 section 2.15)."""
     return prf.prf(prf.prf(psk, KEY_PAD), octets)

@@ -1,73 +1,72 @@
 """The birth, succession and end of IKE_SAs and CHILD_SAs: tables, timers, notices.
 
-RFC 7296 sections 1.4.1 (closing), 2.4 (an IKE_SA and its CHILD_SAs fail together), 2.8 (lifetimes and
-succession).
+RFC 7296 sections 1.4.1 (closing), 2.4 (an IKE_SA and its CHILD_SAs fail together), 2.8 (lifetimes
+and succession).
 """
 
 from __future__ import annotations
 
-from ipseclab.ike.config import ConnectionConfig
+from ipseclab.ike.config import ConnectionConfig, Retransmission
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaActive, ChildSaGone
 from ipseclab.ike.proposals import proposal_text
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
+from ipseclab.ike.task import Task
+from ipseclab.ike.timers import TimerKind
 from ipseclab.outputs import IkeKeyLog
 from ipseclab.registry import TransformType
 
-RETRANSMIT = "retransmit"
-HALF_OPEN = "half open"
-SOFT = "IKE_SA soft lifetime"
-HARD = "IKE_SA hard lifetime"
-LIVENESS = "liveness"
-KEEPALIVE = "NAT keepalive"
-REPLACED = "wait for the old IKE_SA's DELETE"
-CANDIDATE = "wait for a rekey collision to end"
-FORGET = "forget a closed IKE_SA"
-RETRY = "retry after TEMPORARY_FAILURE"
-IKE_TIMERS = (
-    RETRANSMIT,
-    HALF_OPEN,
-    SOFT,
-    HARD,
-    LIVENESS,
-    KEEPALIVE,
-    REPLACED,
-    CANDIDATE,
-    FORGET,
-)
-
 _NO_NAME = "none"
+
+_OF_SERVICE = (
+    TimerKind.SOFT,
+    TimerKind.HARD,
+    TimerKind.LIVENESS,
+    TimerKind.KEEPALIVE,
+    TimerKind.RETRY,
+)
+"""The timers that an IKE_SA has no use for once another has taken over."""
 
 
 def patience(connection: ConnectionConfig) -> float:
-    """Seconds until a request without an answer is given up: the sum of its retransmission waits."""
+    """Seconds until a request without an answer is given up: the sum of all its waits."""
     schedule = connection.retransmission
-    waits = (schedule.timeout * schedule.base**i for i in range(schedule.tries + 1))
-    return sum(min(wait, schedule.limit) if schedule.limit is not None else wait for wait in waits)
+    return sum(retransmission_wait(schedule, attempt) for attempt in range(schedule.tries + 1))
+
+
+def retransmission_wait(schedule: Retransmission, attempt: int) -> float:
+    """Seconds to wait for a response after sending number `attempt` (from 0), without jitter."""
+    wait = schedule.timeout * schedule.base**attempt
+    return wait if schedule.limit is None else min(wait, schedule.limit)
 
 
 def establish(ctx: Context, sa: IkeSa, now: float) -> None:
     """`sa` is authenticated, or a rekey made it: it enters service."""
     sa.state = IkeState.ESTABLISHED
-    sa.last_received = sa.last_sent = now
-    ctx.timers.cancel(sa.own_spi, HALF_OPEN, CANDIDATE)
-    _leave_half_open(ctx, sa)
+    sa.established = sa.last_received = sa.last_sent = now
+    ctx.enter(sa)
+    ctx.half_open.pop(sa.own_spi, None)
+    ctx.timers.cancel(sa.own_spi, TimerKind.CANDIDATE)
     connection = sa.connection
     lifetime = connection.ike_lifetime
     if lifetime.seconds is not None:
         early = lifetime.margin * (1.0 + lifetime.jitter * ctx.rng.random())
-        ctx.timers.set(sa.own_spi, SOFT, now + max(0.0, lifetime.seconds * (1.0 - early)))
-        ctx.timers.set(sa.own_spi, HARD, now + lifetime.seconds)
+        soft = max(0.0, lifetime.seconds * (1.0 - early))
+        ctx.timers.set(sa.own_spi, TimerKind.SOFT, now + soft)
+        ctx.timers.set(sa.own_spi, TimerKind.HARD, now + lifetime.seconds)
     if connection.liveness is not None:
-        ctx.timers.set(sa.own_spi, LIVENESS, now + connection.liveness)
+        ctx.timers.set(sa.own_spi, TimerKind.LIVENESS, now + connection.liveness)
     if sa.own_behind_nat and connection.keepalive is not None:
-        ctx.timers.set(sa.own_spi, KEEPALIVE, now + connection.keepalive)
+        ctx.timers.set(sa.own_spi, TimerKind.KEEPALIVE, now + connection.keepalive)
 
 
-def _leave_half_open(ctx: Context, sa: IkeSa) -> None:
-    if sa.half_open_key is not None:
-        ctx.half_open.pop(sa.half_open_key, None)
-        sa.half_open_key = None
+def forget_init(ctx: Context, sa: IkeSa) -> None:
+    """From now on a repeat of the IKE_SA_INIT request that made `sa` is taken for a new one."""
+    ctx.half_open.pop(sa.own_spi, None)
+    if sa.init_key is not None:
+        ctx.inits.pop(sa.init_key, None)
+        sa.init_key = None
+        sa.init_request = sa.init_response = b""
 
 
 def log_keys(ctx: Context, sa: IkeSa) -> None:
@@ -111,6 +110,7 @@ def announce(ctx: Context, sa: IkeSa, *, replaces: IkeSa | None = None) -> None:
 def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
     """`new` inherits the CHILD_SAs and the waiting tasks of `old` (RFC 7296 section 2.18)."""
     establish(ctx, new, now)
+    new.candidate_for = None
     old.successor = new
     if old.state is not IkeState.GONE:
         old.state = IkeState.REPLACED
@@ -118,11 +118,23 @@ def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
         child.ike = new
     new.children.update(old.children)
     old.children.clear()
-    new.tasks.extend(old.tasks)
+    new.tasks.extend(task for task in old.tasks if task.follows_succession)
     old.tasks.clear()
     ctx.ready.append(new)
-    ctx.timers.cancel(old.own_spi, SOFT, HARD, LIVENESS, KEEPALIVE)
+    postponed, old.postponed = old.postponed, []
+    for at, task in postponed:
+        if task.follows_succession:
+            postpone(ctx, new, task, at)
+    ctx.leave(old)
+    ctx.timers.cancel(old.own_spi, *_OF_SERVICE)
     announce(ctx, new, replaces=old)
+
+
+def postpone(ctx: Context, sa: IkeSa, task: Task, at: float) -> None:
+    """Have `sa` carry out `task` at `at` seconds."""
+    sa.postponed.append((at, task))
+    earliest = min(due for due, _ in sa.postponed)
+    ctx.timers.set(sa.own_spi, TimerKind.RETRY, earliest)
 
 
 def remove_child(ctx: Context, child: ChildSa, reason: str, *, linger: float = 0.0) -> None:
@@ -152,32 +164,42 @@ def close_ike(
 ) -> None:
     """End `sa` and the CHILD_SAs it still holds, without a message.
 
-    With `forget_after` it stays for so many seconds to answer a repeated request from its cache: our
-    last response may have been lost. Closing twice does nothing.
+    With `forget_after` it stays for so many seconds to answer a repeated request from its cache:
+    our last response may have been lost. Closing twice does nothing.
     """
     if sa.state is IkeState.GONE:
         return
-    was_known = sa.state in (IkeState.ESTABLISHED, IkeState.DELETING, IkeState.REPLACED)
+    never_up = sa.state in (IkeState.INIT_SENT, IkeState.HALF_OPEN)
     sa.state = IkeState.GONE
-    ctx.timers.cancel(sa.own_spi, *IKE_TIMERS)
-    _leave_half_open(ctx, sa)
-    request, sa.own_request = sa.own_request, None
-    waiting = [request.task] if request is not None else []
-    waiting.extend(sa.tasks)
-    sa.tasks.clear()
-    for task in waiting:
+    ctx.timers.cancel(sa.own_spi, *TimerKind)
+    forget_init(ctx, sa)
+    ctx.leave(sa)
+    for task in _take_tasks(sa):
         task.abandoned(ctx, sa, now)
-    for child in list(sa.children.values()):
+    for child in tuple(sa.children.values()):
         remove_child(ctx, child, "ike_gone")
     if forget_after > 0.0:
-        ctx.timers.set(sa.own_spi, FORGET, now + forget_after)
+        ctx.timers.set(sa.own_spi, TimerKind.FORGET, now + forget_after)
     else:
         ctx.sas.pop(sa.own_spi, None)
-    event = "ike_gone" if was_known else "ike_failed"
     ctx.notice(
-        event,
+        "ike_failed" if never_up else "ike_gone",
         connection=sa.connection.name,
         spi_i=sa.spi_i.hex(),
         spi_r=sa.spi_r.hex(),
         reason=reason,
     )
+    if sa.successor is None:
+        # What the peer made in its place can come to nothing either.
+        for candidate in sa.candidates:
+            if candidate.state is IkeState.CANDIDATE:
+                close_ike(ctx, candidate, reason, now, forget_after=forget_after)
+    sa.candidates.clear()
+
+
+def _take_tasks(sa: IkeSa) -> list[Task]:
+    tasks = list(sa.wanted())
+    sa.own_request = None
+    sa.tasks.clear()
+    sa.postponed.clear()
+    return tasks

@@ -26,8 +26,8 @@ def detection_notifies(
 ) -> tuple[NotifyPayload, NotifyPayload]:
     """The pair of NAT_DETECTION notifications for a message that goes along `path`.
 
-    With `pretend` the source hash is of an address that no one has, so that the peer finds a NAT and
-    both ends encapsulate (section 2.23 allows it: "to force UDP encapsulation").
+    With `pretend` the source hash is of an address that no one has, so that the peer finds a NAT
+    and both ends encapsulate.
     """
     source = UdpEndpoint("0.0.0.0", 0) if pretend else path.local
     return (

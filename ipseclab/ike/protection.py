@@ -1,8 +1,8 @@
 """The Encrypted payload: messages sealed and opened under an IKE_SA's keys.
 
-RFC 7296 section 3.14; RFC 5282 for AEAD ciphers. The associated data of an AEAD, and what a separate
-ICV covers in front of the IV, is the same: the IKE header up to and including the payload's own
-generic header.
+RFC 7296 section 3.14; RFC 5282 for AEAD ciphers. The associated data of an AEAD, and what a
+separate ICV covers in front of the IV, is the same: the IKE header up to and including the
+payload's own generic header.
 """
 
 from __future__ import annotations
@@ -12,11 +12,23 @@ import struct
 from dataclasses import dataclass
 
 from ipseclab.crypto.protection import Protection, Suite
-from ipseclab.errors import IntegrityFailure, WireError
+from ipseclab.errors import (
+    IntegrityFailure,
+    InvalidSyntax,
+    UnsupportedCriticalPayload,
+    WireError,
+)
 from ipseclab.ike.keys import IkeKeys
 from ipseclab.registry import ExchangeType, PayloadType
-from ipseclab.wire.message import decode_payloads, encode_payloads
-from ipseclab.wire.payloads import Payload, SkPayload
+from ipseclab.wire.buffer import Reader
+from ipseclab.wire.message import (
+    PAYLOAD_HEADER_SIZE,
+    Message,
+    decode_message,
+    decode_payloads,
+    encode_payloads,
+)
+from ipseclab.wire.payloads import Payload, SkfPayload, SkPayload, UnknownPayload
 
 IKE_VERSION = 0x20
 FLAG_INITIATOR = 0x08
@@ -37,6 +49,63 @@ class Envelope:
     initiator: bool
     response: bool
     message_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A message whose ICV is right: its header, and what was inside, not looked at yet."""
+
+    message: Message
+    first: PayloadType
+    octets: bytes
+
+    def opened(self) -> OpenedMessage:
+        """With the inner payloads decoded. Raises InvalidSyntax, and UnsupportedCriticalPayload
+        (section 2.5)."""
+        try:
+            payloads = decode_payloads(self.first, self.octets)
+        except WireError as error:
+            raise InvalidSyntax(str(error)) from error
+        for payload in payloads:
+            if isinstance(payload, SkPayload | SkfPayload):
+                raise InvalidSyntax("an Encrypted payload inside an Encrypted payload")
+            if isinstance(payload, UnknownPayload) and payload.critical:
+                raise UnsupportedCriticalPayload(payload.payload_type)
+        m = self.message
+        return OpenedMessage(
+            m.spi_i,
+            m.spi_r,
+            m.exchange,
+            m.initiator,
+            m.response,
+            m.message_id,
+            payloads,
+            m.major,
+            m.minor,
+            self.first,
+            self.octets,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedMessage(Message):
+    """A message whose `payloads` are those that were inside its Encrypted payload, with the octets
+    that they were read from: AUTH covers octets as received (section 2.15)."""
+
+    first: PayloadType = PayloadType.NONE
+    octets: bytes = b""
+
+    def body(self, kind: PayloadType) -> bytes:
+        """The octets behind the generic header of the first payload of that type."""
+        chain, here = Reader(self.octets), self.first
+        while here != PayloadType.NONE:
+            following = PayloadType(chain.uint(1))
+            chain.skip(1)
+            body = chain.octets(chain.uint(2) - PAYLOAD_HEADER_SIZE)
+            if here == kind:
+                return body
+            here = following
+        raise InvalidSyntax(f"no {kind.name} payload")
 
 
 class MessageProtection:
@@ -73,12 +142,16 @@ class MessageProtection:
         ) + _GENERIC.pack(first, 0, _GENERIC.size + body_size)
         return associated + self._out.seal(associated, self._next_iv(), plaintext)
 
-    def open(self, octets: bytes, sk: SkPayload) -> bytes:
-        """The inner payloads' octets of a received message. Raises IntegrityFailure."""
+    def open(self, octets: bytes) -> Verified:
+        """A received message, its ICV verified. Raises WireError, IntegrityFailure."""
+        message = decode_message(octets)
+        sk = message.find(SkPayload)
+        if sk is None:
+            raise WireError(f"{message.exchange.name} without an Encrypted payload")
         plaintext = self._in.open(octets[: len(octets) - len(sk.body)], sk.body)
         if not plaintext or plaintext[-1] >= len(plaintext):
             raise IntegrityFailure("Encrypted payload: pad length beyond the plaintext")
-        return plaintext[: len(plaintext) - 1 - plaintext[-1]]
+        return Verified(message, sk.first, plaintext[: len(plaintext) - 1 - plaintext[-1]])
 
     def _next_iv(self) -> bytes:
         size = self._suite.iv_size
@@ -86,11 +159,3 @@ class MessageProtection:
             return self._rng.randbytes(size)
         self._sealed += 1
         return self._sealed.to_bytes(size, "big")
-
-
-def inner_payloads(sk: SkPayload, octets: bytes) -> tuple[Payload, ...]:
-    """The payloads inside an Encrypted payload whose plaintext is `octets`. Raises WireError."""
-    payloads = decode_payloads(sk.first, octets)
-    if any(isinstance(payload, SkPayload) for payload in payloads):
-        raise WireError("an Encrypted payload inside an Encrypted payload")
-    return payloads

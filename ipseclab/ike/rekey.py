@@ -9,14 +9,16 @@ new IKE_SA that the peer made is a candidate until our own response shows all fo
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
-from ipseclab.errors import InvalidSyntax, KeyExchangeFailure, TemporaryFailure
+from ipseclab.errors import IkeError, InvalidSyntax, KeyExchangeFailure, TemporaryFailure
 from ipseclab.ike.context import IKE_SPI_SIZE, Context
 from ipseclab.ike.create import Retrying, answer_ke, rekeys_ike
 from ipseclab.ike.informational import REDUNDANT, REKEYED, DeleteIke, live_candidate
 from ipseclab.ike.init import NONCE_SIZE, checked_nonce
 from ipseclab.ike.keys import ike_keys, rekey_skeyseed
-from ipseclab.ike.lifecycle import CANDIDATE, REPLACED, log_keys, patience, succeed
+from ipseclab.ike.lifecycle import log_keys, patience, succeed
 from ipseclab.ike.negotiation import (
     check_chosen,
     choose_proposal,
@@ -25,11 +27,19 @@ from ipseclab.ike.negotiation import (
     with_spi,
 )
 from ipseclab.ike.proposals import prf_of, suite_of
-from ipseclab.ike.protection import MessageProtection
+from ipseclab.ike.protection import MessageProtection, OpenedMessage
 from ipseclab.ike.sa import IkeSa, IkeState
+from ipseclab.ike.timers import TimerKind
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
-from ipseclab.wire.payloads import KePayload, NoncePayload, NotifyPayload, Payload, SaPayload
+from ipseclab.wire.payloads import (
+    DeletePayload,
+    KePayload,
+    NoncePayload,
+    NotifyPayload,
+    Payload,
+    SaPayload,
+)
 from ipseclab.wire.proposal import Proposal
 
 
@@ -49,6 +59,7 @@ class IkeRekey(Retrying):
         self.nonce = b""
         self.spi = b""
 
+    @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         if not sa.alive:
             return None
@@ -63,11 +74,24 @@ class IkeRekey(Retrying):
             KePayload(self.method, self.private.public),
         )
 
-    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+    @override
+    def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         sa_payload = message.find(SaPayload)
         if sa_payload is None:
             self._refused(ctx, sa, message, now)
             return
+        try:
+            new = self._new(ctx, sa, sa_payload, message, now)
+        except IkeError:
+            # The peer has put an IKE_SA into service that this end cannot have: start over.
+            ctx.queue(sa, DeleteIke("unusable response to a rekey"), first=True)
+            raise
+        _settle(ctx, sa, new, now)
+
+    def _new(
+        self, ctx: Context, sa: IkeSa, sa_payload: SaPayload, message: OpenedMessage, now: float
+    ) -> IkeSa:
+        """The IKE_SA that the peer's response completes. Raises IkeError."""
         nonce, ke = message.find(NoncePayload), message.find(KePayload)
         if nonce is None or ke is None or ke.method != self.method:
             raise InvalidSyntax("IKE_SA rekey response without nonce or KE")
@@ -78,8 +102,7 @@ class IkeRekey(Retrying):
             raise InvalidSyntax(str(error)) from error
         nonces = (self.nonce, checked_nonce(nonce))
         spis = (self.spi, _ike_spi(proposal))
-        new = _make(ctx, sa, proposal, nonces, spis, secret, initiator=True, now=now)
-        _settle(ctx, sa, new, now)
+        return _make(ctx, sa, proposal, nonces, spis, secret, initiator=True, now=now)
 
     def _refused(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
         errors = [n for n in message.all(NotifyPayload) if n.notify_type.is_error]
@@ -98,8 +121,9 @@ class IkeRekey(Retrying):
             # The peer never saw a collision: its own rekey stands, and it will close the old SA.
             _adopt(ctx, sa, candidate, now)
         elif kind == NotifyType.TEMPORARY_FAILURE:
-            self.retry_later(ctx, sa, sa.own_spi, now)
+            self.retry_later(ctx, sa, now)
 
+    @override
     def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
         candidate = live_candidate(sa)
         if candidate is not None and sa.alive:
@@ -109,8 +133,10 @@ class IkeRekey(Retrying):
 def _settle(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
     """Our rekey made `new`; settle with the peer's candidate, if there is one (section 2.8.2)."""
     rival = live_candidate(old)
-    if rival is not None and new.lowest_nonce < rival.lowest_nonce:
+    loses = rival is not None and new.lowest_nonce < rival.lowest_nonce
+    if loses and rival is not None:
         _adopt(ctx, old, rival, now)
+    if loses or old.successor is not None:
         new.state = IkeState.DELETING
         ctx.queue(new, DeleteIke(REDUNDANT))
         return
@@ -119,9 +145,18 @@ def _settle(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
 
 
 def _adopt(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
-    """The peer's rekey takes over; the peer will close the old IKE_SA, or we forget it in the end."""
+    """The peer's rekey takes over; the peer closes the old IKE_SA, or we forget it in the end."""
     succeed(ctx, old, new, now)
-    ctx.timers.set(old.own_spi, REPLACED, now + patience(old.connection))
+    ctx.timers.set(old.own_spi, TimerKind.REPLACED, now + patience(old.connection))
+
+
+def put_to_use(ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
+    """A request came on `sa`. If that is a candidate and the request does not close it, then the
+    peer knows that it survives, before our own exchange could tell."""
+    closes = any(delete.protocol == ProtocolId.IKE for delete in message.all(DeletePayload))
+    old = sa.candidate_for
+    if old is not None and old.alive and not closes:
+        _adopt(ctx, old, sa, now)
 
 
 def answer_rekey(ctx: Context, sa: IkeSa, message: Message, now: float) -> tuple[Payload, ...]:
@@ -139,9 +174,11 @@ def answer_rekey(ctx: Context, sa: IkeSa, message: Message, now: float) -> tuple
     spis = (peer_spi, ctx.new_ike_spi())
     new = _make(ctx, sa, proposal, nonces, spis, secret, initiator=False, now=now)
     if rekeys_ike(sa):
-        new.state = IkeState.CANDIDATE
+        new.candidate_for = sa
         sa.candidates.append(new)
-        ctx.timers.set(new.own_spi, CANDIDATE, now + 2.0 * patience(sa.connection))
+        # Long enough for the peer's rekey and its DELETE of what came of it.
+        due = now + 2.0 * patience(sa.connection)
+        ctx.timers.set(new.own_spi, TimerKind.CANDIDATE, due)
     else:
         _adopt(ctx, sa, new, now)
     chosen = Proposal(proposal.number, proposal.protocol, new.own_spi, proposal.transforms)

@@ -1,12 +1,13 @@
 """State of IKE_SAs and CHILD_SAs: what an endpoint remembers between messages.
 
-RFC 7296 sections 1.3, 2.3 (window of size 1), 2.8. No behaviour beyond look-ups; the exchanges change
-these objects.
+RFC 7296 sections 1.3, 2.3 (window of size 1), 2.8. No behaviour beyond look-ups; the exchanges
+change these objects.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -16,11 +17,14 @@ from ipseclab.ike.config import ConnectionConfig, Mode
 from ipseclab.ike.keys import IkeKeys
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.outputs import UdpEndpoint, UdpPath
+from ipseclab.registry import ExchangeType
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
 
 if TYPE_CHECKING:
     from ipseclab.ike.task import Task
+
+MAX_CLOSED_EARLY = 64
 
 
 class IkeState(Enum):
@@ -73,6 +77,8 @@ class ChildSa:
     state: ChildState = ChildState.INSTALLED
     peer_replacement: ChildSa | None = None
     """The SA that the peer's rekey of this one made."""
+    heir: ChildSa | None = None
+    """The SA that took its place, by our rekey or the peer's."""
 
     @property
     def usable(self) -> bool:
@@ -82,18 +88,23 @@ class ChildSa:
 
 @dataclass(slots=True)
 class OwnRequest:
-    """The request that waits for its response: the octets are kept to send them again as they are."""
+    """The request that waits for its response; its octets are sent again as they are."""
 
     message_id: int
     task: Task
     octets: bytes
-    first_sent: float
     attempt: int = 0
+
+    @property
+    def makes_child(self) -> bool:
+        """True for a CREATE_CHILD_SA that makes or rekeys a CHILD_SA."""
+        exchange = self.task.exchange
+        return exchange == ExchangeType.CREATE_CHILD_SA and self.task.touches_children
 
 
 @dataclass(slots=True)
 class PeerRequest:
-    """The last request of the peer and our response, kept for repeats (RFC 7296 section 2.1)."""
+    """The peer's last request and our response, kept for repeats (RFC 7296 section 2.1)."""
 
     message_id: int
     octets: bytes
@@ -111,13 +122,15 @@ class IkeSa:
     path: UdpPath
     state: IkeState
     created: float
+    established: float = 0.0
     proposal: Proposal | None = None
     prf: Prf | None = None
     keys: IkeKeys | None = None
     protection: MessageProtection | None = None
     nonce_i: bytes = b""
     nonce_r: bytes = b""
-    half_open_key: tuple[bytes, UdpEndpoint] | None = None
+    init_key: tuple[bytes, UdpEndpoint] | None = None
+    """Under which `Context.inits` has it."""
     init_request: bytes = b""
     init_response: bytes = b""
     own_behind_nat: bool = False
@@ -125,8 +138,13 @@ class IkeSa:
     next_message_id: int = 0
     expected_message_id: int = 0
     own_request: OwnRequest | None = None
+    closed_early: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_CLOSED_EARLY))
+    """SPIs that the peer closed although no CHILD_SA had them, since our last request: the response
+    that makes that CHILD_SA may have been overtaken by its DELETE."""
     peer_request: PeerRequest | None = None
     tasks: deque[Task] = field(default_factory=deque)
+    postponed: list[tuple[float, Task]] = field(default_factory=list)
+    """Tasks that met TEMPORARY_FAILURE, and from when on they may be tried again."""
     children: dict[bytes, ChildSa] = field(default_factory=dict)
     last_received: float = 0.0
     last_sent: float = 0.0
@@ -134,6 +152,8 @@ class IkeSa:
     """The IKE_SA that took over the CHILD_SAs."""
     candidates: list[IkeSa] = field(default_factory=list)
     """IKE_SAs made by the peer's rekey of this one while our own is under way."""
+    candidate_for: IkeSa | None = None
+    """While it is a candidate: the IKE_SA that it may replace."""
     lowest_nonce: bytes = b""
     """The lower nonce of the CREATE_CHILD_SA exchange that made it."""
     close_reason: str = ""
@@ -153,6 +173,13 @@ class IkeSa:
     def alive(self) -> bool:
         """True while it can start exchanges of its own."""
         return self.state is IkeState.ESTABLISHED
+
+    def wanted(self) -> Iterator[Task]:
+        """Every task that is under way, waits for its turn, or was put off."""
+        if self.own_request is not None:
+            yield self.own_request.task
+        yield from self.tasks
+        yield from (task for _, task in self.postponed)
 
     def current(self) -> IkeSa:
         """The IKE_SA that carries on this one's work, itself unless it was rekeyed."""

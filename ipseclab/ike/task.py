@@ -1,8 +1,8 @@
 """A task: something that this end wants of the peer, one exchange at a time.
 
-An IKE_SA works off its tasks in order, one outstanding request at once (RFC 7296 section 2.3, window
-of 1). A task builds its request when its turn comes, because the world may have changed since it was
-queued, and is told of the response.
+An IKE_SA works off its tasks in order, with one outstanding request (RFC 7296 section 2.3, window
+of 1). A task builds its request when its turn comes, because the world may have changed since it
+was queued, and is told of the response.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from ipseclab.registry import ExchangeType
-from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import Payload
 
 if TYPE_CHECKING:
     from ipseclab.ike.context import Context
+    from ipseclab.ike.protection import OpenedMessage
     from ipseclab.ike.sa import IkeSa
 
 
@@ -26,12 +26,16 @@ class Task:
     touches_children: ClassVar[bool] = False
     """True for creating, rekeying or closing a CHILD_SA: RFC 7296 section 2.25.1 then refuses a
     request to rekey the IKE_SA."""
+    follows_succession: bool = True
+    """Whether it is still wanted of the IKE_SA that takes over when this one is rekeyed."""
+    given_up: str = "no answer"
+    """Why the IKE_SA failed, should the request stay without a response."""
 
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """The payloads to send, or None when there is nothing left to do."""
         raise AssertionError(f"{type(self).__name__} has no request")
 
-    def response(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
+    def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         """Take the peer's answer, its payloads opened. Raises IkeError when it cannot be used."""
         raise AssertionError(f"{type(self).__name__} has no response")
 

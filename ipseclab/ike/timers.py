@@ -1,54 +1,75 @@
-"""Deadlines by key: set, cancelled, moved, taken when due, in O(log n) for any number of SAs."""
+"""Deadlines by SA and kind: set, cancelled, moved, taken when due, in O(log n) of their number.
+
+Deadlines at the same moment come in the order in which they were set.
+"""
 
 from __future__ import annotations
 
 import heapq
+from enum import Enum
 from typing import NamedTuple
 
 from ipseclab.outputs import Deadline
 
 
+class TimerKind(Enum):
+    """What the timer of an IKE_SA is for; the text is what a `Deadline` shows."""
+
+    RETRANSMIT = "retransmit"
+    RETRY = "retry after TEMPORARY_FAILURE"
+    HALF_OPEN = "forget an IKE_SA_INIT request"
+    SOFT = "IKE_SA soft lifetime"
+    HARD = "IKE_SA hard lifetime"
+    LIVENESS = "liveness"
+    KEEPALIVE = "NAT keepalive"
+    REPLACED = "wait for the old IKE_SA's DELETE"
+    CANDIDATE = "wait for a rekey collision to end"
+    FORGET = "forget a closed IKE_SA"
+
+
 class TimerKey(NamedTuple):
-    """Whose timer (an SPI), and what it is for."""
+    """Whose timer (the SPI that this end chose), and what it is for."""
 
     owner: bytes
-    why: str
+    kind: TimerKind
+
+
+_SLACK = 64
+"""Outdated heap entries that are put up with before the heap is built anew."""
 
 
 class Timers:
     """A heap with lazy removal: a key's latest setting counts, older heap entries are skipped."""
 
     def __init__(self) -> None:
-        self._due: dict[TimerKey, float] = {}
-        self._heap: list[tuple[float, TimerKey]] = []
+        self._due: dict[TimerKey, tuple[float, int]] = {}
+        self._heap: list[tuple[float, int, TimerKey]] = []
+        self._settings = 0
 
     def __len__(self) -> int:
         return len(self._due)
 
-    def set(self, owner: bytes, why: str, at: float) -> None:
-        """Make (owner, why) due at `at` seconds, whatever it was before."""
-        key = TimerKey(owner, why)
-        self._due[key] = at
-        heapq.heappush(self._heap, (at, key))
-        if len(self._heap) > 64 + 4 * len(self._due):
-            self._heap = [(due, key) for key, due in self._due.items()]
+    def set(self, owner: bytes, kind: TimerKind, at: float) -> None:
+        """Make (owner, kind) due at `at` seconds, whatever it was before."""
+        key = TimerKey(owner, kind)
+        self._settings += 1
+        self._due[key] = (at, self._settings)
+        heapq.heappush(self._heap, (at, self._settings, key))
+        if len(self._heap) > _SLACK + 4 * len(self._due):
+            self._heap = [(due, order, key) for key, (due, order) in self._due.items()]
             heapq.heapify(self._heap)
 
-    def cancel(self, owner: bytes, *whys: str) -> None:
+    def cancel(self, owner: bytes, *kinds: TimerKind) -> None:
         """Forget these timers of `owner`; ones that are not set are none."""
-        for why in whys:
-            self._due.pop(TimerKey(owner, why), None)
-
-    def is_set(self, owner: bytes, why: str) -> bool:
-        """True while (owner, why) is waiting."""
-        return TimerKey(owner, why) in self._due
+        for kind in kinds:
+            self._due.pop(TimerKey(owner, kind), None)
 
     def next_deadline(self) -> Deadline | None:
         """The earliest deadline, or None."""
         while self._heap:
-            at, key = self._heap[0]
-            if self._due.get(key) == at:
-                return Deadline(at, key.why)
+            at, order, key = self._heap[0]
+            if self._due.get(key) == (at, order):
+                return Deadline(at, key.kind.value)
             heapq.heappop(self._heap)
         return None
 
@@ -57,6 +78,6 @@ class Timers:
         deadline = self.next_deadline()
         if deadline is None or deadline.at > now:
             return None
-        _at, key = heapq.heappop(self._heap)
+        _at, _order, key = heapq.heappop(self._heap)
         del self._due[key]
         return key

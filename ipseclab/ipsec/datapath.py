@@ -145,6 +145,10 @@ class Datapath:
         if entry is not None and entry.path is not None:
             entry.path = path
 
+    def has_sa(self, spi_in: bytes) -> bool:
+        """True while there is an SA of that inbound SPI, a lingering one included."""
+        return self.sad.inbound(spi_in) is not None
+
     def last_inbound(self, spi_in: bytes) -> float | None:
         """When a valid packet last came on this SA; None for never, or when there is no such SA."""
         entry = self.sad.inbound(spi_in)

@@ -1,0 +1,143 @@
+"""What an endpoint does because time has passed, and where it sends to when its peer has moved.
+
+RFC 7296 sections 2.4 (retransmission, liveness), 2.8 (lifetimes), 2.23 (keepalives, addresses that
+change).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ipseclab.ike.context import Context
+from ipseclab.ike.events import ChildSaMoved
+from ipseclab.ike.informational import EXPIRED, DeleteIke, Liveness
+from ipseclab.ike.lifecycle import close_ike, forget_init
+from ipseclab.ike.natt import KEEPALIVE
+from ipseclab.ike.rekey import IkeRekey
+from ipseclab.ike.sa import IkeSa, IkeState
+from ipseclab.ike.timers import TimerKind
+from ipseclab.ike.transmit import transmit
+from ipseclab.outputs import SendDatagram, UdpPath
+
+
+def queue_rekey(ctx: Context, sa: IkeSa) -> None:
+    """Have `sa` rekeyed, unless that is wanted already."""
+    if not any(isinstance(task, IkeRekey) for task in sa.wanted()):
+        ctx.queue(sa, IkeRekey(sa.connection.ike_proposals))
+
+
+def follow(ctx: Context, sa: IkeSa, path: UdpPath) -> None:
+    """The peer moved, as its NAT gave it another address or port (section 2.23).
+
+    Called for new, authenticated packets alone. Only a peer behind a NAT is followed: without one
+    an address changes by MOBIKE, or someone is playing tricks. A request under way is sent to the
+    new address when it is sent again. Section 2.23 would have a host that is behind a NAT itself
+    follow nobody; then a double NAT would not survive its first rebinding, so this end does.
+    """
+    if path == sa.path or not sa.peer_behind_nat or path.local.port != sa.path.local.port:
+        return
+    old, sa.path = sa.path, path
+    ctx.notice("peer_moved", spi_i=sa.spi_i.hex(), old=str(old.remote), new=str(path.remote))
+    for child in sa.children.values():
+        ctx.emit(ChildSaMoved(child.spi_in, path))
+
+
+def do_due(ctx: Context, now: float) -> None:
+    """Do all that is due at `now`."""
+    while (key := ctx.timers.take_due(now)) is not None:
+        sa = ctx.sas.get(key.owner)
+        if sa is not None:
+            _DUE[key.kind](ctx, sa, now)
+
+
+def _retransmit(ctx: Context, sa: IkeSa, now: float) -> None:
+    request = sa.own_request
+    if request is None:
+        return
+    if request.attempt >= sa.connection.retransmission.tries:
+        # Section 2.4: an IKE_SA whose peer does not answer is gone, and so are its CHILD_SAs.
+        close_ike(ctx, sa, request.task.given_up, now)
+        return
+    request.attempt += 1
+    transmit(ctx, sa, request, now)
+
+
+def _retry(ctx: Context, sa: IkeSa, now: float) -> None:
+    waiting, sa.postponed = sa.postponed, []
+    for at, task in waiting:
+        if at > now:
+            sa.postponed.append((at, task))
+        else:
+            ctx.queue(sa, task)
+    if sa.postponed:
+        ctx.timers.set(sa.own_spi, TimerKind.RETRY, min(at for at, _ in sa.postponed))
+
+
+def _half_open_due(ctx: Context, sa: IkeSa, now: float) -> None:
+    if sa.state is IkeState.HALF_OPEN:
+        close_ike(ctx, sa, "no IKE_AUTH request", now)
+    else:
+        forget_init(ctx, sa)
+
+
+def _soft_due(ctx: Context, sa: IkeSa, now: float) -> None:
+    queue_rekey(ctx, sa)
+
+
+def _hard_due(ctx: Context, sa: IkeSa, now: float) -> None:
+    ctx.queue(sa, DeleteIke(EXPIRED), first=True)
+
+
+def _liveness_due(ctx: Context, sa: IkeSa, now: float) -> None:
+    interval = sa.connection.liveness
+    if interval is None or not sa.alive:
+        return
+    seen = (ctx.activity.last_inbound(spi) for spi in sa.children)
+    due = max([sa.last_received, *(at for at in seen if at is not None)]) + interval
+    if due <= now:
+        # A request under way is as good a question.
+        if sa.own_request is None:
+            ctx.queue(sa, Liveness())
+        due = now + interval
+    ctx.timers.set(sa.own_spi, TimerKind.LIVENESS, due)
+
+
+def _keepalive_due(ctx: Context, sa: IkeSa, now: float) -> None:
+    """RFC 3948 section 4: one octet, if nothing else went out along the path lately."""
+    interval = sa.connection.keepalive
+    if interval is None or sa.state is not IkeState.ESTABLISHED:
+        return
+    sent = (ctx.activity.last_outbound(spi) for spi in sa.children)
+    due = max([sa.last_sent, *(at for at in sent if at is not None)]) + interval
+    if due <= now:
+        ctx.emit(SendDatagram(sa.path, KEEPALIVE))
+        ctx.notice("keepalive_sent", destination=str(sa.path.remote))
+        sa.last_sent = now
+        due = now + interval
+    ctx.timers.set(sa.own_spi, TimerKind.KEEPALIVE, due)
+
+
+def _replaced_due(ctx: Context, sa: IkeSa, now: float) -> None:
+    close_ike(ctx, sa, "rekeyed, and no DELETE came", now)
+
+
+def _candidate_due(ctx: Context, sa: IkeSa, now: float) -> None:
+    close_ike(ctx, sa, "lost a rekey collision, and no DELETE came", now)
+
+
+def _forget_due(ctx: Context, sa: IkeSa, now: float) -> None:
+    del ctx.sas[sa.own_spi]
+
+
+_DUE: Mapping[TimerKind, Callable[[Context, IkeSa, float], None]] = {
+    TimerKind.RETRANSMIT: _retransmit,
+    TimerKind.RETRY: _retry,
+    TimerKind.HALF_OPEN: _half_open_due,
+    TimerKind.SOFT: _soft_due,
+    TimerKind.HARD: _hard_due,
+    TimerKind.LIVENESS: _liveness_due,
+    TimerKind.KEEPALIVE: _keepalive_due,
+    TimerKind.REPLACED: _replaced_due,
+    TimerKind.CANDIDATE: _candidate_due,
+    TimerKind.FORGET: _forget_due,
+}
