@@ -219,7 +219,7 @@ def _unexplained(view: RunView, probe: ProbeLog) -> list[float]:
 
 
 class _LatestFree:
-    """Times in order, of which the latest one before a moment is taken; long runs lose thousands."""
+    """Times in order, of which the latest before a moment is taken: long runs lose thousands."""
 
     def __init__(self, times: list[float]) -> None:
         self._times = sorted(times)
