@@ -142,9 +142,11 @@ def cpu_per_packet(path: Path) -> float | None:
         gateways = json.loads(path.read_text(encoding="utf-8"))["gateways"].values()
     except FileNotFoundError:
         return None
-    seconds = sum(gateway["cpu_seconds"] for gateway in gateways)
+    # strongSwan does not count the packets of SAs that are gone.
+    ours = [gateway for gateway in gateways if gateway["counters"]]
+    seconds = sum(gateway["cpu_seconds"] for gateway in ours)
     packets = sum(
-        gateway["counters"][name] for gateway in gateways for name in ("packets_in", "packets_out")
+        gateway["counters"][name] for gateway in ours for name in ("packets_in", "packets_out")
     )
     return seconds / packets if packets else None
 
