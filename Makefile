@@ -47,11 +47,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt | system
 
 # The namespaces only where the machine has them; where not, `doctor` says why and what to do.
 demo: setup
+	@rm -rf $(OUT)/demo-sim $(OUT)/demo-netns
 	@$(BIN)/ipseclab run quickstart --world sim --out $(OUT)/demo-sim
-	@if $(BIN)/ipseclab doctor --world netns; then \
-	  $(BIN)/ipseclab run quickstart --world netns --out $(OUT)/demo-netns \
-	  && $(BIN)/ipseclab agree $(OUT)/demo-sim $(OUT)/demo-netns; \
+	@if $(BIN)/ipseclab doctor --world netns >$(OUT)/doctor.txt 2>&1; then \
+	  $(BIN)/ipseclab run quickstart --world netns --out $(OUT)/demo-netns || exit $$?; \
+	  $(BIN)/ipseclab agree $(OUT)/demo-sim $(OUT)/demo-netns || true; \
+	else \
+	  cat $(OUT)/doctor.txt; \
+	  echo "No world netns on this machine: what is missing, and the remedy, stands above."; \
 	fi
+	@echo; echo "Figures:"; ls -1 $(OUT)/demo-*/figures/*.png
 
 test: setup
 	$(BIN)/pytest -q -n $(JOBS)

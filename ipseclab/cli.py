@@ -143,9 +143,12 @@ def agree(
             metavar="default|zero|FILE", help="By default this machine is calibrated first."
         ),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Show also the metrics that no tolerance is promised for.")
+    ] = False,
 ) -> None:
     """Hold the two worlds side by side, metric by metric; exit code 1 when they disagree."""
-    from ipseclab.measure.agreement import compare, verdict
+    from ipseclab.measure.agreement import compare, verdict, worth_showing
     from ipseclab.measure.experiment import load_experiment
     from ipseclab.present.tables import agreement_table
 
@@ -161,11 +164,13 @@ def agree(
     found = compare(sim_rows, netns_rows)
     if not found:
         raise ConfigError("the two worlds have no point in common, expected runs of one experiment")
-    console.print(agreement_table(found, "sim and netns"))
-    agreed = verdict(found)
-    console.print("The worlds agree." if agreed else "The worlds do not agree.")
-    if not agreed:
-        raise Exit(FAILED)
+    shown = found if every else worth_showing(found)
+    console.print(agreement_table(shown, "sim and netns"))
+    if verdict(found):
+        console.print("The worlds agree.")
+        return
+    console.print(f"The worlds do not agree. {_busy()}".rstrip())
+    raise Exit(FAILED)
 
 
 @app.command(
@@ -278,6 +283,16 @@ def _console() -> Console:
     made = Console(highlight=False)
     # In a file or a pipe nothing is folded: there is no edge to fit.
     return made if made.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+
+
+def _busy() -> str:
+    """A word on a machine with more to do than processors: it makes real times longer."""
+    import os
+
+    load, cpus = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= cpus:
+        return ""
+    return f"Times of netns are real, and this machine is busy: load {load:.1f} on {cpus} CPUs."
 
 
 def _cost_text(costs: str) -> str:

@@ -2,7 +2,14 @@
 
 import pytest
 
-from ipseclab.measure.agreement import EQUAL, TIMES, Tolerance, compare, verdict
+from ipseclab.measure.agreement import (
+    EQUAL,
+    TIMES,
+    Tolerance,
+    compare,
+    verdict,
+    worth_showing,
+)
 from ipseclab.measure.results import Row
 
 
@@ -29,6 +36,14 @@ def test_overhead_must_be_equal_with_all_its_parts():
     assert judged(compare(sim, netns)) == {"overhead": True, "overhead.iv": False}
     assert not verdict(compare(sim, netns))
     assert str(EQUAL) == "equal"
+
+
+def test_equal_parts_and_unjudged_metrics_are_not_worth_showing():
+    more = {"overhead.iv": 8.0, "goodput": 1.0}
+    found = compare(
+        [row("sim", 1, overhead=92.0, **more)], [row("netns", 1, overhead=92.0, **more)]
+    )
+    assert judged(worth_showing(found)) == {"overhead": True}
 
 
 def test_other_metrics_are_shown_and_not_judged():
