@@ -56,13 +56,15 @@ def start_capture(spec: CaptureSpec, *, network: int, log: Path) -> Child:
     )
 
 
-def merge_captures(files: Sequence[Path], capture: Capture, start_time: float) -> int:
-    """Write what the recorders saw from `start_time` on into `capture`, by time; the packets."""
+def merge_captures(
+    files: Sequence[Path], capture: Capture, start_time: float, end_time: float
+) -> int:
+    """Write what the recorders saw from start to end into `capture`, by time; how much it was."""
     count = 0
     with ExitStack() as opened:
         streams = [read_pcapng(opened.enter_context(path.open("rb"))) for path in files]
         for seen in heapq.merge(*streams, key=lambda packet: packet.time):
-            if seen.time >= start_time:
+            if start_time <= seen.time <= end_time:
                 capture.packet(seen.interface, seen.time - start_time, seen.packet)
                 count += 1
     return count

@@ -6,6 +6,7 @@ part of the trace with monotonic times; `finish` joins the parts.
 
 from __future__ import annotations
 
+import math
 import platform
 import shutil
 import time
@@ -105,6 +106,8 @@ class Lab:
         self.topology = topology
         self.folders = Folders(out)
         self.start_time = 0.0
+        self.end_time = math.inf
+        """Monotonic; what happens after it, while the lab is taken down, belongs to no run."""
         self.children: list[Child] = []
         self.gateways: dict[str, Child] = {}
         self._seed = seed
@@ -181,7 +184,7 @@ class Lab:
         """Addresses, neighbours and routes; a NAT's kernel gets none of them."""
         mtus = [_mtu(self.topology.link(item.link), node.name) for item in node.interfaces]
         with devices.in_network(self.pid(node.name)):
-            routing.set_kernel(forwards=node.forwards and node.kind is not NodeKind.NAT)
+            routing.set_kernel(forwards=_kernel_forwards(node))
             for interface in node.interfaces:
                 devices.offloads_off(interface.name)
             if node.kind is NodeKind.NAT:
@@ -335,7 +338,7 @@ class Lab:
         for recorder in self._recorders.values():
             self._finish_child(recorder)
         self._recorders.clear()
-        merge_captures(self._captures, self.capture, self.start_time)
+        merge_captures(self._captures, self.capture, self.start_time, self.end_time)
         self.capture.flush()
 
     def relay_work(self) -> dict[str, Carried]:
@@ -373,10 +376,10 @@ class Lab:
         self.children.remove(child)
 
     def _part(self, path: Path) -> Iterator[TraceRecord]:
-        """A process's records on the run's time; those of before its start are left out."""
+        """A process's records on the run's time; those of before and after it are left out."""
         for record in read_trace(path):
-            at = round(record.t - self.start_time, 9)
-            if at >= 0.0:
+            if self.start_time <= record.t <= self.end_time:
+                at = round(record.t - self.start_time, 9)
                 yield TraceRecord(at, record.node, record.event, record.fields)
 
 
@@ -385,6 +388,13 @@ def _is_impaired(link: Link) -> bool:
     return any(
         config != ImpairmentConfig(mtu=config.mtu) for config in (link.forward, link.backward)
     )
+
+
+def _kernel_forwards(node: Node) -> bool:
+    """A NAT's packets are all its process's; those for a host with our stack go by its TUN."""
+    if node.kind is NodeKind.NAT:
+        return False
+    return node.forwards or node.stack is Stack.IPSECLAB
 
 
 def _mtu(link: Link, node: str) -> int:

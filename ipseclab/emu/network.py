@@ -66,7 +66,8 @@ def run(
     for action in plan.timeline():
         lab.wait_until(lab.start_time + action.at)
         lab.act(action)
-    lab.wait_until(lab.start_time + plan.duration)
+    lab.end_time = lab.start_time + plan.duration
+    lab.wait_until(lab.end_time)
     _write(out / WORLD_FILE, lab.facts())
     if capture:
         lab.stop_captures()

@@ -16,6 +16,7 @@ import pickle
 import select
 import signal
 import socket
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,10 @@ ANSWER_SECONDS = 10.0
 STOP_SECONDS = 5.0
 LARGEST_MESSAGE = 128 * 1024
 TIMER_SLACK_NANOSECONDS = 1_000
+WAKINGS = 15
+WAKING_WAIT = 0.0005
+LATEST_WAKING = 0.0002
+"""A machine so busy that it wakes later than this is not to be reckoned with as if it were so."""
 _PR_SET_TIMERSLACK = 29
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -213,3 +218,13 @@ class PrecisePoll:
         if found <= 0:
             return []
         return [entry.fd for entry in self._entries if entry.revents]
+
+
+def waking_seconds(poll: PrecisePoll) -> float:
+    """How late this process wakes from a wait that times out, on this machine: the median."""
+    late = []
+    for _ in range(WAKINGS):
+        due = time.monotonic() + WAKING_WAIT
+        if not poll.wait(WAKING_WAIT):
+            late.append(time.monotonic() - due)
+    return min(statistics.median(late), LATEST_WAKING) if late else 0.0

@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 from ipseclab.emu import devices
-from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
+from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start, waking_seconds
 from ipseclab.lab.impairment import Dropped, Impairment, ImpairmentConfig
 from ipseclab.lab.trace import Trace
 
@@ -97,11 +97,13 @@ class Relay:
         gc.disable()  # nothing here makes cycles, and a collection would hold frames up
         descriptors = [opened.fileno() for opened in self._sockets]
         poll = PrecisePoll(*descriptors, control.fileno())
-        control.send("ready")
         sides = {descriptors[0]: 0, descriptors[1]: 1}
         pending, clock, wait = self._pending, time.monotonic, poll.wait
+        # A frame is seen one waking late and sent one waking late: both are taken off its delay.
+        early = 2.0 * waking_seconds(poll)
+        control.send("ready")
         while True:
-            seconds = max(0.0, pending[0][0] - clock()) if pending else None
+            seconds = max(0.0, pending[0][0] - early - clock()) if pending else None
             for descriptor in wait(seconds):
                 side = sides.get(descriptor)
                 if side is not None:
@@ -109,7 +111,7 @@ class Relay:
                 elif not self._obey(control):
                     return
             if pending:
-                self._release(clock())
+                self._release(clock() + early)
 
     def _take(self, side: int) -> None:
         """Take what has come in from one side, up to a burst, and pass it on or keep it."""
@@ -146,7 +148,7 @@ class Relay:
                     self._overrun(side, outcome.index, frame, now)
 
     def _release(self, now: float) -> None:
-        """Send every frame that is due."""
+        """Send every frame that is due at `now`."""
         pending, sockets = self._pending, self._sockets
         while pending and pending[0][0] <= now:
             _at, order, side, frame = heappop(pending)

@@ -99,6 +99,9 @@ def set_kernel(*, forwards: bool) -> None:
         "ipv4.conf.all.accept_redirects": 0,
         "ipv4.conf.all.send_redirects": 0,
         "ipv4.conf.default.send_redirects": 0,
+        # A packet that the kernel has matched to a socket before routing it is not forwarded, not
+        # even to the TUN device through which it would come to that socket.
+        "ipv4.ip_early_demux": 0,
         # Nothing but IPv4 may cross a link, or the packets' indexes would differ from the sim's.
         "ipv6.conf.all.disable_ipv6": 1,
         "ipv6.conf.default.disable_ipv6": 1,
