@@ -7,7 +7,7 @@ ways are known. The first thing wrong is raised as a `ConfigError` at its key.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import NamedTuple
 
 import networkx as nx
@@ -27,6 +27,7 @@ def check_structure(file: TopologyFile, source: YamlSource) -> None:
     _unique_names(source, "connections", [item.connection_name for item in file.connections])
     for index, link in enumerate(file.links):
         _check_link(link, index, file, source)
+    _check_pairs(file, source)
     _check_addresses(file, source)
     for name, node in file.nodes.items():
         if isinstance(node, NatFile):
@@ -51,44 +52,70 @@ def _check_link(link: LinkFile, index: int, file: TopologyFile, source: YamlSour
     if link.ends[0] == link.ends[1]:
         problem = f"both ends are {link.ends[0]!r}, expected two nodes"
         raise source.error(("links", index, "ends", 1), problem)
-    for other in file.links[:index]:
-        if sorted(other.ends) == sorted(link.ends):
-            problem = f"{other.link_name!r} joins these two already, expected one link a pair"
+
+
+def _check_pairs(file: TopologyFile, source: YamlSource) -> None:
+    joined: dict[frozenset[str], str] = {}
+    for index, link in enumerate(file.links):
+        pair = frozenset(link.ends)
+        if pair in joined:
+            problem = f"{joined[pair]!r} joins these two already, expected one link a pair"
             raise source.error(("links", index, "ends"), problem)
+        joined[pair] = link.link_name
 
 
 def _check_addresses(file: TopologyFile, source: YamlSource) -> None:
     owner: dict[IPv4Address, str] = {}
-    networks: list[tuple[IPv4Network, str]] = []
+    networks = _Networks()
     for index, link in enumerate(file.links):
+        path = ("links", index, "addresses")
         first, second = link.addresses
         for end, interface in enumerate(link.addresses):
-            path = ("links", index, "addresses", end)
-            network = interface.network
-            if network.prefixlen > LARGEST_PREFIX:
-                raise source.error(
-                    path, f"{interface} has no room for two, expected /31 or shorter"
-                )
-            if interface.ip in (network.network_address, network.broadcast_address) and (
-                network.prefixlen < LARGEST_PREFIX
-            ):
-                raise source.error(
-                    path, f"{interface.ip} is not a host's, expected one inside {network}"
-                )
+            problem = _address_problem(interface)
             if interface.ip in owner:
                 problem = f"{interface.ip} is {owner[interface.ip]}'s, expected each address once"
-                raise source.error(path, problem)
+            if problem is not None:
+                raise source.error((*path, end), problem)
             owner[interface.ip] = link.ends[end]
         if first.network != second.network:
             problem = f"{second} is not in {first.network}, expected one subnet a link"
-            raise source.error(("links", index, "addresses", 1), problem)
-        for network, name in networks:
-            if network.overlaps(first.network):
-                problem = (
-                    f"{first.network} overlaps {network} of {name!r}, expected separate subnets"
-                )
-                raise source.error(("links", index, "addresses", 0), problem)
-        networks.append((first.network, link.link_name))
+            raise source.error((*path, 1), problem)
+        other = networks.overlapping(first.network)
+        if other is not None:
+            problem = f"{first.network} overlaps {other}, expected separate subnets"
+            raise source.error((*path, 0), problem)
+        networks.add(first.network, link.link_name)
+
+
+def _address_problem(interface: IPv4Interface) -> str | None:
+    network = interface.network
+    if network.prefixlen > LARGEST_PREFIX:
+        return f"{interface} has no room for two, expected /31 or shorter"
+    ends = (network.network_address, network.broadcast_address)
+    if network.prefixlen < LARGEST_PREFIX and interface.ip in ends:
+        return f"{interface.ip} is not a host's, expected one inside {network}"
+    return None
+
+
+class _Networks:
+    """The subnets so far, found by what they lie in: no look at each of thousands for each."""
+
+    def __init__(self) -> None:
+        self._inside: dict[IPv4Network, str] = {}
+        """Each network that one of them is, or lies in, to words about that one."""
+        self._own: dict[IPv4Network, str] = {}
+
+    def add(self, network: IPv4Network, link: str) -> None:
+        words = f"{network} of {link!r}"
+        self._own[network] = words
+        for length in range(network.prefixlen + 1):
+            self._inside.setdefault(network.supernet(new_prefix=length), words)
+
+    def overlapping(self, network: IPv4Network) -> str | None:
+        """Words about one that lies in `network`, or that `network` lies in."""
+        wider = (network.supernet(new_prefix=length) for length in range(network.prefixlen + 1))
+        found = (self._own[item] for item in wider if item in self._own)
+        return self._inside.get(network) or next(found, None)
 
 
 def _check_nat(name: str, nat: NatFile, file: TopologyFile, source: YamlSource) -> None:

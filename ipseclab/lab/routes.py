@@ -7,7 +7,8 @@ that stands first in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -43,20 +44,22 @@ def topology_graph(nodes: Mapping[str, Node], links: Iterable[Link]) -> nx.Graph
 
 
 class Routing:
-    """Answers about the ways through one topology."""
+    """Answers about the ways through one topology; each is worked out once."""
 
     def __init__(self, nodes: Mapping[str, Node], links: Iterable[Link]) -> None:
         self._nodes = nodes
         self._links = tuple(links)
         self.graph = topology_graph(nodes, self._links)
-        self._forwarding = _forwarding_graph(nodes)
+        self._steps = _steps(nodes)
+        self._paths: dict[tuple[str, str], tuple[str, ...] | None] = {}
+        self._behind: dict[tuple[str, tuple[str, ...]], tuple[IPv4Network, ...]] = {}
 
     def path(self, source: str, destination: str) -> tuple[str, ...] | None:
         """The nodes from `source` to `destination`, both included; None when there is no way."""
-        for states in self._ways(source):
-            if states[-1][0] == destination:
-                return tuple(name for name, _role in states)
-        return None
+        key = source, destination
+        if key not in self._paths:
+            self._paths[key] = self._find_path(source, destination)
+        return self._paths[key]
 
     def routes(self, name: str) -> tuple[Route, ...]:
         """The routing table of a node, without its own subnets.
@@ -64,52 +67,89 @@ class Routing:
         Where all goes to one neighbour it is a single default route; but a router knows what it
         knows, so that a packet for nowhere ends there and does not go round.
         """
-        found = tuple(self._specific_routes(name))
-        router = self._nodes[name].kind is NodeKind.ROUTER
-        if not router and len({(route.via, route.interface) for route in found}) == 1:
-            return (Route(DEFAULT_ROUTE, found[0].via, found[0].interface),)
-        return found
+        found = self._specific_routes(name)
+        if self._nodes[name].kind is not NodeKind.ROUTER:
+            first = next(found, None)
+            if first is None:
+                return ()
+            rest = tuple(found)
+            if all((route.via, route.interface) == (first.via, first.interface) for route in rest):
+                return (Route(DEFAULT_ROUTE, first.via, first.interface),)
+            return first, *rest
+        return tuple(found)
 
     def networks_behind(self, name: str, peers: Iterable[str]) -> tuple[IPv4Network, ...]:
         """The subnets that only `name` joins to its `peers`: what a gateway has behind it."""
-        rest = nx.restricted_view(self.graph, [name], [])
-        outside: set[str] = set()
-        for peer in peers:
-            outside |= nx.node_connected_component(rest, peer)
-        return tuple(
-            link.ends[0].network
-            for link in self._links
-            if not any(interface.node in outside for interface in link.ends)
-        )
+        key = name, tuple(peers)
+        if key not in self._behind:
+            outside = self._reached_without(*key)
+            self._behind[key] = tuple(
+                link.ends[0].network
+                for link in self._links
+                if not any(interface.node in outside for interface in link.ends)
+            )
+        return self._behind[key]
 
-    def _ways(self, source: str) -> Iterator[Sequence[_State]]:
-        """The shortest way to each state that can be reached, the nearest first."""
-        ways = nx.single_source_shortest_path(self._forwarding, (source, _ORIGIN))
-        yield from ways.values()
+    def _reached_without(self, name: str, peers: tuple[str, ...]) -> set[str]:
+        """The nodes that links join to `peers` when `name` is not there."""
+        reached, waiting = set(peers), list(peers)
+        while waiting:
+            for interface in self._nodes[waiting.pop()].interfaces:
+                if interface.peer != name and interface.peer not in reached:
+                    reached.add(interface.peer)
+                    waiting.append(interface.peer)
+        return reached
+
+    def _find_path(self, source: str, destination: str) -> tuple[str, ...] | None:
+        origin: _State = (source, _ORIGIN)
+        came_from: dict[_State, _State] = {}
+        for state, previous, _out in self._nearest_first(origin):
+            if previous is not None:
+                came_from[state] = previous
+            if state[0] == destination:
+                way = [state]
+                while way[-1] != origin:
+                    way.append(came_from[way[-1]])
+                return tuple(name for name, _role in reversed(way))
+        return None
+
+    def _nearest_first(
+        self, origin: _State
+    ) -> Iterator[tuple[_State, _State | None, Interface | None]]:
+        """Each state that can be reached, the state before it, and the first interface on the way
+        there (None at the origin): a breadth-first search."""
+        yield origin, None, None
+        seen = {origin}
+        waiting: deque[tuple[_State, Interface | None]] = deque([(origin, None)])
+        while waiting:
+            state, first = waiting.popleft()
+            for following, out in self._steps[state]:
+                if following not in seen:
+                    seen.add(following)
+                    own_first = first if first is not None else out
+                    waiting.append((following, own_first))
+                    yield following, state, own_first
 
     def _specific_routes(self, name: str) -> Iterator[Route]:
-        known = {interface.network: None for interface in self._nodes[name].interfaces}
-        for states in self._ways(name):
-            last, role = states[-1]
-            if role != _INSIDE:
+        known = {interface.network for interface in self._nodes[name].interfaces}
+        for (last, role), _previous, out in self._nearest_first((name, _ORIGIN)):
+            if role != _INSIDE or out is None:
                 continue
-            out: Interface = self._forwarding.edges[states[0], states[1]]["out"]
             for interface in self._nodes[last].interfaces:
                 if interface.network not in known:
-                    known[interface.network] = None
+                    known.add(interface.network)
                     yield Route(interface.network, out.peer_address, out.name)
 
 
-def _forwarding_graph(nodes: Mapping[str, Node]) -> nx.DiGraph:
-    """States and the steps between them; each step knows the interface that it leaves by."""
-    graph = nx.DiGraph()
+def _steps(nodes: Mapping[str, Node]) -> dict[_State, tuple[tuple[_State, Interface], ...]]:
+    """From each state the next ones, with the interface that a packet leaves by."""
+    steps: dict[_State, tuple[tuple[_State, Interface], ...]] = {}
     for node in nodes.values():
-        roles = (_ORIGIN, _INSIDE) if node.forwards else (_ORIGIN,)
-        graph.add_nodes_from((node.name, role) for role in (_ORIGIN, _OUTSIDE))
-        for role in roles:
-            for out in node.interfaces:
-                graph.add_edge((node.name, role), _entry(nodes[out.peer], out), out=out)
-    return graph
+        following = tuple((_entry(nodes[out.peer], out), out) for out in node.interfaces)
+        steps[node.name, _ORIGIN] = following
+        steps[node.name, _INSIDE] = following if node.forwards else ()
+        steps[node.name, _OUTSIDE] = ()
+    return steps
 
 
 def _entry(node: Node, arriving_by: Interface) -> _State:
