@@ -1,0 +1,66 @@
+"""Rekeying loses nothing: ten CHILD_SA and ten IKE_SA rekeys, by both ends in turn, under 1,000
+packets a second. `ipseclab run rekey-loses-nothing` does the same with a hundred of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from worlds import NETNS, SIM, at, run_in
+
+from ipseclab.lab.plan import Probe, RunPlan
+from ipseclab.lab.topology import load_topology
+
+REKEYS = 20
+PROBE = Probe("probe", "h1", "h2", start=0.5, duration=10.5, rate=1000, size=700)
+PLAN = RunPlan(
+    (PROBE,),
+    tuple(
+        at(
+            1.0 + 0.45 * number,
+            "rekey_child" if number % 4 < 2 else "rekey_ike",
+            "gw1" if number % 2 else "gw2",
+        )
+        for number in range(REKEYS)
+    ),
+    duration=12.0,
+)
+OUTER = 20 + 8 + 8 + (28 + 700 + 2 + 2) + 16
+"""Octets of a probe on the link: outer IPv4 header, SPI and sequence number, IV, the inner packet
+padded to four with its trailer, ICV (RFC 4303, RFC 4106). No IKE message is as long."""
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+@pytest.mark.parametrize("world", [SIM, pytest.param(NETNS, marks=pytest.mark.netns)])
+def test_what_a_rekey_could_lose_the_link_has_dropped(
+    world: str, loss: float, tmp_path: Path
+) -> None:
+    topology = load_topology("site-to-site").with_overrides(
+        {
+            "links.wan.delay": "5ms",
+            "links.wan.loss": loss,
+            "connections.site.retransmission": {"timeout": 0.1, "base": 1.3, "tries": 12},
+        }
+    )
+    run = run_in(world, topology, PLAN, tmp_path / "run", seed=2)
+
+    assert run.metrics["rekeys"] == REKEYS
+    assert run.metrics["rekey_lost"] == 0
+    sent = {record.fields["sequence"] for record in run.events("probe_sent")}
+    received = [record.fields["sequence"] for record in run.events("probe_received")]
+    assert len(sent) == PROBE.rate * PROBE.duration
+    assert len(received) == len(set(received)), "a probe came twice"
+    # Each probe is one packet of that size on the link: as many are missing as it says it dropped.
+    dropped = [
+        record
+        for record in run.events("link_dropped", node="wan")
+        if record.fields["direction"] == "forward" and record.fields["octets"] == OUTER
+    ]
+    assert len(sent - set(received)) == len(dropped)
+    assert {record.fields["reason"] for record in dropped} <= {"loss"}
+    assert not run.events("packet_dropped")
+    if loss:
+        assert abs(len(dropped) / len(sent) - loss) < 0.02
+        assert run.metrics["retransmissions"]
+    else:
+        assert not dropped
