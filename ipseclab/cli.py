@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -474,6 +475,8 @@ def _run_both(
 
 def main() -> NoReturn:
     """Run the command; every way out has its exit code, and says why in one line."""
+    # A shell script's background job inherits SIGINT ignored: asked to stop, it is to stop anyway.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
     except TyperException as problem:

@@ -1,6 +1,8 @@
 """The command line: exit codes, one line on standard error, nothing started over bad input."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -188,3 +190,28 @@ def test_help_is_quick_and_as_a_module():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_interrupted_it_says_how_to_go_on_and_does(command, tmp_path):
+    words = ["run", "small.yaml", "--out", "out", "--costs", "zero", "--repetitions", "12"]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "ipseclab", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    rows = tmp_path / "out/runs"
+    while not list(rows.glob("*/row.json")) and started.poll() is None:
+        os.sched_yield()
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate()
+    assert started.returncode == 130
+    assert "Traceback" not in err
+    assert f"go on with: ipseclab {' '.join(words)}" in err
+    stored = len(list(rows.glob("*/row.json")))
+    assert 0 < stored < 24
+    code, out, _ = command(*words)
+    assert code == 0
+    assert f"{stored} of 24 runs are stored already" in out
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["status"] == "done"
