@@ -76,9 +76,7 @@ Fate = Sequence[float]
 
 def connection(side: int, **changes: object) -> ConnectionConfig:
     """The connection as that end (0 initiator, 1 responder) has it."""
-    identities = [
-        Identity(IdType.ID_FQDN, name) for name in (b"a.example.org", b"b.example.org")
-    ]
+    identities = [Identity(IdType.ID_FQDN, name) for name in (b"a.example.org", b"b.example.org")]
     selectors = [(TrafficSelector.of_network(network),) for network in NETWORKS]
     base = ConnectionConfig(
         name=CONNECTION,
@@ -131,9 +129,8 @@ class Pair:
     delivered: tuple[list[bytes], list[bytes]] = field(default_factory=lambda: ([], []))
     notices: list[tuple[float, int, Notice]] = field(default_factory=list)
     keys: list[IkeKeyLog | EspKeyLog] = field(default_factory=list)
-    translate: Callable[[int, UdpPath], UdpPath] | None = None
+    translate: Callable[[int, UdpPath], UdpPath | None] | None = None
     """A NAT between them: the receiver's path for what `sender` sent along a path of its own."""
-    held: list[Sent] = field(default_factory=list)
     _queue: list[tuple[float, int, Sent]] = field(default_factory=list)
     _count: int = 0
 
@@ -205,9 +202,11 @@ class Pair:
         if isinstance(sent.item, SendPacket):
             self.carry_out(receiver, gateway.receive_packet(sent.item.packet, self.now))
             return
-        path = UdpPath(sent.item.path.remote, sent.item.path.local)
+        path: UdpPath | None = UdpPath(sent.item.path.remote, sent.item.path.local)
         if self.translate is not None:
             path = self.translate(sent.sender, sent.item.path)
+        if path is None:
+            return
         self.carry_out(receiver, gateway.receive_datagram(path, sent.item.data, self.now))
 
     # What tests ask for.

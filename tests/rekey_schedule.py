@@ -1,8 +1,8 @@
 """Both ends rekey at once while messages are delayed, doubled, overtaken and lost: one try a seed.
 
-What `run(seed)` does is drawn from the seed alone, so that a seed that fails fails again. At the end
-the two gateways must be at rest with the same one IKE_SA and the same one CHILD_SA, nothing may have
-left in clear text, and no probe may be missing unless the weather lost messages.
+What `run(seed)` does is drawn from the seed alone, so that a seed that fails fails again. At the
+end the two gateways must be at rest with the same one IKE_SA and the same one CHILD_SA, nothing may
+have left in clear text, and no probe may be missing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ipseclab.registry import IpProtocol
 
 OPERATIONS = ("rekey_child", "rekey_ike")
 PATIENT = Retransmission(timeout=0.5, base=1.4, tries=60, limit=2.0)
-"""Tried so often that no schedule gives up: at 40 % loss each way 61 tries all fail once in 1e12."""
+"""Tried so often that none gives up: at 40 % loss each way 61 tries all fail once in 1e11."""
 NO_END = Lifetime()
 REST = 400.0
 """Seconds after which even a forgotten candidate has timed out: more than two patiences."""
@@ -61,7 +61,7 @@ class Outcome:
 
 
 def draw(seed: int) -> Schedule:
-    """The schedule of that seed: child, IKE_SA and mixed rekeys in turn, every second one lossless."""
+    """The schedule of that seed: child, IKE_SA and mixed rekeys in turn, half of them lossless."""
     rng = random.Random(f"schedule {seed}")
     delay = rng.choice((0.001, 0.01, 0.05, 0.15))
     kinds = (("rekey_child",), ("rekey_ike",), OPERATIONS)[seed % 3]
@@ -97,9 +97,7 @@ class Weather:
         if isinstance(sent.item, SendPacket):
             return (self._rng.uniform(0.0, self._schedule.delay),)
         copies = 1 + (self._rng.random() < self._schedule.doubled)
-        return [
-            self._extra() for _ in range(copies) if self._rng.random() >= self._schedule.loss
-        ]
+        return [self._extra() for _ in range(copies) if self._rng.random() >= self._schedule.loss]
 
     def _extra(self) -> float:
         if self._rng.random() < self._schedule.late:

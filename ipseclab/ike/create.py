@@ -44,8 +44,10 @@ from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import KePayload, NoncePayload, NotifyPayload, Payload, SaPayload
 
 RETRY_DELAY = (1.0, 3.0)
-"""Seconds, drawn uniformly, before an operation that met TEMPORARY_FAILURE is tried again: the two
-ends of a collision then rarely meet twice."""
+"""Seconds, drawn uniformly, before an operation that met TEMPORARY_FAILURE is tried again. The upper
+end doubles each time, up to `RETRY_DELAY_LIMIT`, so that the two ends of a collision do not meet
+for ever, however slow the path."""
+RETRY_DELAY_LIMIT = 48.0
 RETRY_PATIENCE = 240.0
 """Seconds of TEMPORARY_FAILUREs after which the ends have lost step and the IKE_SA is closed
 (RFC 7296 section 2.25: "several minutes")."""
@@ -56,6 +58,7 @@ class Retrying(Task):
 
     def __init__(self) -> None:
         self.first_refused: float | None = None
+        self.retry_delay = RETRY_DELAY
 
     def retry_later(self, ctx: Context, sa: IkeSa, now: float) -> None:
         """Queue this task again after a while, on whichever IKE_SA is then in service."""
@@ -67,7 +70,9 @@ class Retrying(Task):
         elif now - self.first_refused > RETRY_PATIENCE:
             ctx.queue(target, DeleteIke("out of step: TEMPORARY_FAILURE for minutes"))
             return
-        postpone(ctx, target, self, now + ctx.rng.uniform(*RETRY_DELAY))
+        least, most = self.retry_delay
+        self.retry_delay = (least, min(2.0 * most, RETRY_DELAY_LIMIT))
+        postpone(ctx, target, self, now + ctx.rng.uniform(least, most))
 
 
 class CreateChild(Retrying):
