@@ -30,6 +30,8 @@ DONE, FAILED, BAD_INPUT, LACKS, INTERRUPTED = 0, 1, 2, 3, 130
 RESULTS = Path("results")
 SHOWN_FIGURES = 12
 LOG_WIDTH = 160
+SET_UP = 5.0
+"""Seconds that a run takes beside its duration: a first guess for the progress bar."""
 
 app = typer.Typer(
     name="ipseclab",
@@ -382,9 +384,11 @@ def _sweep(
     if len(missing) < len(sweep.jobs):
         stored = len(sweep.jobs) - len(missing)
         console.print(f"{folder.path}: {stored} of {len(sweep.jobs)} runs are stored already")
+    workers = _workers(jobs, asked)
     try:
         with meter(console, f"{experiment.name} in {asked.world}", len(missing)) as bar:
-            return run_sweep(sweep, folder, workers=_workers(jobs, asked), reporter=SweepMeter(bar))
+            reporter = SweepMeter(bar, workers=workers, expected=experiment.file.duration + SET_UP)
+            return run_sweep(sweep, folder, workers=workers, reporter=reporter)
     except KeyboardInterrupt:
         print(f"interrupted; what is done stands in {folder.path}", file=sys.stderr)
         print(f"go on with: {_resume_command(folder)}", file=sys.stderr)

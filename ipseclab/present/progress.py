@@ -25,6 +25,9 @@ from ipseclab.measure.sweep import Reporter
 
 PATIENCE = 2.0
 """Seconds that a command may take before it shows a bar."""
+SHORTEST_RUN = 0.05
+NEARLY_DONE = 0.95
+"""The share of a run that is shown as done before it is."""
 
 
 class Meter:
@@ -50,6 +53,11 @@ class Meter:
     def advance(self, steps: float = 1.0) -> None:
         """So much more is done."""
         self._progress.advance(self._task, steps)
+        self.show_if_slow()
+
+    def reach(self, steps: float) -> None:
+        """So much is done by now."""
+        self._progress.update(self._task, completed=steps)
         self.show_if_slow()
 
     def describe(self, what: str) -> None:
@@ -79,16 +87,25 @@ def meter(console: Console, what: str, total: float) -> Iterator[Meter]:
 
 
 class SweepMeter(Reporter):
-    """Shows a sweep's progress, a step a run."""
+    """Shows a sweep's progress: whole runs, and between them what the runs before it took."""
 
-    def __init__(self, bar: Meter) -> None:
+    def __init__(self, bar: Meter, *, workers: int, expected: float) -> None:
         self._bar = bar
+        self._workers = workers
+        self._expected = expected
+        self._done = 0
+        self._seconds = 0.0
+        self._since = monotonic()
 
     def done(self, row: Row) -> None:
         """One run more."""
-        del row
-        self._bar.advance()
+        self._done += 1
+        self._seconds += row.wall_time
+        self._expected = max(self._seconds / self._done, SHORTEST_RUN)
+        self._since = monotonic()
+        self._bar.reach(self._done)
 
     def waiting(self) -> None:
-        """Time went by."""
-        self._bar.show_if_slow()
+        """Time went by: the runs under way are that much further."""
+        share = self._workers * (monotonic() - self._since) / self._expected
+        self._bar.reach(self._done + min(share, NEARLY_DONE))

@@ -1,0 +1,67 @@
+"""What the documentation says is what the program does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ipseclab.cli import app
+from ipseclab.measure.experiment import load_experiment
+from ipseclab.measure.metrics import METRICS
+from ipseclab.measure.sweep import Asked, lay_out_sweep
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {command.name or command.callback.__name__ for command in app.registered_commands}
+HEAD = "topology: site-to-site-nat\nduration: 15s\n"
+
+
+def text_of(name):
+    return (ROOT / name).read_text()
+
+
+def test_every_metric_is_documented_as_it_is():
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.*) \|$", text_of("docs/results.md"), re.M)
+    assert rows == [(m.name, m.unit, m.definition) for m in METRICS.values()]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/experiments.md", "docs/results.md"])
+def test_every_command_named_is_one(name):
+    named = set(re.findall(r"`?ipseclab ([a-z]+)", text_of(name)))
+    assert named <= COMMANDS
+
+
+def test_the_readme_names_every_command():
+    assert set(re.findall(r"^\| `ipseclab ([a-z]+)", text_of("README.md"), re.M)) == COMMANDS
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/experiments.md", "docs/results.md"])
+def test_every_link_leads_somewhere(name):
+    folder = (ROOT / name).parent
+    for target in re.findall(r"\]\(([^)#]+)\)", text_of(name)):
+        assert (folder / target).is_file(), target
+
+
+def test_the_readme_lists_experiments_that_are_there():
+    listed = re.findall(r"^\| `([a-z-]+)` \|", text_of("README.md"), re.M)
+    for name in listed:
+        load_experiment(ROOT / "experiments" / f"{name}.yaml")
+    assert "quickstart" in listed
+
+
+def snippets():
+    return re.findall(r"```yaml\n(.*?)```", text_of("docs/experiments.md"), re.S)
+
+
+@pytest.mark.parametrize("snippet", snippets(), ids=lambda s: s.split(":")[0])
+def test_every_snippet_is_a_valid_part_of_an_experiment(snippet, tmp_path):
+    path = tmp_path / "snippet.yaml"
+    path.write_text(HEAD + snippet)
+    assert lay_out_sweep(load_experiment(path), Asked("sim", 1)).jobs
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "whole"])
+def test_every_experiment_can_be_laid_out(path, quick):
+    experiment = load_experiment(path)
+    for world in experiment.file.worlds:
+        assert lay_out_sweep(experiment, Asked(world, 1, quick)).jobs
