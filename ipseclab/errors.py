@@ -57,6 +57,7 @@ class UnsupportedCriticalPayload(IkeError):
         self.payload_type = payload_type
 
     def notification_data(self) -> bytes:
+        """The payload's type."""
         return bytes([self.payload_type])
 
 
@@ -76,6 +77,7 @@ class InvalidKePayload(IkeError):
         self.wanted = wanted
 
     def notification_data(self) -> bytes:
+        """The group wanted, two octets."""
         return int(self.wanted).to_bytes(2, "big")
 
 

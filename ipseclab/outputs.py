@@ -66,7 +66,8 @@ class DeliverPacket:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A state change worth drawing. `event` is snake_case; `details` holds plain JSON values, never keys."""
+    """A state change worth drawing. `event` is snake_case; `details` holds plain JSON values, never
+    keys."""
 
     event: str
     details: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
@@ -74,7 +75,8 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class IkeKeyLog:
-    """The secrets of one IKE_SA, for a decryption table; a driver writes them to `keys/` or drops them.
+    """The secrets of one IKE_SA, for a decryption table; a driver writes them to `keys/` or drops
+    them.
 
     Names as in RFC 7296 section 2.14; an AEAD key carries its salt at the end.
     """
