@@ -48,7 +48,8 @@ def sandboxed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         (tmp_path / "sandboxed_job.py").write_text(before + textwrap.dedent(source))
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         code = run_in_sandbox("sandboxed_job", str(tmp_path), out=tmp_path)
-        return Done(code, (tmp_path / "logs" / "worker.log").read_text())
+        log = tmp_path / "logs" / "worker.log"
+        return Done(code, log.read_text() if log.exists() else "")
 
     return run
 
