@@ -144,10 +144,11 @@ _SCALARS: dict[str, Callable[[str], str | int | float | bool | None]] = {
 
 
 def path_text(path: Sequence[Key]) -> str:
-    """A key path as a reader writes it: links[2].delay."""
+    """A key path as a reader writes it, on one line: links[2].delay."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        name = str(part) if str(part).isprintable() else repr(part)
+        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else name
     return text
 
 

@@ -115,6 +115,12 @@ BAD = {
         "gw1: {kind: gateway, stack: strongsw}",
         "4:24: nodes.gw1.stack: 'strongsw' is unknown, did you mean 'strongswan'?",
     ),
+    "a key of two lines": (
+        "description: A good one",
+        '"two\\nlines": A good one',
+        "1:1: 'two\\nlines': unknown key, "
+        "expected one of connections, description, links, name, nodes",
+    ),
     "a list where keys belong": (
         "h1: {kind: host}",
         "h1: [host]",
