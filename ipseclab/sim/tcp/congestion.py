@@ -1,7 +1,8 @@
 """Congestion control: NewReno (RFC 5681, 6582) and CUBIC (RFC 9438) with HyStart as Linux has it.
 
-Windows are counted in segments, as Linux counts them. When a window is cut, and how a recovery
-paces its sending, is the sender's business: these objects say by how much, and how a window grows.
+Windows are counted in segments, as Linux counts them, and cut to whole ones: with few segments in
+flight that is a part of the goodput. When a window is cut, and how a recovery paces its sending, is
+the sender's business: these objects say by how much, and how a window grows.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ class CongestionControl(Protocol):
     cwnd: float
     ssthresh: float
 
-    def on_ack(self, acked: int, rtt: float | None, now: float, *, sent: int, una: int) -> None:
-        """`acked` segments were newly acknowledged. `sent` and `una` are the stream positions of
-        the next new octet and of the first unacknowledged one: they mark rounds."""
+    def on_ack(self, delivered: int, rtt: float | None, now: float, *, sent: int, una: int) -> None:
+        """`delivered` segments newly arrived. `sent` and `una` are the stream positions of the next
+        new octet and of the first unacknowledged one: they mark rounds."""
 
     def on_loss(self, now: float) -> None:
         """A loss was found: set `ssthresh`. The sender brings `cwnd` down to it."""
@@ -41,14 +42,14 @@ class NewReno:
         self.cwnd = INITIAL_WINDOW
         self.ssthresh = float("inf")
 
-    def on_ack(self, acked: int, rtt: float | None, now: float, *, sent: int, una: int) -> None:
+    def on_ack(self, delivered: int, rtt: float | None, now: float, *, sent: int, una: int) -> None:
         """RFC 5681 section 3.1, with appropriate byte counting (RFC 3465)."""
-        grown = slow_start(self, acked)
+        grown = slow_start(self, delivered)
         self.cwnd += grown / self.cwnd
 
     def on_loss(self, now: float) -> None:
         """RFC 5681 equation 4."""
-        self.ssthresh = max(self.cwnd / 2, MIN_WINDOW)
+        self.ssthresh = max(float(int(self.cwnd) // 2), MIN_WINDOW)
 
     def undo(self, cwnd: float, ssthresh: float) -> None:
         """Go back to the window before the last loss."""
@@ -74,14 +75,14 @@ class Cubic:
         self._origin = self._k = self._w_est = 0.0
         self._before_loss: tuple[float, float | None] = (0.0, None)
 
-    def on_ack(self, acked: int, rtt: float | None, now: float, *, sent: int, una: int) -> None:
+    def on_ack(self, delivered: int, rtt: float | None, now: float, *, sent: int, una: int) -> None:
         """RFC 9438 section 4.2 to 4.5; HyStart ends slow start early."""
         if self.cwnd < self.ssthresh and self._hystart.ends_slow_start(
             self.cwnd, rtt, now, sent=sent, una=una
         ):
             self.ssthresh = self.cwnd
-        acked = slow_start(self, acked)
-        if acked == 0:
+        delivered = slow_start(self, delivered)
+        if delivered == 0:
             return
         if self._epoch is None:
             self._start_epoch(now)
@@ -91,8 +92,8 @@ class Cubic:
         target = min(max(target, self.cwnd), 1.5 * self.cwnd)
         # Section 4.3: never slower than Reno, which has alpha 1 once it is past the old window.
         alpha = self.ALPHA if self._w_est < self._cwnd_prior else 1.0
-        self._w_est += alpha * acked / self.cwnd
-        grown = self.cwnd + (target - self.cwnd) * acked / self.cwnd
+        self._w_est += alpha * delivered / self.cwnd
+        grown = self.cwnd + (target - self.cwnd) * delivered / self.cwnd
         self.cwnd = max(grown, self._w_est)
 
     def on_loss(self, now: float) -> None:
@@ -102,7 +103,7 @@ class Cubic:
         converging = self.cwnd < self._w_max
         self._w_max = self.cwnd * (1 + self.BETA) / 2 if converging else self.cwnd
         self._epoch = None
-        self.ssthresh = max(self.cwnd * self.BETA, MIN_WINDOW)
+        self.ssthresh = max(float(int(int(self.cwnd) * self.BETA)), MIN_WINDOW)
 
     def undo(self, cwnd: float, ssthresh: float) -> None:
         """Section 4.9: go back to the window and the curve before the last loss."""
@@ -167,12 +168,12 @@ class HyStart:
         return self._round_min >= min_rtt + threshold
 
 
-def slow_start(control: CongestionControl, acked: int) -> int:
-    """Grow below ssthresh by a segment for each one acknowledged; what of `acked` is left over."""
+def slow_start(control: CongestionControl, delivered: int) -> int:
+    """Grow below ssthresh by a segment for each one delivered; what of them is left over."""
     if control.cwnd >= control.ssthresh:
-        return acked
-    grown = min(control.cwnd + acked, control.ssthresh)
-    left = acked - (grown - control.cwnd)
+        return delivered
+    grown = min(control.cwnd + delivered, control.ssthresh)
+    left = delivered - (grown - control.cwnd)
     control.cwnd = grown
     return int(left)
 

@@ -149,9 +149,11 @@ class Sender:
         newly_lost = self._detect_losses(now)
         if self.phase is Phase.RECOVERY:
             self._reduce(progress.delivered, advanced=advanced, newly_lost=newly_lost)
-        elif progress.acked and self._may_grow(progress.acked):
+        elif advanced and self._may_grow(progress.acked):
+            # What newly arrived counts: an acknowledgment that ends a recovery covers segments that
+            # SACK had told of before.
             self.congestion.on_ack(
-                progress.acked, progress.last_rtt, now, sent=self.nxt, una=self.una
+                progress.delivered, progress.last_rtt, now, sent=self.nxt, una=self.una
             )
         if advanced or progress.delivered:
             self._arm(now, restart=advanced)
