@@ -309,6 +309,13 @@ def _cost_text(costs: str) -> str:
     return CostTable.load(Path(costs)).to_json()
 
 
+def _costs_name(costs: str, text: str) -> str:
+    """A cost table's name in the manifest: another table is another run, whatever its file."""
+    import hashlib
+
+    return f"{costs} {hashlib.sha256(text.encode()).hexdigest()[:8]}" if text else ""
+
+
 def _calibrated() -> str:
     """This machine's cost table, as JSON text."""
     from ipseclab.measure.calibrate import calibrate as measure_costs
@@ -345,7 +352,7 @@ def _asked(
         seed=seed if seed is not None else experiment.file.seed,
         quick=quick,
         costs=text,
-        costs_name=costs,
+        costs_name=_costs_name(costs, text),
         repetitions=repetitions,
         command=("ipseclab", *sys.argv[1:]),
     )

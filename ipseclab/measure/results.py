@@ -31,6 +31,7 @@ from ipseclab.errors import ConfigError, Place
 from ipseclab.measure.metrics import MetricValue, definition_of, known, unit_of
 
 SCHEMA = 1
+ROW_FILE = "row.json"
 IDENTITY = ("schema", "experiment", "digest", "world", "seed", "repetitions", "quick", "costs")
 """What must be equal for a sweep to go on in a folder that holds results already."""
 PACKAGES = ("cryptography", "simpy", "mininet", "numpy", "matplotlib", "pydantic")
@@ -177,12 +178,12 @@ class ResultsFolder:
 
     def store(self, row: Row) -> None:
         """Mark a run as done; its other files must stand by now."""
-        write_atomic(self.run_path(row.run) / "row.json", row.to_json())
+        write_atomic(self.run_path(row.run) / ROW_FILE, row.to_json())
 
     def row(self, run: str) -> Row | None:
         """A run's row, or None when the run is not done."""
         try:
-            return Row.from_json((self.run_path(run) / "row.json").read_text(encoding="utf-8"))
+            return Row.from_json((self.run_path(run) / ROW_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

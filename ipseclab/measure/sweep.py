@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import IO
 
+from ipseclab.emu.sandbox import sandbox_kind
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.measure.experiment import Experiment
 from ipseclab.measure.job import LOG_FILE, Job, lay_out
@@ -142,6 +143,8 @@ def run_sweep(
     units = sweep.experiment.units()
     manifest = manifest_of(sweep.experiment, sweep.asked, len(sweep.jobs))
     missing = sweep.missing(folder)
+    if missing and sweep.asked.world == "netns":
+        sandbox_kind()  # before anything is written: what it lacks, and the remedy
     folder.begin(manifest)
     failures: tuple[Failure, ...] = ()
     status = "interrupted"

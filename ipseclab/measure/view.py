@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from ipseclab.errors import ConfigError, Place
 from ipseclab.lab.plan import TrafficFlow
 from ipseclab.lab.trace import TraceRecord, read_trace
 from ipseclab.measure.captured import Load
@@ -115,8 +116,14 @@ class RunView:
 
     @classmethod
     def read(cls, trace: Path) -> RunView:
-        """The view of a trace file alone (figures drawn again from a results folder)."""
-        return cls.of(read_trace(trace))
+        """The view of a trace file alone (figures drawn again from a results folder). Raises
+        ConfigError when there is none, or another file in its place."""
+        try:
+            return cls.of(read_trace(trace))
+        except OSError as problem:
+            raise ConfigError(f"cannot be read: {problem.strerror}", Place(str(trace))) from None
+        except ValueError as problem:
+            raise ConfigError(f"not a trace: {problem}") from None
 
     def events(self, *names: str) -> tuple[TraceRecord, ...]:
         """The records of these events; of one event in order of time, else event by event."""

@@ -25,12 +25,11 @@ from ipseclab.lab.trace import Trace, read_trace
 from ipseclab.measure.captured import read_load
 from ipseclab.measure.job import JOB_FILE, LOG_FILE, Job
 from ipseclab.measure.metrics import measure
-from ipseclab.measure.results import Row, write_atomic
+from ipseclab.measure.results import ROW_FILE, Row, write_atomic
 from ipseclab.measure.run_plan import nodes_inside
 from ipseclab.measure.view import RunView
 
 TRACE_FILE = "trace.jsonl"
-ROW_FILE = "row.json"
 FAILURE_FILE = "failure.json"
 WORLD_FILE = "world.json"
 EXIT_LACKS, EXIT_CONFIG, EXIT_FAILED = 3, 2, 1

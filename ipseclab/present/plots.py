@@ -70,8 +70,11 @@ def draw(folder: ResultsFolder) -> tuple[Path, ...]:
 
 def plot_specs(manifest: Manifest) -> tuple[PlotSpec, ...]:
     """The figures that the experiment asked for when it ran."""
-    asked = manifest.details.get("plots", [])
-    return tuple(PlotSpec(**item) for item in asked) if isinstance(asked, list) else ()
+    asked = manifest.details.get("plots")
+    try:
+        return tuple(PlotSpec(**item) for item in asked) if isinstance(asked, list) else ()
+    except TypeError as problem:
+        raise ConfigError(f"manifest.json asks for a figure that is none: {problem}") from None
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:

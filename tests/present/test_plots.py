@@ -137,3 +137,12 @@ def test_every_part_of_a_packet_has_its_own_look():
 def test_a_folder_without_results(tmp_path):
     with pytest.raises(ConfigError, match=r"no manifest\.json"):
         draw(ResultsFolder(tmp_path))
+
+
+def test_a_run_without_its_trace_is_said_in_one_line(folder):
+    (folder.run_path("00000") / "trace.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"00000/trace\.jsonl: cannot be read"):
+        draw(folder)
+    (folder.run_path("00000") / "trace.jsonl").write_text("no trace\nat all\n")
+    with pytest.raises(ConfigError, match=r"not a trace: .*trace\.jsonl:1"):
+        draw(folder)
