@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ipseclab.lab.model import Stack
 from ipseclab.lab.plan import Action, Ping, Probe, RunPlan, TrafficFlow, Transfer
 from ipseclab.lab.topology import Topology, resolve
 from ipseclab.lab.yaml_source import YamlSource
@@ -112,9 +113,17 @@ def lay_out(
     jobs: list[Job] = []
     for point in experiment.points(quick=quick):
         prepared = experiment.prepare(point)
+        if world == "sim":
+            _refuse_foreign_stacks(experiment, prepared.topology)
         for repetition in range(repetitions):
             jobs.append(_job(prepared, len(jobs), repetition, world, seed, costs))
     return tuple(jobs)
+
+
+def _refuse_foreign_stacks(experiment: Experiment, topology: Topology) -> None:
+    for node in topology.with_stack(Stack.STRONGSWAN):
+        problem = f"{node.name} runs strongSwan, which the simulator does not have: --world netns"
+        raise experiment.source.error(("topology",), problem)
 
 
 def _job(prepared: Prepared, index: int, repetition: int, world: str, seed: int, costs: str) -> Job:

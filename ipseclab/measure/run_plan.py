@@ -171,6 +171,12 @@ def _check_actor(item: ActionFile, path: KeyPath, source: YamlSource, topology: 
         what = "no such node" if name not in topology.nodes else f"cannot do {item.do}"
         raise source.error((*path, "node"), f"{name!r}: {what}, {one_of(able, name)}")
     if item.do == "nat_rebind":
+        pool = [str(address) for address in topology.nodes[name].pool]
+        if item.address is not None and item.address not in pool:
+            raise source.error(
+                (*path, "address"),
+                f"{item.address!r} is not {name}'s, {one_of(pool, item.address)}",
+            )
         return
     own = connections_of(topology, name)
     if item.connection is not None and item.connection not in own:

@@ -157,6 +157,26 @@ def test_points_with_other_parameters_than_the_first(tmp_path):
     assert "expected a" in message
 
 
+REBIND = """\
+topology: site-to-site-nat
+duration: 5s
+actions:
+  - {at: 2s, do: nat_rebind, node: nat1, address: 192.0.2.8}
+"""
+
+
+def test_rebinding_to_an_address_that_the_nat_does_not_have(tmp_path):
+    path, message = problem_of(tmp_path, REBIND)
+    assert message.startswith(f"{path}:4:")
+    assert "192.0.2.7" in message
+
+
+def test_a_strongswan_peer_is_not_simulated(tmp_path):
+    path, message = problem_of(tmp_path, "topology: strongswan-peer\nduration: 5s\n")
+    assert message.startswith(f"{path}:1:")
+    assert "--world netns" in message
+
+
 def test_more_runs_than_can_end(tmp_path):
     text = GOOD.replace("duration: 5s", "duration: 5s\nrepetitions: 100000").replace(
         "[64, 128]", str(list(range(64, 264)))
