@@ -42,10 +42,9 @@ _SIOCETHTOOL = 0x8946
 _IFF_UP = 0x1
 _IP_HDRINCL = 3
 _SO_MARK = 36
+_SO_NO_CHECK = 11
 _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
-_PACKET_IGNORE_OUTGOING = 23
-_SOL_PACKET = 263
 
 _OFFLOADS = {
     "receive checksum": 0x15,
@@ -197,6 +196,11 @@ def open_udp_socket(address: str, port: int) -> socket.socket:
     _prepare(opened)
     opened.bind((address, port))
     return opened
+
+
+def set_udp_checksum(opened: socket.socket, wanted: bool) -> None:
+    """Whether the datagrams that a socket sends have a checksum; zero means none (RFC 768)."""
+    opened.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, int(not wanted))
 
 
 def _prepare(opened: socket.socket) -> None:

@@ -25,6 +25,7 @@ from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
 from ipseclab.errors import IpsecLabError
 from ipseclab.gateway import Gateway, GatewayConfig
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
+from ipseclab.ike.natt import NON_ESP_MARKER
 from ipseclab.ipsec.datapath import INBOUND, OUTBOUND
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import (
@@ -116,6 +117,11 @@ def read_keys(stream: BinaryIO) -> Iterator[IkeKeyLog | EspKeyLog]:
             return
 
 
+def _is_not_esp(path: UdpPath, data: bytes) -> bool:
+    """False for ESP, which shares port 4500 with IKE."""
+    return path.local.port != NAT_T_PORT or data.startswith(NON_ESP_MARKER)
+
+
 class GatewayDriver:
     """Carries out what the gateway wants done, and tells it what has happened."""
 
@@ -135,6 +141,8 @@ class GatewayDriver:
             for address in spec.addresses
             for port in (IKE_PORT, NAT_T_PORT)
         }
+
+        self._checked = dict.fromkeys(self._udp, True)
 
     def run(self, control: Control) -> None:
         """Be a gateway until told to end."""
@@ -219,6 +227,7 @@ class GatewayDriver:
             match output:
                 case SendDatagram(path, data):
                     remote = (path.remote.address, path.remote.port)
+                    self._check_sums(path.local, not_esp=_is_not_esp(path, data))
                     self._send(self._udp[path.local], data, remote, now)
                 case SendPacket(packet):
                     destination = socket.inet_ntoa(packet[_DESTINATION])
@@ -233,6 +242,13 @@ class GatewayDriver:
                     self._keys.write(pickle.dumps(output))
                 case _:
                     assert_never(output)
+
+    def _check_sums(self, local: UdpEndpoint, *, not_esp: bool) -> None:
+        """ESP in UDP has a checksum of zero (RFC 3948 section 2.1), IKE a real one: the socket is
+        told when what it sends changes, which is seldom."""
+        if self._checked[local] is not not_esp:
+            self._checked[local] = not_esp
+            devices.set_udp_checksum(self._udp[local], not_esp)
 
     def _send(
         self, opened: socket.socket, octets: bytes, remote: tuple[str, int], now: float

@@ -64,10 +64,16 @@ def inside(path: Path) -> int:
     topology = resolve(YamlSource(document["topology_file"], document["topology"], {}))
     try:
         lab = Lab(topology, seed=document["seed"], out=path.parent, relayed=lambda _link: True)
-        lab.build()
-        lab.measure_links()
-        lab.start_nodes()
-        lab.restart_links()
+        for stage, step in (
+            (f"{len(topology.nodes)} nodes, {len(topology.links)} links", lab.build),
+            ("measuring the links", lab.measure_links),
+            ("starting NATs and gateways", lab.start_nodes),
+            ("", lab.restart_links),
+        ):
+            if stage and sys.stdin.isatty():
+                sys.stdout.write(f"{stage} ...\n")
+                sys.stdout.flush()
+            step()
         lab.start_time = time.monotonic()
         lab.initiate({name: starting_connections(topology, name) for name in lab.gateways})
         shell = Shell(lab)
@@ -84,7 +90,7 @@ def inside(path: Path) -> int:
 
 
 class Shell(cmd.Cmd):
-    """Reads commands and carries them out; `code` is 0 until one fails."""
+    """Reads commands and carries them out; `code` is 1 once one of a script's has failed."""
 
     doc_header = "Commands (help COMMAND says more):"
 
@@ -136,7 +142,7 @@ class Shell(cmd.Cmd):
             raise ConfigError(f"{node}: no command, try: {node} bash")
         code = self._run_at(node, [self._address_of(word) for word in command])
         if code != DONE:
-            self.code = FAILED
+            self._remember_failure()
 
     def completenames(self, text: str, *_ignored: object) -> list[str]:
         """Commands and nodes that begin so."""
@@ -241,7 +247,12 @@ class Shell(cmd.Cmd):
         self.stdout.flush()
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
-        self.code = FAILED
+        self._remember_failure()
+
+    def _remember_failure(self) -> None:
+        """A script is told at its end; a person has seen it."""
+        if not self._interactive:
+            self.code = FAILED
 
     def _address_of(self, word: str) -> str:
         """A node's address for its name; any other word as it is."""

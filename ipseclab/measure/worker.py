@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -183,6 +184,13 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         answers.flush()
 
 
+def _orphaned() -> bool:
+    """True when nobody holds the other end of standard input any more."""
+    poller = select.poll()
+    poller.register(sys.stdin, select.POLLIN)
+    return any(event & select.POLLHUP for _, event in poller.poll(0))
+
+
 def main() -> int:
     """See the module's own text."""
     if len(sys.argv) == 2:
@@ -191,6 +199,8 @@ def main() -> int:
         from ipseclab.emu.mnexec import die_with_parent
 
         die_with_parent(signal.SIGKILL)
+        if _orphaned():  # it died before the kernel was told
+            return EXIT_FAILED
     # What a run prints must not be taken for an answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     serve(sys.stdin, answers)
