@@ -7,7 +7,7 @@ itself is called when the input arrives, since what it decides does not depend o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, assert_never
 
@@ -205,9 +205,7 @@ class Processing:
             return 0.0
         return self._costs.for_esp(len(inner), sent=False, suite=suite)
 
-    def _learn(self, event: str, details: object) -> None:
-        if not isinstance(details, dict):
-            return
+    def _learn(self, event: str, details: Mapping[str, object]) -> None:
         text = details.get("proposal")
         if not isinstance(text, str):
             return
@@ -216,7 +214,7 @@ class Processing:
             found = [(word, transform_named(word)) for word in words]
             suite = "-".join(word for word, one in found if one and one.type in _SUITE_TYPES)
             for name in ("spi_in", "spi_out"):
-                self._suites[bytes.fromhex(details[name])] = suite
+                self._suites[bytes.fromhex(str(details[name]))] = suite
         for word in text.split("-"):
             named = transform_named(word)
             if named is not None and named.type == TransformType.KE:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Generator
 
 from hypothesis import given
 from hypothesis import strategies as st
+from simpy.events import Event
 
 from ipseclab.sim.clock import Clock, Timer
 
@@ -35,6 +37,22 @@ def test_a_time_in_the_past_means_now() -> None:
     clock.call_at(3.0, lambda: clock.call_at(1.0, lambda: seen.append(clock.now)))
     clock.run_through(3.0)
     assert seen == [3.0]
+
+
+def test_processes_of_simpy_run_beside_the_calls() -> None:
+    clock, seen = Clock(), list[tuple[str, float]]()
+
+    def process() -> Generator[Event, None, None]:
+        for _ in range(3):
+            yield clock.timeout(1.0)
+            seen.append(("process", clock.now))
+
+    clock.process(process())
+    clock.call_at(2.5, lambda: seen.append(("call", clock.now)))
+    clock.run_through(2.7)
+    assert seen == [("process", 1.0), ("process", 2.0), ("call", 2.5)]
+    clock.run(until=4.0)
+    assert seen[-1] == ("process", 3.0)
 
 
 SETTINGS = st.lists(
