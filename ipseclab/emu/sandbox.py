@@ -28,6 +28,7 @@ from ipseclab.errors import EnvironmentLacks
 
 PRIVATE_FOLDERS = ("/run", "/tmp", "/var/tmp", "/dev/shm")
 """Each gets an empty tmpfs of the sandbox's own; what the run needs of them is bound back in."""
+APPARMOR_SETTING = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 TOOLS_FOLDER = "/run/ipseclab/bin"
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 LOGS_FOLDER = "logs"
@@ -137,8 +138,17 @@ def _examined() -> tuple[bool, tuple[Check, ...]]:
         if document is not None:
             entered = Check("namespaces", True, "user namespace" if user else "as root")
             return user, (*checks, entered, *(Check(**entry) for entry in document))
-    checks.append(Check("namespaces", False, problem, _NO_NAMESPACES))
+    checks.append(Check("namespaces", False, problem, _namespace_remedy()))
     return True, tuple(checks)
+
+
+def _namespace_remedy() -> str:
+    """Ubuntu 24.04 makes the user namespace and takes its capabilities away again."""
+    try:
+        restricted = Path(APPARMOR_SETTING).read_text().strip() != "0"
+    except OSError:  # a kernel without that restriction
+        restricted = False
+    return _STRIPPED if restricted and os.geteuid() != 0 else _NO_NAMESPACES
 
 
 def _programs() -> Iterator[Check]:
@@ -279,8 +289,7 @@ def main(text: str) -> int:
         _bring_mnexec()
         _bring_loopback_up()
     except PermissionError as error:
-        # Ubuntu 24.04 makes the user namespace and takes its capabilities away again.
-        sys.stderr.write(f"the namespaces have no capabilities: {error}; {_STRIPPED}\n")
+        sys.stderr.write(f"the namespaces have no capabilities: {error}\n")
         return EXIT_LACKS
     wake_reader, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_writer)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -214,6 +215,32 @@ def test_namespaces_refused_are_named_with_a_remedy(
         assert "unprivileged_userns_clone" in caught.value.remedy
     finally:
         sandbox._examined.cache_clear()
+
+
+def test_capabilities_taken_away_are_named_with_the_sysctl(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    setting = tmp_path / "apparmor_restrict_unprivileged_userns"
+    setting.write_text("1\n")
+    monkeypatch.setattr(sandbox, "APPARMOR_SETTING", str(setting))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "apparmor_restrict_unprivileged_userns=0" in sandbox._namespace_remedy()
+    setting.write_text("0\n")
+    assert "apparmor" not in sandbox._namespace_remedy()
+    monkeypatch.setattr(sandbox, "APPARMOR_SETTING", str(tmp_path / "none"))
+    assert "unprivileged_userns_clone" in sandbox._namespace_remedy()
+
+
+@pytest.mark.netns
+def test_inside_without_capabilities_it_says_so(python: Any, open_folder: Path) -> None:
+    if python.uid is None:
+        pytest.skip("this process has the capabilities")
+    order = {"module": "unused", "arguments": [], "alive": 0, "bind": []}
+    arguments = ["-m", "ipseclab.emu.sandbox", json.dumps(order)]
+    inner = python.start(arguments, open_folder, stderr=subprocess.PIPE)
+    _out, errors = inner.communicate(timeout=SECONDS)
+    assert inner.returncode == sandbox.EXIT_LACKS
+    assert errors.startswith("the namespaces have no capabilities: ")
 
 
 def test_bound_back_are_paths_in_private_folders_once() -> None:

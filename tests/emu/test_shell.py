@@ -120,3 +120,17 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Any:
     stdin.close()
     assert process.wait(SECONDS) == 1
     stdout.close()
+
+
+def test_a_lab_comes_up_for_an_unprivileged_user_too(python: Any, open_folder: Path) -> None:
+    process = python.start(
+        ["-c", START, "site-to-site", str(open_folder / "out")],
+        open_folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output, _errors = process.communicate("h1 ping -c 1 h2\nstatus gw1\n", timeout=SECONDS)
+    assert process.returncode == 0, output
+    assert " 0% packet loss" in output
+    assert "CHILD_SA" in output
