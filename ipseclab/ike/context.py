@@ -197,6 +197,20 @@ class Context:
         for sa in tuple(self._index.get(connection, {}).values()):
             yield from (child for child in tuple(sa.children.values()) if child.state in states)
 
+    @property
+    def table_sizes(self) -> dict[str, int]:
+        """Entries of each table."""
+        return {
+            "ike_sas": len(self.sas),
+            "child_sas": len(self.children),
+            "half_open": len(self.half_open),
+            "inits": len(self.inits),
+            "index": len(self._index),
+            "ready": len(self.ready),
+            "timers": len(self.timers),
+            "counters": len(self.counters),
+        }
+
     # SPIs.
 
     def new_ike_spi(self) -> bytes:

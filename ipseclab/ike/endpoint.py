@@ -206,6 +206,11 @@ class IkeEndpoint:
         """IKE_SAs that wait for IKE_AUTH."""
         return len(self._ctx.half_open)
 
+    @property
+    def table_sizes(self) -> Mapping[str, int]:
+        """Entries of each table, what only answers repeats included: none grows without limit."""
+        return self._ctx.table_sizes
+
     def _done(self, now: float) -> list[IkeOutput]:
         """Start whatever waits for its turn, and hand everything over."""
         send_requests(self._ctx, now)
