@@ -74,7 +74,7 @@ def main() -> None:
         for outcome in outcomes(seeds, options.jobs):
             found.append(outcome)
             progress.advance(task)
-    publish("collisions", f"{count:,} colliding rekeys", rows(found), options.out)
+    publish("collisions", {f"{count:,} colliding rekeys": rows(found)}, options)
     failed = sorted((o for o in found if o.problem), key=lambda o: o.schedule.seed)
     for outcome in failed:
         print(f"seed {outcome.schedule.seed} ({outcome.schedule.kind}): {outcome.problem}")

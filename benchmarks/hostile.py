@@ -113,7 +113,7 @@ def main() -> None:
             "with keys": with_keys(random.Random(f"{options.seed}/sealed"), sealed, progress),
         }
     rows = [tally.row(attacker) for attacker, tally in tallies.items()]
-    publish("hostile", "Mutated messages into two gateways", rows, options.out)
+    publish("hostile", {"Mutated messages into two gateways": rows}, options)
     if any(tally.broken or not tally.bounded for tally in tallies.values()):
         sys.exit("an SA stopped working or a table outgrew its limit")
 

@@ -1,7 +1,12 @@
-"""IKE handshakes: how many a second one core makes, and what each end's CPU has to do for one.
+"""IKE handshakes: how many a second one core makes, and what each end's CPU has to do for one; then
+the same over sockets, with our gateway as responder and with strongSwan's.
 
-Both gateways are in one process and no time passes between them: IKE_SA_INIT and IKE_AUTH with a
-pre-shared key, a CHILD_SA installed at both ends. Key tables, traces and sockets are not in it.
+The core: both gateways are in one process and no time passes between them: IKE_SA_INIT and IKE_AUTH
+with a pre-shared key, a CHILD_SA installed at both ends. Key tables, traces and sockets are not in
+it.
+
+The responders: in namespaces, our initiator sets up and deletes one SA after the other. Where
+namespaces or strongSwan are missing, that part is left out and said to be.
 
     python benchmarks/ike.py --quick --out results/benchmarks
 """
@@ -14,9 +19,14 @@ from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter, process_time
 
+from responders import PROPOSAL, RESPONDERS
 from rich.progress import track
+from sandboxed import call_in_sandbox
 from table import Row, arguments, publish
 
+from ipseclab.emu.peers import strongswan
+from ipseclab.emu.sandbox import sandbox_kind
+from ipseclab.errors import EnvironmentLacks
 from ipseclab.measure.workload import gateway_pair, handshake
 from ipseclab.outputs import Output
 
@@ -33,6 +43,8 @@ PROPOSALS = (
     ("aes128gcm16-prfsha256-modp4096", "aes128gcm16"),
 )
 FULL_SECONDS, QUICK_SECONDS = 4.0, 0.5
+FULL_RUNS, QUICK_RUNS = 5, 2
+FULL_COUNT, QUICK_COUNT = 500, 100
 
 
 @dataclass(slots=True)
@@ -80,11 +92,11 @@ def one_handshake(ike: str, esp: str, sample: Sample) -> None:
         sample.by_end[name].append(seconds)
 
 
-def main() -> None:
-    options = arguments(__doc__).parse_args()
-    seconds = QUICK_SECONDS if options.quick else FULL_SECONDS
+def core_rows(quick: bool) -> list[Row]:
+    """Each proposal in the core."""
+    seconds = QUICK_SECONDS if quick else FULL_SECONDS
     rows: list[Row] = []
-    for ike, esp in track(PROPOSALS, "IKE", transient=True):
+    for ike, esp in track(PROPOSALS, "IKE, core", transient=True):
         sample = measure(ike, esp, seconds)
         rows.append(
             {
@@ -95,7 +107,42 @@ def main() -> None:
                 "responder_ms": median(sample.by_end["b"]) * 1e3,
             }
         )
-    publish("ike", "IKE handshakes, both ends on one core", rows, options.out)
+    return rows
+
+
+def responder_rows(quick: bool) -> list[Row]:
+    """Runs in which each responder has its turn; the medians."""
+    runs, count = (QUICK_RUNS, QUICK_COUNT) if quick else (FULL_RUNS, FULL_COUNT)
+    found: dict[str, list[dict[str, float]]] = {stack: [] for stack in RESPONDERS}
+    turns = [(number, stack) for number in range(runs) for stack in RESPONDERS]
+    for _number, stack in track(turns, "IKE, responders", transient=True):
+        order = {"stack": stack, "count": count}
+        found[stack].append(call_in_sandbox("responders", order))
+    return [
+        {
+            "responder": RESPONDERS[stack],
+            "set-ups": count * runs,
+            "made/s": median(run["rate"] for run in samples),
+            "initiator_CPU_ms": median(run["initiator"] for run in samples) * 1e3,
+            "responder_CPU_ms": median(run["responder"] for run in samples) * 1e3,
+        }
+        for stack, samples in found.items()
+    ]
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    tables = {"IKE handshakes, both ends on one core": core_rows(options.quick)}
+    lines = []
+    try:
+        sandbox_kind()
+        version = strongswan.version()
+    except EnvironmentLacks as lack:
+        lines.append(f"no comparison of responders: {lack}")
+    else:
+        title = f"Set-up and deletion over sockets, {PROPOSAL}; strongSwan {version}"
+        tables[title] = responder_rows(options.quick)
+    publish("ike", tables, options, lines)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from time import process_time
 
 from rich.progress import track
-from table import Row, arguments, publish
+from table import Row, arguments, met, publish
 
 from ipseclab.lab.plan import Probe, RunPlan, TrafficFlow, Transfer
 from ipseclab.lab.topology import load_topology
@@ -76,10 +76,11 @@ def measure_once(case: Case, octets: int) -> dict[str, str | int | float]:
     network.start_connections()
     network.schedule(RunPlan((case.load(octets),)))
     network.run_until(START - 0.001)
-    hops, now = network.packet_hops, process_time()
+    hops, seconds = network.packet_hops, 0.0
     while not finished(trace, octets):
+        start = process_time()
         network.run_until(network.clock.now + 0.1)
-    seconds = process_time() - now
+        seconds += process_time() - start
     hops = network.packet_hops - hops
     return {
         "load": case.name,
@@ -87,7 +88,6 @@ def measure_once(case: Case, octets: int) -> dict[str, str | int | float]:
         "cpu_seconds": seconds,
         "packet_hops/s": hops / seconds,
         "simulated_seconds": network.clock.now - START,
-        "of_target": hops / seconds / TARGET,
     }
 
 
@@ -103,7 +103,16 @@ def main() -> None:
     options = arguments(__doc__).parse_args()
     octets = 2_000_000 if options.quick else 20_000_000
     rows = [measure(case, octets) for case in track(CASES, "simulator", transient=True)]
-    publish("sim", f"Simulated packet-hops/s (target {TARGET:,})", rows, options.out)
+    publish("sim", {"Simulated packet-hops/s of one core": rows}, options, [verdict(rows)])
+
+
+def verdict(rows: list[Row]) -> str:
+    """How the loads in a tunnel stand against what is wanted of them."""
+    slowest = min(float(row["packet_hops/s"]) for row in rows if "tunnel" in str(row["load"]))
+    return (
+        f"target: {slowest:,.0f} packet-hops/s with ESP octets of at least {TARGET:,}: "
+        f"{met(slowest >= TARGET)}"
+    )
 
 
 if __name__ == "__main__":

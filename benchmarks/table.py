@@ -1,9 +1,12 @@
-"""What every benchmark prints and writes: a table on the terminal, and the same rows as CSV."""
+"""What every benchmark prints and writes: tables on the terminal, the same rows as CSV, and beside
+the CSV a JSON file with the machine that the figures are of."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,50 +14,113 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ipseclab.measure.results import machine_facts, now_text, package_versions
+
 Value = str | int | float
 Row = Mapping[str, Value]
 
 DEFAULT_FOLDER = Path("results/benchmarks")
+TABLE_COLUMN = "table"
+"""The CSV column with the title of a row's table, where there are several in one file."""
+_STARTED = now_text()
+_LOAD_AT_START = os.getloadavg()
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that all benchmarks share."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements")
     parser.add_argument(
         "--out",
         type=Path,
         default=DEFAULT_FOLDER,
         metavar="DIR",
-        help=f"where the CSV file goes (default {DEFAULT_FOLDER})",
+        help=f"where the CSV and JSON files go (default {DEFAULT_FOLDER})",
     )
     return parser
 
 
-def publish(name: str, title: str, rows: Sequence[Row], folder: Path) -> Path:
-    """Print the rows, and write them to `folder`/`name`.csv; the columns are the first row's."""
-    columns = list(rows[0])
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        numeric = not isinstance(rows[0][column], str)
+def publish(
+    name: str,
+    tables: Mapping[str, Sequence[Row]],
+    options: argparse.Namespace,
+    lines: Sequence[str] = (),
+) -> None:
+    """Print the tables by title, then the lines; write `name`.csv and `name`.json.
+
+    With more than one table in the CSV, it has their titles in its first column, and each row's
+    cells are empty where its table has no such column.
+    """
+    console = Console()
+    for title, rows in tables.items():
+        console.print(_shown_table(title, rows))
+    for line in lines:
+        console.print(line, highlight=False)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{name}.csv"
+    _write_csv(path, tables)
+    _write_circumstances(path.with_suffix(".json"), name, options)
+    console.print(f"written to {path}", highlight=False)
+
+
+def _shown_table(title: str, rows: Sequence[Row]) -> Table:
+    """The columns are the first row's."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column, value in rows[0].items():
+        text = isinstance(value, str)
         table.add_column(
-            column.replace("_", " "), justify="right" if numeric else "left", no_wrap=not numeric
+            column.replace("_", " "),
+            justify="left" if text else "right",
+            no_wrap=text,
+            overflow="fold",
         )
     for row in rows:
-        table.add_row(*(_shown(row[column]) for column in columns))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.csv"
+        table.add_row(*(shown(row[column]) for column in rows[0]))
+    return table
+
+
+def _write_csv(path: Path, tables: Mapping[str, Sequence[Row]]) -> None:
+    first = {TABLE_COLUMN: None} if len(tables) > 1 else {}
+    columns = dict.fromkeys(column for rows in tables.values() for column in rows[0])
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns)
+        writer = csv.DictWriter(stream, [*first, *columns])
         writer.writeheader()
-        writer.writerows(rows)
-    console = Console()
-    console.print(table)
-    console.print(f"written to {path}", highlight=False)
-    return path
+        for title, rows in tables.items():
+            named = dict.fromkeys(first, title)
+            writer.writerows({**named, **row} for row in rows)
 
 
-def _shown(value: Value) -> str:
+def _write_circumstances(path: Path, name: str, options: argparse.Namespace) -> None:
+    """On what, when, and how busy the machine was: a figure means nothing without."""
+    machine = {key: value for key, value in machine_facts().items() if key != "host"}
+    document = {
+        "benchmark": name,
+        "options": {key: value for key, value in vars(options).items() if key != "out"},
+        "started": _STARTED,
+        "finished": now_text(),
+        "load_average_at_start": _LOAD_AT_START[0],
+        "load_average_at_end": os.getloadavg()[0],
+        "machine": machine,
+        "packages": package_versions(),
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def met(reached: bool) -> str:
+    """A verdict on a target."""
+    return "met" if reached else "NOT met"
+
+
+def shown(value: Value) -> str:
+    """A cell for people: four digits that count, thousands apart."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else value

@@ -20,7 +20,7 @@ from ipseclab.emu.capture import CaptureSpec, merge_captures, start_capture
 from ipseclab.emu.driver import AskStatus, Command, GatewaySpec, Report, read_keys, start_gateway
 from ipseclab.emu.natbox import NatSpec, Rebind, start_nat
 from ipseclab.emu.nodes import Nodes, build_nodes, relay_interface
-from ipseclab.emu.peers.strongswan import StrongswanSpec, start_strongswan
+from ipseclab.emu.peers.strongswan import KEYS_DETAIL, StrongswanSpec, start_strongswan
 from ipseclab.emu.probe import Measured, probe_links
 from ipseclab.emu.process import Child, PrecisePoll, ProcessFailed
 from ipseclab.emu.relay import (
@@ -93,7 +93,11 @@ class Folders:
 
 
 class Lab:
-    """The lab of one topology. `relayed`: links that get a relay though nothing is set on them."""
+    """The lab of one topology.
+
+    `relayed`: links that get a relay though nothing is set on them. `peer_detail`: how much
+    strongSwan logs (`StrongswanSpec.detail`).
+    """
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class Lab:
         seed: int,
         out: Path,
         relayed: Callable[[Link], bool] = lambda _link: False,
+        peer_detail: int = KEYS_DETAIL,
     ) -> None:
         self.topology = topology
         self.folders = Folders(out)
@@ -111,6 +116,7 @@ class Lab:
         self.children: list[Child] = []
         self.gateways: dict[str, Child] = {}
         self._seed = seed
+        self._peer_detail = peer_detail
         self._relayed = {
             link.name for link in topology.links if _is_impaired(link) or relayed(link)
         }
@@ -234,6 +240,7 @@ class Lab:
             self.folders.logs / node.name,
             SOCKETS_FOLDER / f"{node.name}.vici",
             self.folders.part(f"gateway-{node.name}"),
+            self._peer_detail,
         )
         log = self.folders.log(f"gateway-{node.name}")
         return self.adopt(start_strongswan(spec, network=self.pid(node.name), log=log))

@@ -45,6 +45,8 @@ class Timers:
         self._due: dict[TimerKey, tuple[float, int]] = {}
         self._heap: list[tuple[float, int, TimerKey]] = []
         self._settings = 0
+        self._next: Deadline | None = None
+        self._next_is_known = True
 
     def __len__(self) -> int:
         return len(self._due)
@@ -52,6 +54,7 @@ class Timers:
     def set(self, owner: bytes, kind: TimerKind, at: float) -> None:
         """Make (owner, kind) due at `at` seconds, whatever it was before."""
         key = TimerKey(owner, kind)
+        self._next_is_known = False
         self._settings += 1
         self._due[key] = (at, self._settings)
         heapq.heappush(self._heap, (at, self._settings, key))
@@ -61,17 +64,16 @@ class Timers:
 
     def cancel(self, owner: bytes, *kinds: TimerKind) -> None:
         """Forget these timers of `owner`; ones that are not set are none."""
+        self._next_is_known = False
         for kind in kinds:
             self._due.pop(TimerKey(owner, kind), None)
 
     def next_deadline(self) -> Deadline | None:
         """The earliest deadline, or None."""
-        while self._heap:
-            at, order, key = self._heap[0]
-            if self._due.get(key) == (at, order):
-                return Deadline(at, key.kind.value)
-            heapq.heappop(self._heap)
-        return None
+        # Asked for after every packet, changed by IKE messages alone.
+        if not self._next_is_known:
+            self._next, self._next_is_known = self._earliest(), True
+        return self._next
 
     def take_due(self, now: float) -> TimerKey | None:
         """Remove and return the earliest key due at `now`, or None."""
@@ -80,4 +82,13 @@ class Timers:
             return None
         _at, _order, key = heapq.heappop(self._heap)
         del self._due[key]
+        self._next_is_known = False
         return key
+
+    def _earliest(self) -> Deadline | None:
+        while self._heap:
+            at, order, key = self._heap[0]
+            if self._due.get(key) == (at, order):
+                return Deadline(at, key.kind.value)
+            heapq.heappop(self._heap)
+        return None

@@ -120,9 +120,12 @@ class LinkDrop(Enum):
     TOO_BIG = "too_big"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transit:
-    """A packet that comes out at the far end at time `at`."""
+    """A packet that comes out at the far end at time `at`.
+
+    One is made for each packet of each link; freezing would make that cost four times as much.
+    """
 
     at: float
     packet: bytes
@@ -153,7 +156,11 @@ class _Draws(NamedTuple):
     corrupt_where: float
 
 
-_DRAWS = range(len(_Draws._fields))
+_UNUSED = _Draws(*(1.0 for _ in _Draws._fields))
+"""For a packet to which nothing random can happen."""
+_WORDS_A_DRAW = 2
+"""32-bit words of the generator (MT19937) that `random()` uses for its 53 bits."""
+_SKIPPED_AT_ONCE = 4096
 
 
 class _LossState:
@@ -181,12 +188,13 @@ class Impairment:
     """One direction of one link; `names` are the link's name and the direction's."""
 
     def __init__(self, config: ImpairmentConfig, seed: int, *names: str) -> None:
-        self.config = config
         self.index = 0
         """The index that the next packet will have."""
         self._seed = seed
         self._names = names
-        self._random = derive(seed, *names).random
+        self._random = derive(seed, *names)
+        self._undrawn = 0
+        self.reconfigure(config)
         self._loss = _LossState()
         self._free_at = -math.inf
         self._last_at = -math.inf
@@ -199,14 +207,20 @@ class Impairment:
     def reconfigure(self, config: ImpairmentConfig) -> None:
         """Take other settings from the next packet on; indexes and draws go on."""
         self.config = config
+        self._nothing_random = config.loss is None and not (
+            config.jitter or config.reorder or config.duplicate or config.corrupt
+        )
 
     def pass_packet(self, packet: bytes, now: float) -> list[Transit | Dropped]:
         """What becomes of `packet`, offered at `now`: it comes out once, twice, or is dropped."""
         index, config = self.index, self.config
         self.index = index + 1
-        draw = self._random
-        draws = _Draws._make([draw() for _ in _DRAWS])
-        lost = self._loss.loses(config.loss, index, draws)
+        if self._nothing_random:
+            self._undrawn += 1
+            draws, lost = _UNUSED, False
+        else:
+            draws = self._draw()
+            lost = self._loss.loses(config.loss, index, draws)
         if len(packet) > config.mtu:
             return [Dropped(LinkDrop.TOO_BIG, index)]
         sent_at = self._serialise(len(packet), now)
@@ -223,6 +237,14 @@ class Impairment:
         if draws.duplicate < config.duplicate:
             transits.append(Transit(at, packet, index, corrupted, True))
         return transits
+
+    def _draw(self) -> _Draws:
+        """This packet's draws, after those of the packets that did without are passed over."""
+        while self._undrawn:
+            count = min(self._undrawn, _SKIPPED_AT_ONCE)
+            self._random.getrandbits(32 * _WORDS_A_DRAW * len(_UNUSED) * count)
+            self._undrawn -= count
+        return _draw(self._random)
 
     def will_drop(self, index: int) -> bool:
         """Whether the loss model, as set now and from packet 0 on, takes the packet `index`."""
@@ -254,7 +276,9 @@ class Impairment:
 
     def _arrival(self, sent_at: float, draws: _Draws) -> float:
         config = self.config
-        at = sent_at + max(0.0, config.delay + self._jitter(draws))
+        at = sent_at + (
+            max(0.0, config.delay + self._jitter(draws)) if config.jitter else config.delay
+        )
         if draws.reorder < config.reorder:
             return max(at, self._last_at) + config.reorder_delay
         self._last_at = at = max(at, self._last_at)
@@ -262,8 +286,6 @@ class Impairment:
 
     def _jitter(self, draws: _Draws) -> float:
         jitter = self.config.jitter
-        if not jitter:
-            return 0.0
         if self.config.jitter_distribution == "uniform":
             return jitter * (2.0 * draws.jitter - 1.0)
         # Box and Muller (1958); 1 - u keeps the logarithm away from 0.
@@ -271,11 +293,16 @@ class Impairment:
         return jitter * radius * math.cos(2.0 * math.pi * draws.jitter)
 
 
+def _draw(generator: random.Random) -> _Draws:
+    draw = generator.random
+    return _Draws(draw(), draw(), draw(), draw(), draw(), draw(), draw(), draw())
+
+
 def losses(model: LossModel | None, seed: int, *names: str) -> Iterator[bool]:
     """Without end: whether packet 0, 1, 2, ... is lost under `model` on that link and direction."""
-    draw, state, index = derive(seed, *names).random, _LossState(), 0
+    generator, state, index = derive(seed, *names), _LossState(), 0
     while True:
-        yield state.loses(model, index, _Draws._make([draw() for _ in _DRAWS]))
+        yield state.loses(model, index, _draw(generator))
         index += 1
 
 

@@ -49,7 +49,7 @@ EchoHandler = Callable[[int, bytes], None]
 """Called with the sequence number and data of an echo reply."""
 SegmentHandler = Callable[[Ipv4Header, bytes], None]
 
-_TTL, _CHECKSUM, _SOURCE, _DESTINATION = 8, slice(10, 12), slice(12, 16), slice(16, 20)
+_TTL, _TTL_TO_CHECKSUM, _SOURCE, _DESTINATION = 8, slice(8, 12), slice(12, 16), slice(16, 20)
 _ICMP_HEADER_SIZE = 8
 
 
@@ -183,11 +183,12 @@ class Node:
             self.dropped(packet, "ttl_expired", "inbound")
             self.answer(packet, ICMP_TIME_EXCEEDED, TTL_EXCEEDED)
             return None
-        # RFC 1141: the TTL is the high octet of its word, so the sum rises by 0x0100.
-        value = int.from_bytes(packet[_CHECKSUM], "big") + 0x0100
-        value = (value + (value >> 16)) & 0xFFFF
-        ttl_and_protocol = bytes((packet[_TTL] - 1, packet[_TTL + 1]))
-        return packet[:_TTL] + ttl_and_protocol + value.to_bytes(2, "big") + packet[12:]
+        # TTL, protocol and checksum as one number. RFC 1141: the TTL is the high octet of its
+        # 16-bit word, so when it falls by one the checksum rises by 0x0100, with end-around carry.
+        word = int.from_bytes(packet[_TTL_TO_CHECKSUM], "big") - 0x0100_0000 + 0x0100
+        if word & 0xFFFF < 0x0100:
+            word -= 0xFFFF
+        return packet[:_TTL] + word.to_bytes(4, "big") + packet[12:]
 
     def accept(self, packet: bytes) -> None:
         """A packet for this node itself."""

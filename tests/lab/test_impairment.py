@@ -291,3 +291,14 @@ def test_reconfigure_goes_on_with_indexes_and_draws():
     changed.reconfigure(config)
     expected = lost_indexes(pass_all(untouched, spaced(100)))
     assert lost_indexes(pass_all(changed, spaced(50))) == [i for i in expected if i >= 50]
+
+
+@pytest.mark.parametrize("before", [1, 4096, 5000])
+def test_packets_that_needed_no_draw_have_passed_theirs_over(before):
+    lossy = ImpairmentConfig(loss=Bernoulli(0.3))
+    changed, always = link(ImpairmentConfig(delay=0.01)), link(lossy)
+    pass_all(changed, spaced(before))
+    pass_all(always, spaced(before))
+    changed.reconfigure(lossy)
+    after = spaced(200)
+    assert lost_indexes(pass_all(changed, after)) == lost_indexes(pass_all(always, after))

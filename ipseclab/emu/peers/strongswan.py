@@ -47,6 +47,9 @@ REMEDY = (
     "apt-get install strongswan-swanctl strongswan-charon libcharon-extra-plugins "
     "libstrongswan-standard-plugins libstrongswan-extra-plugins"
 )
+KEYS_DETAIL, QUIET_DETAIL = 4, 1
+"""How much of IKE the daemon logs: every key and message, which costs it time; or that an SA is
+established or gone."""
 READY_SECONDS = 10.0
 STOP_SECONDS = 3.0
 _POLL_SECONDS = 0.02
@@ -74,8 +77,8 @@ charon {{
       time_add_ms = yes
       flush_line = yes
       default = 1
-      ike = 4
-      chd = 4
+      ike = {detail}
+      chd = {detail}
       cfg = 2
     }}
   }}
@@ -93,6 +96,7 @@ class StrongswanSpec:
     socket: Path
     """Where vici listens: inside the sandbox, not in the results."""
     trace: Path
+    detail: int = KEYS_DETAIL
 
     @property
     def name(self) -> str:
@@ -180,6 +184,7 @@ class StrongswanDriver:
                 linger=int(first.rekey_linger),
                 socket=spec.socket,
                 log="lab",
+                detail=spec.detail,
                 log_path=spec.folder / "charon.log",
             ),
             encoding="utf-8",
