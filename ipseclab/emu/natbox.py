@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from ipseclab.emu import devices
-from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
+from ipseclab.emu.process import Child, Control, PrecisePoll, be_punctual, start
 from ipseclab.ike.config import IKE_PORT
 from ipseclab.lab.impairment import derive
 from ipseclab.lab.model import Interface, Node
@@ -95,7 +95,7 @@ class NatBox:
 
     def run(self, control: Control) -> None:
         """Be a NAT until told to end."""
-        be_quick()
+        be_punctual()
         gc.disable()
         self._rehearse()
         ports = {port.socket.fileno(): port for port in self._ports.values()}

@@ -13,10 +13,12 @@ import ctypes
 import gc
 import os
 import pickle
+import platform
 import select
 import signal
 import socket
 import statistics
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +37,11 @@ WAKINGS = 15
 WAKING_WAIT = 0.0005
 LATEST_WAKING = 0.0002
 """A machine so busy that it wakes later than this is not to be reckoned with as if it were so."""
+SLICE_NANOSECONDS = 100_000
 _PR_SET_TIMERSLACK = 29
+_SCHED_ATTR = struct.Struct("=IIQiIQQQ")
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
+"""The number of sched_setattr(2): not every C library has a function for it."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -185,8 +191,27 @@ def _live(
 
 
 def be_quick() -> None:
-    """For a process that moves packets: timers to the microsecond."""
+    """For a process that moves packets: timers to the microsecond, and the processor soon after.
+
+    A short slice makes the scheduler run it ahead of what computes at length (Linux 6.12 and later;
+    earlier ones take no notice). No privilege is needed, and no share is taken from anyone.
+    """
     _libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NANOSECONDS), 0, 0, 0)
+    number = _SCHED_SETATTR.get(platform.machine())
+    if number is not None:
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, 0, 0, nice, 0, SLICE_NANOSECONDS, 0, 0)
+        _libc.syscall(number, 0, attributes, 0)
+
+
+def be_punctual() -> None:
+    """For a link or a NAT: as `be_quick`, and ahead of all that computes where we may (as root).
+
+    A busy machine would otherwise add milliseconds to each packet's delay.
+    """
+    be_quick()
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
 class _PollFd(ctypes.Structure):

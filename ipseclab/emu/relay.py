@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 from ipseclab.emu import devices
-from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start, waking_seconds
+from ipseclab.emu.process import Child, Control, PrecisePoll, be_punctual, start, waking_seconds
 from ipseclab.lab.impairment import Dropped, Impairment, ImpairmentConfig
 from ipseclab.lab.trace import Trace
 
@@ -93,7 +93,7 @@ class Relay:
 
     def run(self, control: Control) -> None:
         """Carry frames until told to end."""
-        be_quick()
+        be_punctual()
         gc.disable()  # nothing here makes cycles, and a collection would hold frames up
         descriptors = [opened.fileno() for opened in self._sockets]
         poll = PrecisePoll(*descriptors, control.fileno())
