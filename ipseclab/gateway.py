@@ -251,7 +251,9 @@ class Gateway:
             hard=SaLimit(lifetime.seconds, lifetime.octets, lifetime.packets),
             replay_window=child.connection.replay_window,
         )
-        return self.datapath.add_sa(parameters, now, use_outbound=child.use_outbound)
+        return self.datapath.add_sa(
+            parameters, now, use_outbound=child.use_outbound, hold=child.hold
+        )
 
     def _soft_limit(self, lifetime: Lifetime) -> SaLimit:
         """Where a rekey starts, drawn anew for each SA (`ike.config.Lifetime`)."""

@@ -111,6 +111,7 @@ def answer_auth(ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> 
     )
     if message.notify(NotifyType.INITIAL_CONTACT) is not None:
         _believe_initial_contact(ctx, sa, now)
+    sa.round_trip = now - sa.created
     establish(ctx, sa, now)
     announce(ctx, sa)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from math import inf
 
 from ipseclab.errors import InvalidSyntax, NoAdditionalSas, NoProposalChosen, TsUnacceptable
 from ipseclab.ike.config import ConnectionConfig, Mode
@@ -172,7 +173,10 @@ def answer_child(
         lowest_nonce=min(nonces),
         replaces=replaces.spi_in if replaces is not None else None,
     )
-    install(ctx, child, nonces, secret, use_outbound=replaces is None)
+    # Packets could overtake our response, which the peer needs to open them (section 2.8): a
+    # first SA waits for the peer's first packet or a round trip, a rekeyed one for its DELETE too.
+    hold = sa.round_trip if replaces is None else inf
+    install(ctx, child, nonces, secret, use_outbound=False, hold=hold)
     if replaces is not None:
         replaces.peer_replacement = child
     transport = (NotifyPayload(NotifyType.USE_TRANSPORT_MODE),)
@@ -202,6 +206,7 @@ def install(
     secret: bytes,
     *,
     use_outbound: bool,
+    hold: float = 0.0,
 ) -> None:
     """Derive the keys of `child`, enter it into the tables, and hand it to the datapath."""
     sa = child.ike
@@ -243,6 +248,7 @@ def install(
             path=sa.path,
             encapsulate=sa.encapsulated,
             use_outbound=use_outbound,
+            hold=hold,
         )
     )
     _log_keys(ctx, child, inbound, outbound)

@@ -76,7 +76,10 @@ class Context:
         self.counters: Counter[str] = Counter()
         self._outputs: list[IkeOutput] = []
         self._connections = {connection.name: connection for connection in config.connections}
-        self._ends = {(c.own_address, c.peer_address) for c in config.connections}
+        self._by_ends: dict[_Ends, list[tuple[int, ConnectionConfig]]] = {}
+        for entry in enumerate(config.connections):
+            ends = (entry[1].own_address, entry[1].peer_address)
+            self._by_ends.setdefault(ends, []).append(entry)
         self._possible: dict[_Ends, PossibleConnections] = {}
         self._index: dict[str | _PeerKey, dict[bytes, IkeSa]] = {}
 
@@ -141,21 +144,18 @@ class Context:
     def possible_connections(self, path: UdpPath) -> PossibleConnections:
         """The connections that a peer at the remote end of `path` may mean."""
         ends: _Ends = (path.local.address, path.remote.address)
-        if ends not in self._ends:
+        if ends not in self._by_ends:
             ends = (path.local.address, None)
-        if ends not in self._ends:
+        if ends not in self._by_ends:
             return PossibleConnections((), ())
         if ends not in self._possible:
-            self._possible[ends] = self._find_possible(*ends)
+            self._possible[ends] = self._find_possible(ends)
         return self._possible[ends]
 
-    def _find_possible(self, own_address: str, peer_address: str | None) -> PossibleConnections:
-        connections = tuple(
-            connection
-            for connection in self.config.connections
-            if connection.own_address == own_address
-            and connection.peer_address in (None, peer_address)
-        )
+    def _find_possible(self, ends: _Ends) -> PossibleConnections:
+        """Those between exactly `ends`, and those that take any peer, in the configured order."""
+        entries = dict(self._by_ends[ends] + self._by_ends.get((ends[0], None), []))
+        connections = tuple(entries[index] for index in sorted(entries))
         proposals = dict.fromkeys(p for c in connections for p in c.ike_proposals)
         found = PossibleConnections(connections, tuple(proposals))
         for connection in connections:

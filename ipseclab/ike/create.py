@@ -44,9 +44,9 @@ from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import KePayload, NoncePayload, NotifyPayload, Payload, SaPayload
 
 RETRY_DELAY = (1.0, 3.0)
-"""Seconds, drawn uniformly, before an operation that met TEMPORARY_FAILURE is tried again. The upper
-end doubles each time, up to `RETRY_DELAY_LIMIT`, so that the two ends of a collision do not meet
-for ever, however slow the path."""
+"""Seconds, drawn uniformly, before what met TEMPORARY_FAILURE is tried again. The upper end doubles
+each time, up to `RETRY_DELAY_LIMIT`, so that the two ends of a collision do not meet for ever,
+however slow the path."""
 RETRY_DELAY_LIMIT = 48.0
 RETRY_PATIENCE = 240.0
 """Seconds of TEMPORARY_FAILUREs after which the ends have lost step and the IKE_SA is closed

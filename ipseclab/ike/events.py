@@ -17,8 +17,10 @@ from ipseclab.wire.selector import TrafficSelector
 
 @dataclass(frozen=True, slots=True)
 class ChildSaReady:
-    """A CHILD_SA with its keys. `use_outbound` False: accept on it, send on it only later
-    (RFC 7296 section 2.8). `path` is the IKE_SA's, `encapsulate` whether ESP goes in UDP."""
+    """A CHILD_SA with its keys. `path` is the IKE_SA's, `encapsulate` whether ESP goes in UDP.
+
+    `use_outbound` False: accept on it, send on it only when the peer has, or when there is no
+    other and `hold` seconds have passed (RFC 7296 section 2.8)."""
 
     connection: ConnectionConfig
     spi_in: bytes
@@ -35,6 +37,7 @@ class ChildSaReady:
     path: UdpPath
     encapsulate: bool
     use_outbound: bool
+    hold: float
 
 
 @dataclass(frozen=True, slots=True)

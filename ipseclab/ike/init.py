@@ -118,6 +118,7 @@ class InitTask(Task):
         if ke.method != ke_method(proposal) or ke.method != self.method:
             raise InvalidSyntax(f"KE of {ke.method.name}, sent {self.method.name}")
         secret = _agree(self.private, ke)
+        sa.round_trip = now - sa.created
         sa.spi_r = message.spi_r
         sa.nonce_r = nonce
         sa.path = path

@@ -228,6 +228,7 @@ def _make(
         nonce_r=nonces[1],
         own_behind_nat=old.own_behind_nat,
         peer_behind_nat=old.peer_behind_nat,
+        round_trip=old.round_trip,
         last_received=now,
         last_sent=now,
         lowest_nonce=min(nonces),

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING
 
 from ipseclab.crypto.prf import Prf
@@ -146,6 +147,8 @@ class IkeSa:
     postponed: list[tuple[float, Task]] = field(default_factory=list)
     """Tasks that met TEMPORARY_FAILURE, and from when on they may be tried again."""
     children: dict[bytes, ChildSa] = field(default_factory=dict)
+    round_trip: float = inf
+    """Seconds from one message of the handshake to its answer, retransmissions included."""
     last_received: float = 0.0
     last_sent: float = 0.0
     successor: IkeSa | None = None

@@ -93,11 +93,17 @@ class Datapath:
     # -- the SAs ---------------------------------------------------------------------------------
 
     def add_sa(
-        self, parameters: SaParameters, now: float, *, use_outbound: bool = True
+        self,
+        parameters: SaParameters,
+        now: float,
+        *,
+        use_outbound: bool = True,
+        hold: float = inf,
     ) -> list[DatapathOutput]:
         """Install both halves. The inbound half accepts at once; the outbound half carries traffic
         at once with `use_outbound`, else from `use_outbound()` or the first valid inbound packet on
-        (RFC 7296 section 2.8), and then sends what was parked."""
+        (RFC 7296 section 2.8), and then sends what was parked. When there is no other SA, it waits
+        for neither longer than `hold` seconds, if that is less than the limit of all."""
         known = self.sad.inbound(parameters.spi_in)
         if known is not None and known.lingering:
             # IKE has forgotten this one and may draw its SPI again.
@@ -111,7 +117,9 @@ class Datapath:
             self._timers.arm(TimerKind.HARD_LIFETIME, parameters.spi_in, entry.hard_at)
         if use_outbound:
             return self._activate(entry, now)
-        entry.activate_at = now + self._limits.activate_seconds
+        entry.activate_at = now + min(hold, self._limits.activate_seconds)
+        if self._parked.next_expiry(parameters.policy) is not None:
+            self._timers.arm(TimerKind.ACTIVATE, parameters.spi_in, entry.activate_at)
         return []
 
     def use_outbound(self, spi_in: bytes, now: float) -> list[DatapathOutput]:
