@@ -97,6 +97,8 @@ def test_rebinding_in_mid_transfer_needs_no_new_handshake(
         (
             Transfer("bulk", *way, start=0.5, duration=4.5),
             Probe("inward", "h2", "h1", start=0.5, duration=4.5, rate=100, size=64),
+            # Whoever is inside has to speak: what comes from outside finds no mapping any more.
+            Probe("outward", "h1", "h2", start=0.5, duration=4.5, rate=20, size=64),
         ),
         (
             Action(

@@ -19,7 +19,7 @@ from ipseclab.measure.calibrate import calibrate
 
 pytestmark = pytest.mark.netns
 
-MOST_RUNS = 6
+MOST_RUNS = 10
 PLAN = RunPlan((Probe("probe", "h1", "h2", start=1.0, duration=0.4, rate=50, size=256),), (), 2.0)
 
 
