@@ -121,8 +121,8 @@ def responder_rows(quick: bool) -> list[Row]:
     return [
         {
             "responder": RESPONDERS[stack],
-            "set-ups": count * runs,
-            "made/s": median(run["rate"] for run in samples),
+            "set_up": count * runs,
+            "set_up/s": median(run["rate"] for run in samples),
             "initiator_CPU_ms": median(run["initiator"] for run in samples) * 1e3,
             "responder_CPU_ms": median(run["responder"] for run in samples) * 1e3,
         }

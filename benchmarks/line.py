@@ -65,10 +65,11 @@ class Line:
             if not self._poll.wait(LOST_AFTER):
                 self._newest = self._sent - 1  # the last ones were lost
             self._take()
-        received = self._received - received
-        under_way = self._sent - 1 - self._newest
-        lost = 1.0 - received / max(1, self._sent - sent - under_way)
-        return Flood(received / (now - start), max(0.0, lost))
+        rate = (self._received - received) / (now - start)
+        # What is still under way would else be in the way of whoever comes next.
+        while self._newest < self._sent - 1 and self._poll.wait(LOST_AFTER):
+            self._take()
+        return Flood(rate, 1.0 - (self._received - received) / max(1, self._sent - sent))
 
     def _send(self) -> bool:
         """Send one packet; False when the kernel has no room for it now."""

@@ -106,8 +106,8 @@ def _write_circumstances(path: Path, name: str, options: argparse.Namespace) -> 
         "options": {key: value for key, value in vars(options).items() if key != "out"},
         "started": _STARTED,
         "finished": now_text(),
-        "load_average_at_start": _LOAD_AT_START[0],
-        "load_average_at_end": os.getloadavg()[0],
+        "load_average_at_start": round(_LOAD_AT_START[0], 2),
+        "load_average_at_end": round(os.getloadavg()[0], 2),
         "machine": machine,
         "packages": package_versions(),
     }
