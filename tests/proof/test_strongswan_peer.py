@@ -6,7 +6,9 @@ the CHILD_SA and of the IKE_SA by each side, and traffic through what stands aft
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from peer_story import ECHOES, STEPS_FILE, TRACE_FILE, write_story
 
 from ipseclab.emu.sandbox import run_in_sandbox
+from ipseclab.lab.keys import ESP_TABLE, IKE_TABLE, KEYS_FOLDER
 from ipseclab.lab.topology import load_topology
 from ipseclab.lab.trace import TraceRecord, read_trace
 from ipseclab.measure.view import pair_key
@@ -74,10 +77,7 @@ def test_strongswan_does_every_exchange_with_us(
     records = list(read_trace(tmp_path / TRACE_FILE))
     _check_trace([record for record in records if record.node == ours], ike, esp)
     _check_agreement(records, ours, theirs)
-    # Its log is among the results.
-    charon = (tmp_path / "logs" / theirs / "charon.log").read_text(errors="replace")
-    assert "established" in charon
-    assert "strongSwan 5.9" in charon
+    _check_keys(tmp_path, (tmp_path / "logs" / theirs / "charon.log").read_text(errors="replace"))
 
 
 def _why(folder: Path) -> str:
@@ -128,6 +128,29 @@ def _check_trace(ours: list[TraceRecord], ike: str, esp: str) -> None:
     assert not [reason for reason in REFUSALS if dropped[reason]], dropped
     sent = [r for r in ours if r.event == "ike_sent"]
     assert not [r for r in sent if r.fields["retransmission"]]
+
+
+def _check_keys(folder: Path, charon: str) -> None:
+    """Its log is among the results, and says the same keys as our tables."""
+    assert "strongSwan 5.9" in charon
+    ike = [row for table in _rows(folder, IKE_TABLE) for row in (table[2], table[3])]
+    esp = [row[5].removeprefix("0x") for row in _rows(folder, ESP_TABLE)]
+    assert len(ike) == 2 * (3 + 2)
+    assert sorted(ike) == sorted(_dumped(charon, r"Sk_e[ir] secret"))
+    assert len(esp) == 2 * (3 + 3 + 2)
+    assert sorted(esp) == sorted(_dumped(charon, r"encryption (?:initiator|responder) key"))
+
+
+def _rows(folder: Path, table: str) -> list[list[str]]:
+    lines = (folder / KEYS_FOLDER / table).read_text(encoding="ascii").splitlines()
+    return list(csv.reader(line.removeprefix("# ") for line in lines))
+
+
+def _dumped(log: str, what: str) -> list[str]:
+    """The octets of each dump of that name, as hexadecimal digits."""
+    dumps = re.findall(rf"\] {what} => \d+ bytes @ \S+\n((?:.*\]\s+\d+: .*\n)+)", log)
+    lines = (re.findall(r"\]\s+\d+: ((?:[0-9A-F]{2} )+)", dump) for dump in dumps)
+    return ["".join(line).replace(" ", "").lower() for line in lines]
 
 
 def _check_agreement(records: list[TraceRecord], ours: str, theirs: str) -> None:

@@ -12,7 +12,7 @@ from ipseclab.lab.trace import TraceRecord, read_trace
 from ipseclab.measure import worker
 from ipseclab.measure.job import Job
 from ipseclab.measure.metrics import MetricValue
-from ipseclab.measure.results import Row
+from ipseclab.measure.results import ROW_FILE, Row
 
 SIM, NETNS = "sim", "netns"
 WORLDS = (SIM, NETNS)
@@ -40,7 +40,7 @@ def run_in(
     job = Job(folder.name, world, seed, 0, {}, topology.source.data, name, plan, costs)
     job.write(folder)
     worker.run_job(folder)
-    row = Row.from_json((folder / worker.ROW_FILE).read_text(encoding="utf-8"))
+    row = Row.from_json((folder / ROW_FILE).read_text(encoding="utf-8"))
     return Run(folder, tuple(read_trace(folder / worker.TRACE_FILE)), row.metrics)
 
 
