@@ -16,7 +16,7 @@ from typing import Any
 
 from line import Line
 from rich.progress import track
-from sandboxed import answer, call_in_sandbox, ordered
+from sandboxed import answer, call_in_sandbox, ordered, require_sandbox
 from table import Row, arguments, met, publish
 
 from ipseclab.emu import devices
@@ -62,6 +62,7 @@ _NUMBER_AT = devices.ETHERNET_HEADER.size + IPV4_HEADER_SIZE
 
 def main() -> None:
     options = arguments(__doc__).parse_args()
+    require_sandbox()
     seconds, frames = (0.5, 100) if options.quick else (4.0, 1000)
     rows: list[Row] = []
     bare: dict[int, float] = {}

@@ -10,10 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ipseclab.emu.sandbox import run_in_sandbox
+from ipseclab.emu.sandbox import run_in_sandbox, sandbox_kind
+from ipseclab.errors import EnvironmentLacks
 
 ORDER_FILE = "order.json"
 FOUND_FILE = "found.json"
+EXIT_LACKS = 3
+
+
+def require_sandbox() -> None:
+    """Find out what the machine can do; end here, with one line, when that is not enough."""
+    try:
+        sandbox_kind()
+    except EnvironmentLacks as lack:
+        print(lack, file=sys.stderr)
+        sys.exit(EXIT_LACKS)
 
 
 def call_in_sandbox(module: str, order: Any) -> Any:

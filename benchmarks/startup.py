@@ -14,11 +14,10 @@ import time
 from pathlib import Path
 
 from rich.progress import track
-from sandboxed import answer, call_in_sandbox, ordered
+from sandboxed import answer, call_in_sandbox, ordered, require_sandbox
 from table import Row, arguments, met, publish
 
 from ipseclab.emu.lab import Lab
-from ipseclab.emu.sandbox import sandbox_kind
 from ipseclab.gateway import GatewayStatus
 from ipseclab.lab.gateways import starting_connections
 from ipseclab.lab.topology import parse_topology
@@ -52,7 +51,7 @@ def star(gateways: int) -> str:
 
 def main() -> None:
     options = arguments(__doc__).parse_args()
-    sandbox_kind()  # what the machine can do is found out once, and is no part of a start
+    require_sandbox()  # what the machine can do is found out once, and is no part of a start
     counts = QUICK_GATEWAYS if options.quick else GATEWAYS
     rows = [measured(count) for count in track(counts, "startup", transient=True)]
     title = "A lab in namespaces: seconds to come up and go down"
