@@ -66,20 +66,13 @@ class Step:
 
 
 def standing(status: object) -> Standing:
-    """An end's established SAs, whichever stack says it."""
-    if isinstance(status, GatewayStatus):
-        sas = [sa for sa in status.ike_sas if sa.state == "established"]
-        children = [c for sa in sas for c in sa.children if c.state == "installed"]
-        return Standing(
-            tuple((sa.spi_i, sa.spi_r) for sa in sas),
-            tuple((c.spi_in, c.spi_out) for c in children),
-        )
-    assert isinstance(status, list)
-    found = [sa for entry in status for sa in entry.values() if sa["state"] == "ESTABLISHED"]
-    theirs = [c for sa in found for c in sa["child-sas"].values() if c["state"] == "INSTALLED"]
+    """An end's established SAs; both stacks report them alike."""
+    assert isinstance(status, GatewayStatus)
+    sas = [sa for sa in status.ike_sas if sa.state == "established"]
+    children = [c for sa in sas for c in sa.children if c.state == "installed"]
     return Standing(
-        tuple((sa["initiator-spi"], sa["responder-spi"]) for sa in found),
-        tuple((c["spi-in"], c["spi-out"]) for c in theirs),
+        tuple((sa.spi_i, sa.spi_r) for sa in sas),
+        tuple((c.spi_in, c.spi_out) for c in children),
     )
 
 

@@ -31,7 +31,7 @@ import vici
 from ipseclab.emu.driver import AskStatus, Command, Report
 from ipseclab.emu.process import Child, Control, start
 from ipseclab.errors import EnvironmentLacks
-from ipseclab.gateway import GatewayConfig
+from ipseclab.gateway import ChildStatus, GatewayConfig, GatewayStatus, IkeStatus
 from ipseclab.ike.config import ConnectionConfig, Lifetime, Mode
 from ipseclab.ike.proposals import proposal_text
 from ipseclab.lab.trace import Trace
@@ -275,7 +275,11 @@ class StrongswanDriver:
         return ""
 
     def _report(self, session: Any, process: subprocess.Popen[bytes]) -> Report:
-        return Report([_plain(sa) for sa in session.list_sas()], {}, _cpu_seconds(process.pid))
+        found = [
+            _status(name, _plain(sa)) for entry in session.list_sas() for name, sa in entry.items()
+        ]
+        status = GatewayStatus(self._spec.name, tuple(found), {})
+        return Report(status, {}, _cpu_seconds(process.pid))
 
     # What it tells.
 
@@ -392,6 +396,31 @@ def _lifetime(lifetime: Lifetime, hard_key: str) -> dict[str, str]:
         "rand_time": f"{margin * lifetime.jitter:.0f}s",
         hard_key: f"{max(hard, 1.0):.0f}s",
     }
+
+
+def _status(connection: str, sa: Mapping[str, Any]) -> IkeStatus:
+    """An IKE_SA of vici's list-sas as our own gateways report theirs."""
+    return IkeStatus(
+        connection=connection,
+        spi_i=sa["initiator-spi"],
+        spi_r=sa["responder-spi"],
+        role="initiator" if sa.get("initiator") == "yes" else "responder",
+        state=sa["state"].lower(),
+        peer=f"{sa['remote-host']}:{sa['remote-port']}",
+        encapsulated="nat-any" in sa,
+        children=tuple(
+            ChildStatus(
+                connection=child["name"],
+                spi_in=child.get("spi-in", ""),
+                spi_out=child.get("spi-out", ""),
+                mode=child["mode"].lower(),
+                state=child["state"].lower(),
+                own_ts=" ".join(child.get("local-ts", ())),
+                peer_ts=" ".join(child.get("remote-ts", ())),
+            )
+            for child in sa["child-sas"].values()
+        ),
+    )
 
 
 def _ike_fields(sa: Mapping[str, Any]) -> dict[str, str]:
