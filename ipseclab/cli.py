@@ -153,11 +153,16 @@ def agree(
     """Hold the two worlds side by side, metric by metric; exit code 1 when they disagree."""
     from ipseclab.measure.agreement import compare, verdict, worth_showing
     from ipseclab.measure.experiment import load_experiment
+    from ipseclab.measure.results import ResultsFolder
     from ipseclab.present.tables import agreement_table
 
     console = _console()
     if netns is not None:
         sim_rows, netns_rows = _rows_of(Path(experiment)), _rows_of(netns)
+        if (sim_rows[0].world, netns_rows[0].world) == (World.NETNS, World.SIM):
+            sim_rows, netns_rows = netns_rows, sim_rows
+    elif ResultsFolder(Path(experiment)).manifest() is not None:
+        raise ConfigError(f"{experiment}: results of one world, expected two: agree DIR DIR")
     else:
         loaded = load_experiment(experiment)
         base = out if out is not None else RESULTS / f"{loaded.name}-agree"
@@ -427,7 +432,8 @@ def _report(
     from ipseclab.present.tables import metrics_table
 
     if rows:
-        title = f"{experiment.name}, world {rows[0].world}, {len(rows)} runs"
+        count = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
+        title = f"{experiment.name}, world {rows[0].world}, {count}"
         _console().print(metrics_table(rows, experiment.file.metrics, title))
         _draw(folder)
         print(f"results: {folder.path}")
@@ -491,7 +497,7 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except TyperException as problem:
-        message = " ".join(problem.format_message().split())
+        message = " ".join(problem.format_message().split()).replace("Value error, ", "")
         if not sys.argv[1:]:
             sys.exit(DONE)  # the help was asked for by saying nothing, and is printed
         print(f"ipseclab: {message}", file=sys.stderr)

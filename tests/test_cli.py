@@ -171,6 +171,22 @@ def test_agree_of_equal_results_agrees_and_of_others_does_not(command, tmp_path)
     assert "do not agree" in out
 
 
+def test_agree_knows_which_results_are_of_which_world(command, tmp_path):
+    command("run", "small.yaml", "--out", "one", "--costs", "zero")
+    for path in (tmp_path / "one/runs").glob("*/row.json"):
+        row = json.loads(path.read_text()) | {"world": "netns"}
+        row["metrics"]["handshake_time"] = 7.0
+        other = tmp_path / "two/runs" / path.parent.name / "row.json"
+        other.parent.mkdir(parents=True)
+        other.write_text(json.dumps(row))
+    _, one_two, _ = command("agree", "one", "two")
+    _, two_one, _ = command("agree", "two", "one")
+    assert one_two == two_one
+    code, _, err = command("agree", "one")
+    assert code == 2
+    assert "results of one world, expected two" in err
+
+
 def test_doctor_says_what_is_there(command):
     code, out, _ = command("doctor")
     assert code == 0

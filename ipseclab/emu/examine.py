@@ -49,10 +49,6 @@ def _policy_routing() -> str:
     return "rules by interface, port and mark"
 
 
-def _congestion() -> str:
-    return " ".join(devices.congestion_controls())
-
-
 def _ip(command: str) -> None:
     done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -65,7 +61,6 @@ _EXAMINED: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("packet sockets", _packet_socket, _PRIVILEGED),
     ("raw sockets", _raw_sockets, _PRIVILEGED),
     ("policy routing", _policy_routing, "a kernel with CONFIG_IP_MULTIPLE_TABLES; or --world sim"),
-    ("tcp", _congestion, "a kernel with TCP congestion control modules"),
 )
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import sys
 import termios
@@ -35,7 +36,7 @@ from ipseclab.lab.plan import ArgumentValue
 from ipseclab.lab.schema import ImpairmentFile
 from ipseclab.lab.topology import Topology, resolve
 from ipseclab.lab.trace import Trace
-from ipseclab.lab.yaml_source import YamlSource
+from ipseclab.lab.yaml_source import YamlSource, one_of
 
 LAB_FILE = "lab.json"
 TRACE_FILE = "trace.jsonl"
@@ -92,7 +93,8 @@ def inside(path: Path) -> int:
 class Shell(cmd.Cmd):
     """Reads commands and carries them out; `code` is 1 once one of a script's has failed."""
 
-    doc_header = "Commands (help COMMAND says more):"
+    doc_leader = "NODE COMMAND runs a command at a node, as in: h1 ping h2"
+    doc_header = "Other commands (help COMMAND says more):"
 
     def __init__(self, lab: Lab) -> None:
         super().__init__()
@@ -106,6 +108,7 @@ class Shell(cmd.Cmd):
     def serve(self) -> None:
         """Take commands until `exit` or the end of the input."""
         if self._interactive:
+            _take_signals()
             names = " ".join(self._topology.nodes)
             self.stdout.write(f"{self._topology.name} is up: {names}. Try help.\n")
         while True:
@@ -195,8 +198,9 @@ class Shell(cmd.Cmd):
     def do_link(self, line: str) -> None:
         """link show | link set NAME KEY=VALUE ...
 
-        delay=50ms, jitter=, loss=1%, reorder=, duplicate=, corrupt=, rate=10Mbit/s; both ways, or
-        with direction=forward or direction=backward one of them.
+        as in: link set wan delay=50ms loss=1% rate=10Mbit/s
+        also jitter, reorder, duplicate, corrupt; both ways, or
+        one with direction=forward or direction=backward
         """
         words = shlex.split(line)
         if words == ["show"]:
@@ -291,6 +295,13 @@ class Shell(cmd.Cmd):
         return subprocess.run(entering, stdin=subprocess.DEVNULL, check=False).returncode
 
 
+def _take_signals() -> None:
+    """Ctrl-C drops the line that is typed. A program inherits what is ignored, not what is handled:
+    so it has both signals as a shell would give them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, lambda _number, _frame: None)
+
+
 def _read_terminal(terminal: int) -> bytes:
     """What the program wrote; its terminal is kept as large as ours."""
     size = fcntl.ioctl(sys.stdin.fileno(), termios.TIOCGWINSZ, bytes(8))
@@ -305,6 +316,9 @@ def _setting(text: str) -> tuple[str, ArgumentValue]:
         raise ConfigError(f"{text}: expected KEY=VALUE")
     if key == "direction":
         return key, value
+    known = list(ImpairmentFile.model_fields)
+    if key not in known:
+        raise ConfigError(f"{key}: unknown key, {one_of(known, key)}")
     try:
         checked = ImpairmentFile.model_validate({key: _number_or_text(value)})
     except ValidationError as problem:

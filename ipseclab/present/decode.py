@@ -2,7 +2,8 @@
 
 IKE is what goes to or from UDP 500, or 4500 behind the non-ESP marker; ESP is IP protocol 50, or
 UDP 4500 without the marker (RFC 3948 section 2). A packet that was captured at several interfaces
-is told once; after that a line says where it came by, and how a NAT had changed its addresses.
+is told once; after that a line says where it came by, and how a NAT had changed its addresses: the
+NAT_DETECTION hashes are then held against the new ones.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from ipseclab.lab.pcapng import CapturedPacket
 from ipseclab.outputs import UdpEndpoint
 from ipseclab.present.describe import Context, describe_packet, describe_payload
 from ipseclab.present.opener import ESP_HEADER_SIZE, Closed, OpenedFragment, Opener
-from ipseclab.registry import IpProtocol
+from ipseclab.registry import IpProtocol, NotifyType
 from ipseclab.wire.ip import decode_ipv4_header, decode_udp
 from ipseclab.wire.message import IkeHeader, Message, decode_header, decode_message
-from ipseclab.wire.payloads import SkfPayload, SkPayload
+from ipseclab.wire.payloads import NotifyPayload, SkfPayload, SkPayload
 
 LEAST_WIDTH = 72
 MOST_WIDTH = 110
 TIME_WIDTH = 12
 DIGEST_SIZE = 16
+NAT_DETECTION = (NotifyType.NAT_DETECTION_SOURCE_IP, NotifyType.NAT_DETECTION_DESTINATION_IP)
 
 STYLES = {"IKE": "bold cyan", "ESP": "green", "keepalive": "dim", "closed": "yellow"}
 
@@ -48,6 +50,11 @@ class Sighting:
     source: UdpEndpoint
     destination: UdpEndpoint
     octets: bytes
+
+    @property
+    def ends(self) -> tuple[UdpEndpoint, UdpEndpoint]:
+        """From where to where."""
+        return self.source, self.destination
 
     @property
     def carrier(self) -> str:
@@ -81,7 +88,7 @@ class CapturePrinter:
         self._origin: float | None = None
         self._left: dict[frozenset[str], str] = {}
         self._pair: frozenset[str] | None = None
-        self._seen: dict[bytes, str] = {}
+        self._seen: dict[bytes, Sighting] = {}
         self._counts: Counter[str] = Counter()
         none = "none (give --keys, or put X.keys.json or keys/ beside the capture)"
         self._title = f"keys: {secrets if secrets is not None else none}"
@@ -161,15 +168,17 @@ class CapturePrinter:
         digest = blake2b(sighting.octets, digest_size=DIGEST_SIZE).digest()
         before = self._seen.get(digest)
         if before is None:
-            self._seen[digest] = sighting.interface
+            self._seen[digest] = sighting
             return True
         self._counts["again"] += 1
         ends = f"{sighting.source.address} > {sighting.destination.address}, {sighting.carrier}"
-        if before != sighting.interface:
+        if before.interface != sighting.interface:
             what = f"the same {sighting.kind} at {sighting.interface}: {ends}"
         else:
             what = f"the same {sighting.kind} again: {ends}"
         self._print(f"{self._clock(sighting)}{what}", "dim")
+        if sighting.kind == "IKE" and sighting.ends != before.ends:
+            self._print_nat_detection(sighting)
         return False
 
     def _print_ends(self, sighting: Sighting) -> None:
@@ -212,6 +221,18 @@ class CapturePrinter:
                 self._detail(line)
             if isinstance(payload, SkPayload | SkfPayload):
                 self._print_sealed(octets, message, context)
+
+    def _print_nat_detection(self, sighting: Sighting) -> None:
+        """What a message's NAT_DETECTION hashes say at the addresses that a NAT gave it."""
+        try:
+            message = decode_message(sighting.octets)
+        except WireError:
+            return
+        context = Context(message, sighting.source, sighting.destination)
+        for payload in message.payloads:
+            if isinstance(payload, NotifyPayload) and payload.notify_type in NAT_DETECTION:
+                for line in describe_payload(payload, context):
+                    self._detail(line)
 
     def _print_sealed(self, octets: bytes, message: Message, context: Context) -> None:
         self._counts["sealed"] += 1

@@ -261,7 +261,7 @@ def _nat_text(data: bytes, context: Context, endpoint: UdpEndpoint) -> str:
     """Whether a NAT_DETECTION hash is that of the endpoint where the message was captured."""
     message = context.message
     if data == detection_hash(message.spi_i, message.spi_r, endpoint):
-        return f"matches {endpoint}, no NAT on the way"
+        return f"matches {endpoint}, no NAT up to here"
     return f"does not match {endpoint}: a NAT changed it, or one is pretended"
 
 

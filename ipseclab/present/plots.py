@@ -29,6 +29,9 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 SERIES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", ":")
+MARKER_SIZES = (10.0, 4.0)
+"""Of the first series and of the last: where they coincide, all of them are to be seen."""
 PART_STYLES: Mapping[str, tuple[str, str]] = {
     "outer_ip": (BLUE, ""),
     "udp": (SKY, ""),
@@ -43,6 +46,16 @@ PART_STYLES: Mapping[str, tuple[str, str]] = {
     "icv": (VERMILION, ""),
 }
 """Colour and hatching of each part; parts of one header share a colour."""
+PART_NAMES: Mapping[str, str] = {
+    "outer_ip": "outer IP",
+    "udp": "UDP",
+    "spi": "SPI",
+    "iv": "IV",
+    "inner_ip": "inner IP",
+    "transport": "transport header",
+    "icv": "ICV",
+}
+"""Of the parts that are not called as they read."""
 BINS = 120
 """Bins of a time line at most: about one for each six pixels of its width."""
 SHORTEST_BIN = 0.05
@@ -118,16 +131,32 @@ def timeline_figure(view: RunView, title: str) -> Figure:
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
         panel(axis, view)
+        if axis is axes[0]:
+            _mark_losses(axis, view)
         _mark_rekeys(axis, view)
         _mark_nat(axis, view)
         axis.grid(alpha=0.3)
-    _mark_losses(axes[0], view)
     for axis in axes[:-1]:
-        axis.legend(loc="lower right", fontsize="small", framealpha=0.9)
+        _legend_above(axis)
     axes[-1].set_xlabel("time (s)")
     axes[-1].set_xlim(0.0, max(view.end(), SHORTEST_BIN))
     figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def _legend_above(axis: Axes) -> None:
+    """A legend in rows on top of the axes, where it covers nothing."""
+    legend = axis.legend(
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=4,
+        fontsize="small",
+        frameon=False,
+        borderaxespad=0.1,
+    )
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)
 
 
 def _bin_width(view: RunView) -> float:
@@ -164,14 +193,18 @@ def _probe_panel(axis: Axes, view: RunView) -> None:
         got = [t for sequence, t in probe.sent.items() if sequence in probe.received]
         delivered, _ = np.histogram(got, edges)
         whole = slice(None, -1) if len(sent) > 1 else slice(None)
-        axis.step(edges[:-1][whole], sent[whole] / width, where="post", color="0.75", lw=3)
+        name = probe.flow if probe.flow.startswith("probe") else f"probe {probe.flow}"
+        label = None if "sent" in axis.get_legend_handles_labels()[1] else "sent"
+        axis.step(
+            edges[:-1][whole], sent[whole] / width, where="post", color="0.75", lw=4, label=label
+        )
         axis.step(
             edges[:-1][whole],
             delivered[whole] / width,
             where="post",
             color=colour,
             ls=style,
-            label=f"probe {probe.flow}: {len(got)} of {len(probe.sent)} delivered",
+            label=f"{name}: {len(got)} of {len(probe.sent)} delivered",
         )
     axis.set_ylabel("delivered (packets/s)")
     axis.set_ylim(0, axis.get_ylim()[1] * 1.1)
@@ -278,22 +311,26 @@ def sweep(
     axis = figure.subplots()
     peak = max(mean for points in series.values() for _, mean, _ in points)
     scale, unit = _readable(unit_of(spec.y), peak)
-    for (name, points), colour, marker in zip(series.items(), cycle(SERIES), cycle(MARKERS)):
-        _draw_series(axis, points, scale, colour, marker, name)
-    labels = manifest.details.get("labels", {})
-    label_of = labels if isinstance(labels, Mapping) else {}
-    x_unit = manifest.units.get(spec.x, "")
-    axis.set_xlabel(f"{label_of.get(spec.x, spec.x)}{f' ({x_unit})' if x_unit else ''}")
+    sizes = np.linspace(*MARKER_SIZES, len(series))
+    for number_of, (name, points) in enumerate(series.items()):
+        _draw_series(axis, points, scale, number_of, float(sizes[number_of]), name)
+    axis.set_xlabel(_labels(manifest, (spec.x,)))
+    xs = {x for points in series.values() for x, _, _ in points}
+    if any(isinstance(x, str) for x in xs):
+        axis.set_xlim(-0.5, len(xs) - 0.5)
+    elif len(xs) == 1:
+        axis.set_xticks([float(x) for x in xs])
     axis.set_ylabel(f"{spec.y}{f' ({unit})' if unit else ''}")
     if spec.log_x:
         axis.set_xscale("log")
     if spec.log_y:
         axis.set_yscale("log")
     else:
-        axis.set_ylim(bottom=0)
+        tops = [mean + width for points in series.values() for _, mean, width in points]
+        axis.set_ylim(0, 1.06 * scale * max(tops) or 1.0)
     axis.grid(alpha=0.3)
     if len(series) > 1:
-        axis.legend(title=", ".join(spec.series), fontsize="small")
+        _legend_beside(axis, _labels(manifest, spec.series))
     title = spec.title or f"{manifest.experiment}: {definition_of(spec.y)}"
     repeats = max((row.repetition for row in chosen), default=0) + 1
     note = f", mean and 95 % interval of {repeats} runs" if repeats > 1 else ""
@@ -311,7 +348,7 @@ def sweep_series(rows: Sequence[Row], spec: PlotSpec) -> dict[str, list[Point]]:
         x, y = row.parameters.get(spec.x), row.metrics.get(spec.y)
         if x is None or y is None:
             continue
-        name = " ".join(str(row.parameters.get(key)) for key in spec.series)
+        name = ", ".join(str(row.parameters.get(key)) for key in spec.series)
         place = float(x) if isinstance(x, int | float) and not isinstance(x, bool) else str(x)
         groups.setdefault(name, {}).setdefault(place, []).append(y)
     series: dict[str, list[Point]] = {}
@@ -323,15 +360,43 @@ def sweep_series(rows: Sequence[Row], spec: PlotSpec) -> dict[str, list[Point]]:
     return series
 
 
+def _labels(manifest: Manifest, parameters: Sequence[str]) -> str:
+    """The parameters' labels with their units, for an axis or a legend."""
+    labels = manifest.details.get("labels", {})
+    label_of = labels if isinstance(labels, Mapping) else {}
+    units = {key: f" ({unit})" for key in parameters if (unit := manifest.units.get(key))}
+    return "; ".join(f"{label_of.get(key, key)}{units.get(key, '')}" for key in parameters)
+
+
+def _legend_beside(axis: Axes, title: str | None, *, reverse: bool = False) -> None:
+    """A legend to the right of the axes, where it covers nothing."""
+    axis.legend(
+        title=title, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=reverse
+    )
+
+
 def _draw_series(
-    axis: Axes, points: Sequence[Point], scale: float, colour: str, marker: str, name: str
+    axis: Axes, points: Sequence[Point], scale: float, number_of: int, size: float, name: str
 ) -> None:
+    """A series; by its number it has its colour, marker and line, so that no two are alike."""
+    around, place = divmod(number_of, len(SERIES))
     means = [mean * scale for _, mean, _ in points]
     widths = [width * scale for _, _, width in points]
     xs = [x for x, _, _ in points]
-    style = "none" if any(isinstance(x, str) for x in xs) else "-"
+    words = any(isinstance(x, str) for x in xs)
     axis.errorbar(
-        xs, means, yerr=widths, color=colour, marker=marker, ls=style, capsize=3, lw=1.4, label=name
+        xs,
+        means,
+        yerr=widths if any(widths) else None,
+        color=SERIES[place],
+        marker=MARKERS[(place + around) % len(MARKERS)],
+        markersize=size,
+        markerfacecolor="none",
+        clip_on=False,
+        ls="none" if words else LINES[around % len(LINES)],
+        lw=1.4,
+        capsize=3,
+        label=name,
     )
 
 
@@ -373,18 +438,16 @@ def overhead(
             color=colour,
             hatch=hatch,
             edgecolor="white",
-            label=part.replace("_", " "),
+            label=PART_NAMES.get(part, part.replace("_", " ")),
         )
         base += heights
     for place, total in zip(places, base, strict=True):
         axis.annotate(f"{total:.4g}", (place, total), ha="center", va="bottom", fontsize="small")
     axis.set_xticks(list(places), [name for name, _ in stacks], fontsize="small")
+    axis.set_xlabel(_labels(manifest, [key for key in (*spec.series, spec.x) if key]))
     axis.set_ylabel("octets a packet beside the payload")
     axis.set_ylim(0, max(base) * 1.12)
-    handles, labels = axis.get_legend_handles_labels()
-    axis.legend(
-        handles[::-1], labels[::-1], fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5)
-    )
+    _legend_beside(axis, None, reverse=True)
     title = spec.title or f"{manifest.experiment}: overhead of a packet by part"
     figure.suptitle(f"{title}\n{manifest.world}", fontsize="medium")
     return figure
@@ -415,7 +478,7 @@ def rtt(
             continue
         view = RunView.read(folder.run_path(row.run) / "trace.jsonl")
         found = [value for r in view.events("ping_received") if (value := number(r, "rtt"))]
-        name = " ".join(str(row.parameters.get(key)) for key in spec.series)
+        name = ", ".join(str(row.parameters.get(key)) for key in spec.series)
         groups.setdefault(name, []).extend(found)
     groups = {name: sorted(found) for name, found in groups.items() if found}
     if not groups:
@@ -424,13 +487,15 @@ def rtt(
     axis = figure.subplots()
     scale, unit = _readable("s", max(found[-1] for found in groups.values()))
     for (name, found), colour in zip(groups.items(), cycle(SERIES)):
-        share = np.arange(1, len(found) + 1) / len(found)
-        axis.step(np.array(found) * scale, share, where="post", color=colour, label=name or "ping")
+        share = np.arange(len(found) + 1) / len(found)
+        times = np.array([found[0], *found]) * scale
+        axis.step(times, share, where="post", color=colour, label=name or "ping")
     axis.set_xlabel(f"round trip ({unit})")
     axis.set_ylabel("share of echoes within")
     axis.set_ylim(0, 1.02)
     axis.grid(alpha=0.3)
-    axis.legend(title=", ".join(spec.series) or None, fontsize="small")
+    if spec.series:
+        _legend_beside(axis, _labels(manifest, spec.series))
     title = spec.title or f"{manifest.experiment}: round trips through the tunnel"
     figure.suptitle(f"{title}\n{manifest.world}", fontsize="medium")
     return figure

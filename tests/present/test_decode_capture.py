@@ -69,7 +69,7 @@ def test_a_vector_payload_by_payload():
         "|    Ni    32 octets",
         "|    Nr    32 octets",
         "|    N(NAT_DETECTION_DESTINATION_IP)  hash of SPIs and the receiver's address and port: "
-        "matches 192.0.2.2:500, no NAT on the way",
+        "matches 192.0.2.2:500, no NAT up to here",
         "|      IDi   ID_FQDN a",
         "|      AUTH  SHARED_KEY, 32 octets",
         "|      TSi   10.1.0.1/32",
@@ -146,6 +146,22 @@ def test_a_packet_at_a_second_interface_is_told_once(tmp_path):
     assert text.count("IKE_AUTH request 1") == 1
     assert text.count("the same IKE at gw2-eth1: 192.0.2.1 > 198.51.100.1, UDP") == 2
     assert "8 IKE messages" in text
+
+
+def test_behind_a_nat_the_hashes_are_held_against_the_new_addresses(tmp_path):
+    pair = make_pair()
+    pair.connect()
+    first = outer_packet(pair.sent[0].item)
+    with (tmp_path / "c.pcapng").open("wb") as stream:
+        writer = PcapngWriter(stream, ("gw1-eth1", "gw2-eth1"))
+        writer.write(0, 0.0, first)
+        writer.write(1, 0.1, first.replace(b"\xc0\0\2\1", b"\xcb\0\x71\7"))
+    lines = decoded(tmp_path / "c.pcapng").splitlines()
+    again = next(at for at, line in enumerate(lines) if "the same IKE at gw2-eth1" in line)
+    assert "SOURCE_IP" in lines[again + 1]
+    assert "does not match 203.0.113.7:500" in lines[again + 1]
+    assert "DESTINATION_IP" in lines[again + 2]
+    assert "matches 198.51.100.1:500" in lines[again + 2]
 
 
 def test_a_retransmission_is_told_once(tmp_path):

@@ -5,13 +5,21 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict
 
 import pytest
+from matplotlib.figure import Figure
 
 from ipseclab.errors import ConfigError
 from ipseclab.lab.trace import Trace
 from ipseclab.measure.experiment import PlotSpec
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.results import Manifest, ResultsFolder, Row
-from ipseclab.present.plots import PART_STYLES, draw, overhead_stacks, sweep_series
+from ipseclab.present.plots import (
+    PART_STYLES,
+    SERIES,
+    _draw_series,
+    draw,
+    overhead_stacks,
+    sweep_series,
+)
 
 SPECS = (
     PlotSpec("timeline", "timeline", title="What got through"),
@@ -116,6 +124,15 @@ def test_sweep_points_carry_mean_and_interval(folder):
     assert (x, mean) == (0.0, pytest.approx(0.105))
     # Student's t of one degree of freedom: 12.706 * (0.01 / sqrt 2) / sqrt 2
     assert width == pytest.approx(12.706 * 0.005, rel=1e-3)
+
+
+def test_no_two_series_look_alike():
+    axis = Figure().subplots()
+    for number_of in range(2 * len(SERIES)):
+        _draw_series(axis, [(0.0, 1.0, 0.0), (1.0, 2.0, 0.1)], 1.0, number_of, 5.0, "s")
+    lines = [bars.lines[0] for bars in axis.containers]
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
+    assert len(lines) == len(looks) == 2 * len(SERIES)
 
 
 def test_where_picks_runs(folder):
