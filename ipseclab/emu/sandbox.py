@@ -266,7 +266,7 @@ def _python_folders() -> list[Path]:
 def _without_nested(paths: Sequence[Path]) -> list[Path]:
     """The paths that exist under a private folder, each once, none inside another."""
     kept: list[Path] = []
-    real = {path.resolve() for path in paths if path.exists()}
+    real = {path.resolve() for path in paths if os.path.exists(path)}
     for path in sorted(real):
         hidden = any(path.is_relative_to(folder) for folder in PRIVATE_FOLDERS)
         if hidden and not any(path.is_relative_to(other) for other in kept):
