@@ -178,6 +178,8 @@ def agree(
         console.print("The worlds agree.")
         return
     console.print(f"The worlds do not agree. {_busy()}".rstrip())
+    if netns is None:
+        console.print(f"What was measured stands in {base}: another --out measures again.")
     raise Exit(FAILED)
 
 

@@ -166,11 +166,12 @@ def _bin_width(view: RunView) -> float:
 def _transfer_panel(axis: Axes, view: RunView) -> None:
     width = _bin_width(view)
     edges = np.arange(0.0, view.end() + width, width)
+    started = {text(record, "flow"): record.t for record in view.events("transfer_started")}
     flows: dict[str, list[tuple[float, float]]] = {}
     for record in view.events("transfer_octets"):
-        octets = number(record, "octets")
+        octets, flow = number(record, "octets"), text(record, "flow")
         if octets is not None:
-            flows.setdefault(text(record, "flow"), [(0.0, 0.0)]).append((record.t, octets))
+            flows.setdefault(flow, [(started.get(flow, 0.0), 0.0)]).append((record.t, octets))
     for (flow, points), colour in zip(sorted(flows.items()), cycle(SERIES)):
         times, totals = np.array(sorted(points)).T
         rate = np.diff(np.interp(edges, times, totals)) * 8 / width / 1e6
