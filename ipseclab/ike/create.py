@@ -35,7 +35,7 @@ from ipseclab.ike.informational import (
 )
 from ipseclab.ike.init import NONCE_SIZE, checked_nonce
 from ipseclab.ike.lifecycle import activate_child, postpone, remove_child
-from ipseclab.ike.negotiation import ke_method, offered_methods
+from ipseclab.ike.negotiation import ke_method, method_asked_for, offered_methods
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
@@ -169,11 +169,8 @@ class CreateChild(Retrying):
             ctx.queue(sa, CreateChild(self.connection))
 
     def _other_method(self, ctx: Context, sa: IkeSa, notify: NotifyPayload) -> None:
-        wanted = KeMethod(int.from_bytes(notify.data, "big"))
-        offered = offered_methods(self.connection.esp_proposals)
-        if wanted == self.method or wanted not in offered or wanted not in KE_METHODS:
-            raise InvalidSyntax(f"peer wants {wanted.name}, which was not offered")
-        self.method = wanted
+        proposals = self.connection.esp_proposals
+        self.method = method_asked_for(notify.data, proposals, tried=self.method)
         ctx.queue(sa, self, first=True)
 
     def _back_in_service(self) -> None:

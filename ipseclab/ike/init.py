@@ -36,6 +36,7 @@ from ipseclab.ike.negotiation import (
     check_chosen,
     choose_proposal,
     ke_method,
+    method_asked_for,
     offered_methods,
     with_spi,
 )
@@ -135,10 +136,7 @@ class InitTask(Task):
                     raise InvalidSyntax(f"cookie of {len(notify.data)} octets, 1 to 64 allowed")
                 self.cookie = notify.data
             case NotifyType.INVALID_KE_PAYLOAD:
-                wanted = KeMethod(int.from_bytes(notify.data, "big"))
-                allowed = offered_methods(self.proposals)
-                if wanted == self.method or wanted not in allowed or wanted not in KE_METHODS:
-                    raise InvalidSyntax(f"peer wants {wanted.name}, which was not offered")
+                wanted = method_asked_for(notify.data, self.proposals, tried=self.method)
                 self.choose_method(wanted, ctx.rng)
             case _:
                 # Section 2.21.1: anyone could have sent it, so this end goes on trying.

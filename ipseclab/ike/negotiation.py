@@ -5,6 +5,7 @@ RFC 7296 sections 2.7 (proposals), 2.9 (selectors), 3.3.6 (unknown attributes).
 
 from __future__ import annotations
 
+from ipseclab.crypto.kex import KE_METHODS
 from ipseclab.errors import InvalidSyntax, NoProposalChosen, TsUnacceptable
 from ipseclab.ike.proposals import proposal_text
 from ipseclab.registry import EsnId, IntegId, KeMethod, ProtocolId, TransformType
@@ -12,6 +13,7 @@ from ipseclab.wire.proposal import Proposal, Transform
 from ipseclab.wire.selector import TrafficSelector
 
 MAX_NEGOTIATED_SELECTORS = 64
+KE_METHOD_SIZE = 2  # RFC 7296 section 3.10.1, INVALID_KE_PAYLOAD
 
 # What leaving a transform type out says (RFC 7296 section 3.3.3 and RFC 4303 for ESN).
 _ABSENT: dict[int, int] = {
@@ -114,6 +116,17 @@ def offered_methods(proposals: tuple[Proposal, ...]) -> tuple[KeMethod, ...]:
     """Every key exchange method in the proposals, most wanted first."""
     methods = (KeMethod(t.id) for p in proposals for t in p.of_type(TransformType.KE))
     return tuple(dict.fromkeys(methods))
+
+
+def method_asked_for(data: bytes, proposals: tuple[Proposal, ...], *, tried: KeMethod) -> KeMethod:
+    """The method that INVALID_KE_PAYLOAD wants in place of `tried`. Raises InvalidSyntax when it is
+    none of the others that were offered (RFC 7296 section 1.3)."""
+    if len(data) != KE_METHOD_SIZE:
+        raise InvalidSyntax(f"INVALID_KE_PAYLOAD with {len(data)} octets, must be {KE_METHOD_SIZE}")
+    wanted = KeMethod(int.from_bytes(data, "big"))
+    if wanted == tried or wanted not in offered_methods(proposals) or wanted not in KE_METHODS:
+        raise InvalidSyntax(f"peer wants {wanted.name}, which was not offered")
+    return wanted
 
 
 def narrow(

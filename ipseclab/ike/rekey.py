@@ -23,6 +23,7 @@ from ipseclab.ike.negotiation import (
     check_chosen,
     choose_proposal,
     ke_method,
+    method_asked_for,
     offered_methods,
     with_spi,
 )
@@ -30,7 +31,7 @@ from ipseclab.ike.proposals import prf_of, suite_of
 from ipseclab.ike.protection import MessageProtection, OpenedMessage
 from ipseclab.ike.sa import IkeSa, IkeState
 from ipseclab.ike.timers import TimerKind
-from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
+from ipseclab.registry import ExchangeType, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import (
     DeletePayload,
@@ -108,11 +109,8 @@ class IkeRekey(Retrying):
         errors = [n for n in message.all(NotifyPayload) if n.notify_type.is_error]
         kind = errors[0].notify_type if errors else NotifyType.INVALID_SYNTAX
         if kind == NotifyType.INVALID_KE_PAYLOAD:
-            wanted = KeMethod(int.from_bytes(errors[0].data, "big"))
-            allowed = offered_methods(self.own_proposals)
-            if wanted == self.method or wanted not in allowed or wanted not in KE_METHODS:
-                raise InvalidSyntax(f"peer wants {wanted.name}, which was not offered")
-            self.method = wanted
+            data = errors[0].data
+            self.method = method_asked_for(data, self.own_proposals, tried=self.method)
             ctx.queue(sa, self, first=True)
             return
         ctx.notice("rekey_refused", kind="ike", reason=kind.name)

@@ -204,6 +204,21 @@ def test_group_that_was_not_offered_is_ignored_as_forged():
     pair.agreed()
 
 
+@pytest.mark.parametrize("size", [0, 1, 3, 4_000, 60_000])
+def test_group_of_another_size_than_two_octets_is_ignored_as_forged(size):
+    """Python refuses to write a number of more than 4,300 digits."""
+    pair = make_pair(a=ONLY_X25519)
+    pair.do(0, "initiate", CONNECTION)
+    request = decode_message(ike_octets(pair.sent[0]))
+    wanted = NotifyPayload(NotifyType.INVALID_KE_PAYLOAD, b"\xff" * size)
+    forged = Message(request.spi_i, bytes(8), ExchangeType.IKE_SA_INIT, False, True, 0, (wanted,))
+    back = UdpPath(UdpEndpoint(ADDRESSES[0], 500), UdpEndpoint(ADDRESSES[1], 500))
+    pair.do(0, "receive_datagram", back, forged.encode())
+    assert pair.a.counters["ike.init_refused"] == 1
+    pair.run(1.0)
+    pair.agreed()
+
+
 def test_forged_cookies_do_not_keep_the_initiator_busy_for_ever():
     pair = make_pair()
     pair.fate = lambda sent: ()
