@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from ipseclab.errors import ConfigError, Place
 from ipseclab.lab.plan import TrafficFlow
@@ -18,6 +19,7 @@ from ipseclab.lab.trace import TraceRecord, read_trace
 from ipseclab.measure.captured import Load
 
 PairKey = tuple[str, ...]
+_Sa = TypeVar("_Sa", PairKey, str)
 
 
 def text(record: TraceRecord, key: str) -> str:
@@ -42,7 +44,8 @@ def pair_key(record: TraceRecord) -> PairKey:
 @dataclass(frozen=True, slots=True)
 class Rekey:
     """One rekey: of which SA, started by whom, from the request's first sending to the old SA's
-    deletion at every end that traced it (`ended` None: not seen to end)."""
+    deletion at every end that traced it (`ended` None: not seen to end, or another SA never took
+    the old one's place at every end)."""
 
     kind: str
     node: str
@@ -158,13 +161,17 @@ def child_rekeys(view: RunView) -> list[Rekey]:
     """CHILD_SA rekeys; two ends that start at once make one (RFC 7296 section 2.8.1)."""
     pair_of_spi: dict[str, PairKey] = {}
     ends: dict[PairKey, set[str]] = {}
+    replaced: dict[PairKey, set[str]] = {}
     for record in view.events("child_ready"):
         key = pair_key(record)
         ends.setdefault(key, set()).add(record.node)
+        old = text(record, "rekeys")
+        replaced.setdefault(pair_of_spi.get(old, (old,)), set()).add(record.node)
         pair_of_spi.update(dict.fromkeys(key, key))
     gone: dict[PairKey, dict[str, float]] = {}
     for record in view.events("child_gone"):
         gone.setdefault(pair_key(record), {})[record.node] = record.t
+    _keep_replaced(gone, replaced)
     started: dict[PairKey, TraceRecord] = {}
     for record in view.events("rekey_started"):
         old = text(record, "old")
@@ -184,6 +191,10 @@ def ike_rekeys(view: RunView) -> list[Rekey]:
     gone: dict[str, dict[str, float]] = {}
     for record in view.events("ike_gone"):
         gone.setdefault(text(record, "spi_i"), {})[record.node] = record.t
+    replaced: dict[str, set[str]] = {}
+    for record in view.events("ike_rekeyed"):
+        replaced.setdefault(text(record, "old_spi_i"), set()).add(record.node)
+    _keep_replaced(gone, replaced)
     started: dict[str, TraceRecord] = {}
     for record in view.events("rekey_started"):
         if text(record, "kind") == "ike":
@@ -194,6 +205,13 @@ def ike_rekeys(view: RunView) -> list[Rekey]:
         _rekey("ike", view, record, gone.get(spi, {}), ends.get(spi, {record.node}))
         for spi, record in started.items()
     ]
+
+
+def _keep_replaced(gone: dict[_Sa, dict[str, float]], replaced: Mapping[_Sa, set[str]]) -> None:
+    """Leave out where an SA ended without another in its place: refused, deleted, or given up with
+    its IKE_SA."""
+    for key, ends in gone.items():
+        gone[key] = {node: t for node, t in ends.items() if node in replaced.get(key, ())}
 
 
 def _rekey(

@@ -137,6 +137,14 @@ def test_a_rekey_whose_old_sa_stands_at_one_end_has_no_time():
     assert found["rekeys"] == 0
 
 
+def test_a_rekey_that_came_to_nothing_is_none_though_the_old_sa_ended():
+    given_up = [gone(165.0, "a", "01", "02", "ike_gone"), gone(170.0, "b", "02", "01", "ike_gone")]
+    for happened in (REKEY[:2], REKEY[:4]):  # nobody made another, or the responder alone
+        found = values(HANDSHAKE, happened, given_up)
+        assert found["rekey_time"] is None
+        assert found["rekeys"] == 0
+
+
 def test_both_ends_starting_at_once_is_one_rekey_from_the_first_request():
     other = record(2.05, "b", "rekey_started", kind="child", old="02")
     found = values(HANDSHAKE, REKEY, [other])
@@ -150,10 +158,14 @@ def test_ike_rekey_time():
         record(0.3, "b", "ike_established", connection="c", spi_i="aa", spi_r="bb"),
         record(5.0, "a", "rekey_started", kind="ike", old="aabb"),
         ike(5.0, "a", "CREATE_CHILD_SA", 3),
+        record(5.1, "b", "ike_rekeyed", connection="c", spi_i="cc", spi_r="dd", old_spi_i="aa"),
+        record(5.2, "a", "ike_rekeyed", connection="c", spi_i="cc", spi_r="dd", old_spi_i="aa"),
         record(5.3, "b", "ike_gone", connection="c", spi_i="aa", spi_r="bb", reason="rekeyed"),
         record(5.4, "a", "ike_gone", connection="c", spi_i="aa", spi_r="bb", reason="rekeyed"),
     ]
     assert values(trace)["rekey_time"] == pytest.approx(0.4)
+    never_rekeyed = [found for found in trace if found.event != "ike_rekeyed"]
+    assert values(never_rekeyed)["rekey_time"] is None
 
 
 def test_rekey_gap_is_the_silence_beyond_the_period():
