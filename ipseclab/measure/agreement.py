@@ -1,14 +1,15 @@
 """Sim held against netns, metric by metric, with the tolerance that the project promises.
 
 Both worlds ran the same points with the same seeds. `overhead` and its parts must be equal to the
-octet; times may differ by what a real scheduler and real sockets add. Metrics without a tolerance
-are shown, not judged.
+octet; times may differ by what a real scheduler and real sockets add. What one world alone has a
+value of disagrees too. Metrics without a tolerance are shown, not judged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from statistics import median
 
 from ipseclab.measure.metrics import METRICS
@@ -45,7 +46,8 @@ TOLERANCES: Mapping[str, Tolerance] = {
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """One metric at one point in both worlds; `agrees` None where no tolerance is promised."""
+    """One metric at one point in both worlds; `agrees` None where no tolerance is promised. A world
+    that has no value has a NaN."""
 
     point: Mapping[str, Scalar]
     metric: str
@@ -61,17 +63,20 @@ class Agreement:
 
 
 def compare(sim: Sequence[Row], netns: Sequence[Row]) -> tuple[Agreement, ...]:
-    """Every metric that both worlds have, at every point that both have run.
+    """Every metric that both worlds have, at every point that both have run; and those with a
+    tolerance that one of the worlds lacks there, as a handshake that came to nothing has no time.
 
     Of repetitions the median: a busy machine only ever adds to a time, and seldom to every one.
     """
     ours, theirs = _medians(sim), _medians(netns)
     return tuple(
-        _agreement(dict(point), metric, ours[point][metric], theirs[point][metric])
+        _agreement(
+            dict(point), metric, ours[point].get(metric, nan), theirs[point].get(metric, nan)
+        )
         for point in ours
         if point in theirs
-        for metric in _order(ours[point])
-        if metric in theirs[point]
+        for metric in _order({**ours[point], **theirs[point]})
+        if _is_judged(metric) or (metric in ours[point] and metric in theirs[point])
     )
 
 
@@ -91,8 +96,16 @@ def verdict(found: Sequence[Agreement]) -> bool:
     return bool(judged) and all(judged)
 
 
+def _tolerance(metric: str) -> Tolerance | None:
+    return EQUAL if metric.startswith("overhead.") else TOLERANCES.get(metric)
+
+
+def _is_judged(metric: str) -> bool:
+    return _tolerance(metric) is not None
+
+
 def _agreement(point: Mapping[str, Scalar], metric: str, sim: float, netns: float) -> Agreement:
-    tolerance = EQUAL if metric.startswith("overhead.") else TOLERANCES.get(metric)
+    tolerance = _tolerance(metric)
     if tolerance is None:
         return Agreement(point, metric, sim, netns, "-", None)
     return Agreement(point, metric, sim, netns, str(tolerance), tolerance.allows(sim, netns))

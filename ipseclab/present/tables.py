@@ -75,7 +75,7 @@ def summary(rows: Sequence[Row], metric: str) -> str:
 
 def number_text(value: Scalar) -> str:
     """Four digits that matter; large numbers in groups of three."""
-    if value is None:
+    if value is None or value != value:
         return "-"
     if isinstance(value, bool | str):
         return str(value)

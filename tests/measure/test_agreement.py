@@ -63,6 +63,15 @@ def test_points_and_metrics_of_one_world_alone_are_left_out():
     assert [dict(found.point) for found in compare(sim, netns)] == [{"size": 1}]
 
 
+def test_a_judged_metric_that_one_world_lacks_disagrees():
+    """The handshake never ended in one of them."""
+    sim = [row("sim", 1, overhead=92.0, handshake_time=0.4)]
+    netns = [row("netns", 1, overhead=92.0, handshake_time=None)]
+    for found in (compare(sim, netns), compare(netns, sim)):
+        assert judged(found) == {"overhead": True, "handshake_time": False}
+        assert not verdict(found)
+
+
 def test_a_tolerance_of_nothing_allows_nothing_but_rounding():
     assert Tolerance().allows(0.1 + 0.2, 0.3)
     assert not Tolerance().allows(1.0, 2.0)
