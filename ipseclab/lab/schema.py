@@ -273,22 +273,27 @@ class NatFile(_Strict):
 NodeFile = Annotated[HostFile | GatewayFile | RouterFile | NatFile, Field(discriminator="kind")]
 
 
-class LifetimeFile(_Strict):
-    """Hard limits of an SA; null for none."""
+class IkeLifetimeFile(_Strict):
+    """The hard limit of an IKE_SA, by time alone; null for none."""
 
     seconds: Seconds | None = None
-    octets: Octets | None = None
-    packets: Annotated[int, Field(ge=1)] | None = None
     margin: Probability = 0.1
     """The rekey starts this share of the lifetime before its end ..."""
     jitter: Probability = 0.5
     """... and up to this share of the margin earlier."""
 
 
+class LifetimeFile(IkeLifetimeFile):
+    """Hard limits of a CHILD_SA; null for none."""
+
+    octets: Octets | None = None
+    packets: Annotated[int, Field(ge=1)] | None = None
+
+
 class LifetimesFile(_Strict):
     """Lifetimes of the IKE_SA and its CHILD_SAs."""
 
-    ike: LifetimeFile = LifetimeFile(seconds=14400.0)
+    ike: IkeLifetimeFile = IkeLifetimeFile(seconds=14400.0)
     child: LifetimeFile = LifetimeFile(seconds=3600.0)
 
 

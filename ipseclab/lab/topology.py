@@ -21,8 +21,8 @@ from ipseclab.lab.nat import NatBehaviour, NatConfig
 from ipseclab.lab.routes import Route, Routing
 from ipseclab.lab.schema import (
     ConnectionFile,
+    IkeLifetimeFile,
     ImpairmentFile,
-    LifetimeFile,
     LinkFile,
     NatFile,
     NodeFile,
@@ -282,5 +282,5 @@ def _selectors(
     return routing.networks_behind(own.node, peers) or address
 
 
-def _lifetime(entry: LifetimeFile) -> Lifetime:
+def _lifetime(entry: IkeLifetimeFile) -> Lifetime:
     return Lifetime(**entry.model_dump())

@@ -85,6 +85,12 @@ BAD = {
         "outside: wan, filterin: x}",
         "5:35: nodes.nat1.filterin: unknown key, did you mean 'filtering'?",
     ),
+    "an IKE_SA's lifetime in octets": (
+        "psk: secret",
+        "psk: secret\n    lifetimes: {ike: {octets: 9}}",
+        "27:23: connections[0].lifetimes.ike.octets: unknown key, expected one of jitter, margin, "
+        "seconds",
+    ),
     "unknown kind of node": (
         "h1: {kind: host}",
         "h1: {kind: hots}",
