@@ -18,6 +18,7 @@ from ipseclab.lab.plan import Probe
 from ipseclab.lab.trace import TraceRecord
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.view import ProbeLog, RunView, number, pair_key, text
+from ipseclab.registry import IpProtocol
 
 TRANSIT_LIMIT = 1.0
 """Seconds in which a probe reaches the link that drops it: longer than any one-way path but the
@@ -202,18 +203,19 @@ def _unexplained(view: RunView, probe: ProbeLog) -> list[float]:
     """When those probes left that neither arrived, nor were dropped or damaged by a link, nor were
     still on their way when the run ended.
 
-    Drops are matched one to one with the missing probes, each with the latest that left before it.
+    Drops of packets as long as a probe, in the clear or as the capture shows it protected, are
+    matched one to one with the missing probes, each with the latest that left before it.
     """
     missing = [
         t
         for sequence, t in sorted(probe.sent.items())
         if sequence not in probe.received and t < view.end() - TRANSIT_LIMIT
     ]
-    smallest = _payload_size(view, probe) + IPV4_UDP_OCTETS
+    fits = _sizes_on_links(view, probe)
     free = _LatestFree(missing)
     for drop in view.events("link_dropped", "link_corrupted"):
         octets = number(drop, "octets")
-        if octets is None or octets >= smallest:
+        if octets is None or fits(int(octets)):
             free.take(drop.t)
     return free.left()
 
@@ -240,6 +242,19 @@ class _LatestFree:
     def left(self) -> list[float]:
         """The times that nothing took."""
         return [t for place, t in enumerate(self._times, 1) if self._free[place] == place]
+
+
+def _sizes_on_links(view: RunView, probe: ProbeLog) -> Callable[[int], bool]:
+    """Whether an IPv4 packet of so many octets may be one of the probe's: exactly, where the
+    capture tells what was added to it; else whatever is long enough."""
+    payload = _payload_size(view, probe)
+    clear = payload + IPV4_UDP_OCTETS
+    groups = view.load.groups if view.load is not None else {}
+    found = groups.get((IpProtocol.UDP, payload), {})
+    if not found:
+        return lambda octets: octets >= clear
+    exact = {clear, *(payload + overhead.total for overhead in found)}
+    return exact.__contains__
 
 
 def _payload_size(view: RunView, probe: ProbeLog) -> int:

@@ -6,8 +6,11 @@ from hypothesis import strategies as st
 
 from ipseclab.lab.plan import Probe
 from ipseclab.lab.trace import TraceRecord
+from ipseclab.measure.captured import Load
 from ipseclab.measure.metrics import METRICS, TRANSIT_LIMIT, _LatestFree, measure, unit_of
+from ipseclab.measure.overhead import Overhead
 from ipseclab.measure.view import RunView
+from ipseclab.registry import IpProtocol
 
 
 def record(t, node, event, **fields):
@@ -207,6 +210,18 @@ def test_rekey_lost_does_not_take_a_smaller_packet_for_the_probe():
     drop = record(sent[20] + 0.01, "wan", "link_dropped", direction="forward", index=7, octets=40)
     flows = (Probe("p", "h1", "h2", size=64),)
     assert values(HANDSHAKE, REKEY, probe(sent, lost=lost), [drop], flows=flows)["rekey_lost"] == 1
+
+
+@pytest.mark.parametrize(("octets", "lost"), [(92, 0), (148, 0), (147, 1), (300, 1), (1500, 1)])
+def test_rekey_lost_takes_packets_as_long_as_the_capture_shows_the_probe(octets, lost):
+    """A lost IKE message or TCP segment explains no missing probe."""
+    parts = Overhead(20, 0, 4, 4, 8, 20, 8, 2, 1, 1, 16)
+    load = Load(groups={(IpProtocol.UDP, 64): {parts: 100}})
+    sent = grid(0.5, 6.0, 0.1)
+    drop = record(sent[18] + 0.01, "wan", "link_dropped", index=7, octets=octets)
+    flows = (Probe("p", "h1", "h2", size=64),)
+    found = values(HANDSHAKE, REKEY, probe(sent, lost=[18]), [drop], flows=flows, load=load)
+    assert found["rekey_lost"] == lost
 
 
 def test_rekey_lost_leaves_out_probes_far_from_the_rekey():
