@@ -13,7 +13,8 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ipseclab.emu import mnexec
@@ -45,6 +46,8 @@ _SO_MARK = 36
 _SO_NO_CHECK = 11
 _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
+_SO_TIMESTAMPNS = 35
+_STAMP = struct.Struct("qq")
 
 _OFFLOADS = {
     "receive checksum": 0x15,
@@ -170,6 +173,22 @@ def open_packet_socket(name: str) -> socket.socket:
     opened.setblocking(False)
     opened.bind((name, ETH_P_IP))
     return opened
+
+
+def stamped(opened: socket.socket) -> Callable[[], tuple[bytes, float]]:
+    """A function that takes a frame from a packet socket, and says when the kernel got it, on the
+    monotonic clock. Raises BlockingIOError."""
+    opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    # Both clocks tick alike for as long as a run lasts; the kernel stamps with the other one.
+    offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.monotonic_ns()
+    receive, unpack, size = opened.recvmsg, _STAMP.unpack_from, socket.CMSG_SPACE(_STAMP.size)
+
+    def take() -> tuple[bytes, float]:
+        frame, ancillary, _flags, _from = receive(LARGEST_FRAME, size)
+        seconds, nanoseconds = unpack(ancillary[0][2])
+        return frame, (seconds * 1_000_000_000 + nanoseconds - offset) * 1e-9
+
+    return take
 
 
 def open_tap_socket(name: str) -> socket.socket:

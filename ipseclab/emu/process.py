@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ ANSWER_SECONDS = 10.0
 STOP_SECONDS = 5.0
 LARGEST_MESSAGE = 128 * 1024
 TIMER_SLACK_NANOSECONDS = 1_000
-WAKINGS = 15
-WAKING_WAIT = 0.0005
-LATEST_WAKING = 0.0002
+WAKINGS = 7
+WAKING_WAITS = (0.0005, 0.015)
+LONG_SLEEP = 0.005
+WAKING_WEIGHT = 1 / 8
+LATEST_WAKING = 0.0005
 """A machine so busy that it wakes later than this is not to be reckoned with as if it were so."""
 SLICE_NANOSECONDS = 100_000
 _PR_SET_TIMERSLACK = 29
@@ -247,11 +250,51 @@ class PrecisePoll:
         return [entry.fd for entry in self._entries if entry.revents]
 
 
-def waking_seconds(poll: PrecisePoll) -> float:
-    """How late this process wakes from a wait that times out, on this machine: the median."""
+class EarlyRiser:
+    """Waits for a moment, and rises as much earlier as it is late otherwise.
+
+    How late that is, is measured before and learnt on the way: for short sleeps and for long ones,
+    after which the processor, its caches and the host of a virtual machine are slower to wake.
+    """
+
+    def __init__(self, poll: PrecisePoll) -> None:
+        self._poll = poll
+        self._late = [waking_seconds(poll, seconds) for seconds in WAKING_WAITS]
+        self._kind = 0
+        self._until = 0.0
+
+    def wait(self, at: float | None) -> list[int]:
+        """The descriptors that are readable before it is time for what is to happen at the
+        monotonic time `at`."""
+        if at is None:
+            self._until = inf
+            return self._poll.wait(None)
+        now = time.monotonic()
+        self._kind = int(at - now >= LONG_SLEEP)
+        self._until = at - self._late[self._kind]
+        ready = self._poll.wait(self._until - now)
+        if ready:
+            self._until = inf
+        return ready
+
+    @property
+    def now(self) -> float:
+        """The time up to which things are to be done: they take effect as much later."""
+        return time.monotonic() + self._late[0]
+
+    def done(self) -> None:
+        """What was to happen has happened: now is as late as it was after rising."""
+        if self._until < inf:
+            late = min(LATEST_WAKING, max(0.0, time.monotonic() - self._until))
+            self._late[self._kind] += (late - self._late[self._kind]) * WAKING_WEIGHT
+            self._until = inf
+
+
+def waking_seconds(poll: PrecisePoll, seconds: float = WAKING_WAITS[0]) -> float:
+    """How late this process wakes after so long a wait, on this machine: the median."""
     late = []
     for _ in range(WAKINGS):
-        due = time.monotonic() + WAKING_WAIT
-        if not poll.wait(WAKING_WAIT):
+        due = time.monotonic() + seconds
+        if not poll.wait(seconds):
             late.append(time.monotonic() - due)
     return min(statistics.median(late), LATEST_WAKING) if late else 0.0

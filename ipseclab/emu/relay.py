@@ -10,13 +10,19 @@ from __future__ import annotations
 import gc
 import struct
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
 
 from ipseclab.emu import devices
-from ipseclab.emu.process import Child, Control, PrecisePoll, be_punctual, start, waking_seconds
+from ipseclab.emu.process import (
+    Child,
+    Control,
+    EarlyRiser,
+    PrecisePoll,
+    be_punctual,
+    start,
+)
 from ipseclab.lab.impairment import Dropped, Impairment, ImpairmentConfig
 from ipseclab.lab.trace import Trace
 
@@ -82,6 +88,7 @@ class Relay:
     def __init__(self, spec: RelaySpec) -> None:
         self._spec = spec
         self._sockets = tuple(devices.open_packet_socket(name) for name in spec.interfaces)
+        self._stamped = tuple(devices.stamped(opened) for opened in self._sockets)
         self._configs = spec.impairments
         self._impairments = self._fresh()
         self._trace: Trace | None = None
@@ -98,35 +105,37 @@ class Relay:
         descriptors = [opened.fileno() for opened in self._sockets]
         poll = PrecisePoll(*descriptors, control.fileno())
         sides = {descriptors[0]: 0, descriptors[1]: 1}
-        pending, clock, wait = self._pending, time.monotonic, poll.wait
-        # A frame is seen one waking late and sent one waking late: both are taken off its delay.
-        early = 2.0 * waking_seconds(poll)
+        pending = self._pending
+        riser = EarlyRiser(poll)
         control.send("ready")
         while True:
-            seconds = max(0.0, pending[0][0] - early - clock()) if pending else None
-            for descriptor in wait(seconds):
+            for descriptor in riser.wait(pending[0][0] if pending else None):
                 side = sides.get(descriptor)
                 if side is not None:
                     self._take(side)
                 elif not self._obey(control):
                     return
             if pending:
-                self._release(clock() + early)
+                self._release(riser)
 
     def _take(self, side: int) -> None:
         """Take what has come in from one side, up to a burst, and pass it on or keep it."""
-        receive: Callable[[int], bytes] = self._sockets[side].recv
-        send = self._sockets[1 - side].send
-        pass_packet, clock = self._impairments[side].pass_packet, time.monotonic
+        receive, stamped = self._sockets[side].recv, self._stamped[side]
+        send, clock = self._sockets[1 - side].send, time.monotonic
+        pass_packet = self._impairments[side].pass_packet
+        # A delay counts from a frame's arrival, not from when this process gets to see it.
+        exact = self._configs[side].delay > 0.0
         pending = self._pending
         for _ in range(BURST):
             try:
-                frame = receive(devices.LARGEST_FRAME)
+                if exact:
+                    frame, now = stamped()
+                else:
+                    frame, now = receive(devices.LARGEST_FRAME), clock()
             except BlockingIOError:
                 return
             self._frames[side] += 1
             packet = frame[_HEADER:]
-            now = clock()
             for outcome in pass_packet(packet, now):
                 if isinstance(outcome, Dropped):
                     self._dropped(side, outcome.index, outcome.reason.value, packet, now)
@@ -147,15 +156,16 @@ class Relay:
                 else:
                     self._overrun(side, outcome.index, frame, now)
 
-    def _release(self, now: float) -> None:
-        """Send every frame that is due at `now`."""
-        pending, sockets = self._pending, self._sockets
+    def _release(self, riser: EarlyRiser) -> None:
+        """Send every frame that is due."""
+        pending, sockets, now = self._pending, self._sockets, riser.now
         while pending and pending[0][0] <= now:
             _at, order, side, frame = heappop(pending)
             try:
                 sockets[side].send(frame)
             except OSError:
                 self._overrun(1 - side, order, frame, now)
+            riser.done()
 
     def _obey(self, control: Control) -> bool:
         """Carry out one control message; False when it is the last."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from ipseclab.emu.process import Control, PrecisePoll, ProcessFailed, start, waking_seconds
+from ipseclab.emu.process import (
+    LATEST_WAKING,
+    Control,
+    EarlyRiser,
+    PrecisePoll,
+    ProcessFailed,
+    start,
+    waking_seconds,
+)
 
 
 def echo(control: Control) -> None:
@@ -78,8 +87,29 @@ def test_poll_says_what_is_readable_and_waits_to_the_microsecond() -> None:
     assert time.monotonic() - begun >= 0.0005
     os.write(writer, b"x")
     assert poll.wait(None) == [reader]
-    assert 0.0 <= waking_seconds(PrecisePoll(other)) <= 0.0002
+    assert 0.0 <= waking_seconds(PrecisePoll(other)) <= LATEST_WAKING
     for descriptor in (reader, writer, other, _unused):
+        os.close(descriptor)
+
+
+def test_who_sleeps_late_rises_early() -> None:
+    reader, writer = os.pipe()
+    riser = EarlyRiser(PrecisePoll(reader))
+    late = []
+    for number in range(40):
+        due = time.monotonic() + (0.001 if number % 2 else 0.006)
+        assert riser.wait(due) == []
+        late.append(time.monotonic() - due)
+        assert riser.now >= time.monotonic()
+        riser.done()
+    # As often too early as too late, by microseconds; without it always late.
+    assert -LATEST_WAKING < statistics.median(late) < LATEST_WAKING / 2
+    assert min(late) < 0.0
+    os.write(writer, b"x")
+    assert riser.wait(time.monotonic() + 1.0) == [reader]
+    riser.done()
+    assert riser.wait(None) == [reader]
+    for descriptor in (reader, writer):
         os.close(descriptor)
 
 
