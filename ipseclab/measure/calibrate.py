@@ -9,12 +9,13 @@ import multiprocessing
 import platform
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from multiprocessing import cpu_count
 from multiprocessing.connection import Connection
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter, sleep
 
 from ipseclab.crypto.kex import KE_METHODS, KeyExchange
@@ -39,8 +40,12 @@ SMALL, LARGE = 64, 1400
 ESP_BATCH = 200
 ECHO_BATCH = 200
 ECHO_TIMEOUT = 10.0
+SLEEPY_ECHOES = 50
+LARGEST_ANSWER = 16
+PING, STEP = b"ping", b"step"
 MESSAGES_OF_HANDSHAKE = 4
 """IKE_SA_INIT and IKE_AUTH, a request and a response each; each is made once and taken in once."""
+STEPS_OF_HANDSHAKE = MESSAGES_OF_HANDSHAKE + 1
 
 IKE_PROPOSAL = "aes128gcm16-prfsha256-x25519"
 ESP_PROPOSAL = "aes128gcm16"
@@ -87,15 +92,17 @@ def calibrate(progress: Progress | None = None, effort: Effort | None = None) ->
         begin(method.name)
         ke_generate[method.name] = generate_seconds(exchange, effort)
         ke_agree[method.name] = agree_seconds(exchange, effort)
-    begin("IKE messages")
-    x25519 = KeMethod.CURVE25519.name
-    message = message_seconds(2 * (ke_generate[x25519] + ke_agree[x25519]), effort)
     esp_seal, esp_open = {}, {}
     for text, suite in suites.items():
         begin(text)
         esp_seal[text], esp_open[text] = esp_costs(suite, effort)
-    begin("UDP between two processes")
-    forward = echo_seconds(effort)
+    with _peer() as own:
+        begin("UDP between two processes")
+        forward, asleep = echo_seconds(own, effort)
+        begin("IKE messages")
+        x25519 = KeMethod.CURVE25519.name
+        key_exchange = 2 * (ke_generate[x25519] + ke_agree[x25519])
+        message = message_seconds(own, key_exchange, asleep, effort)
     if progress is not None:
         progress(1.0, "done")
     return CostTable(
@@ -106,6 +113,7 @@ def calibrate(progress: Progress | None = None, effort: Effort | None = None) ->
         esp_seal=esp_seal,
         esp_open=esp_open,
         forward=forward,
+        wake=max(0.0, asleep - forward),
     )
 
 
@@ -128,30 +136,22 @@ def agree_seconds(exchange: KeyExchange, effort: Effort) -> float:
     return effort.least(lambda: seconds_of(lambda: own.agree(peer.public)))
 
 
-def message_seconds(key_exchange: float, effort: Effort) -> float:
+def message_seconds(
+    own: socket.socket, key_exchange: float, asleep: float, effort: Effort
+) -> float:
     """Seconds to make an IKE message, or to take one in: half of a handshake's share a message.
 
-    `key_exchange`: what generating and agreeing take in a whole handshake, both ends together. The
-    median of handshakes with a pause before each step: an IKE message wakes a process that has
-    slept, whose caches are cold, while ESP packets come in trains.
+    `key_exchange`: what generating and agreeing take in a whole handshake, both ends together;
+    `asleep`: what a datagram takes to a process that sleeps. The lower quartile of handshakes whose
+    steps another process does, each when a datagram wakes it, as a gateway works: caches are cold
+    then, while ESP packets come in trains.
     """
 
     def once(seed: int) -> float:
-        initiator, responder = gateway_pair(IKE_PROPOSAL, ESP_PROPOSAL, seed=seed)
-        spent = 0.0
+        _ask(own, b"%d" % seed)
+        return sum(_asked_after(own, effort.pause) - 2 * asleep for _ in range(STEPS_OF_HANDSHAKE))
 
-        def after_pause(_gateway: str, step: Callable[[], list[Output]]) -> list[Output]:
-            nonlocal spent
-            sleep(effort.pause)
-            before = perf_counter()
-            outputs = step()
-            spent += perf_counter() - before
-            return outputs
-
-        handshake(initiator, responder, after_pause)
-        return spent
-
-    whole = median(once(seed) for seed in range(effort.handshakes))
+    whole = _lower_quartile(once(seed) for seed in range(effort.handshakes))
     return max(0.0, whole - key_exchange) / (2 * MESSAGES_OF_HANDSHAKE)
 
 
@@ -185,22 +185,46 @@ def esp_seconds(suite: Suite, octets: int, effort: Effort) -> tuple[float, float
     return sealing / ESP_BATCH, opening / ESP_BATCH
 
 
-def echo_seconds(effort: Effort) -> float:
-    """Seconds for a datagram from one process to another: system calls, and waking the other up.
+def echo_seconds(own: socket.socket, effort: Effort) -> tuple[float, float]:
+    """Seconds for a datagram from one process to another: system calls, and waking the other up;
+    in quick succession (the best batch's median), and after both have slept. Echoes, halved."""
 
-    The median of the echoes, halved, of the best batch.
-    """
+    def batch() -> float:
+        return median(seconds_of(lambda: _ask(own, PING)) for _ in range(ECHO_BATCH))
+
+    asleep = _lower_quartile(_asked_after(own, effort.pause, PING) for _ in range(SLEEPY_ECHOES))
+    return effort.least(batch) / 2, asleep / 2
+
+
+def _lower_quartile(figures: Iterable[float]) -> float:
+    """What a quarter of the figures undercut: what disturbs a measurement only ever adds to it."""
+    return quantiles(figures, n=4)[0]
+
+
+def _ask(own: socket.socket, what: bytes) -> None:
+    own.send(what)
+    own.recv(LARGEST_ANSWER)
+
+
+def _asked_after(own: socket.socket, pause: float, what: bytes = STEP) -> float:
+    sleep(pause)
+    return seconds_of(lambda: _ask(own, what))
+
+
+@contextmanager
+def _peer() -> Iterator[socket.socket]:
+    """A socket connected to another process that answers. Raises EnvironmentLacks."""
     # A fresh interpreter, not a fork: the caller may have threads (a progress bar has).
     context = multiprocessing.get_context("spawn")
     own_pipe, peer_pipe = context.Pipe()
-    peer = context.Process(target=_echo, args=(peer_pipe,), daemon=True)
+    peer = context.Process(target=_answer, args=(peer_pipe,), daemon=True)
     peer.start()
     try:
         with _loopback_socket() as own:
             if not own_pipe.poll(ECHO_TIMEOUT):
                 raise TimeoutError
             own.connect(own_pipe.recv())
-            return effort.least(lambda: _median_echo(own)) / 2
+            yield own
     except TimeoutError as error:
         raise EnvironmentLacks(
             "UDP over the loopback does not arrive", "ip link set lo up"
@@ -210,22 +234,28 @@ def echo_seconds(effort: Effort) -> float:
         peer.join()
 
 
-def _median_echo(own: socket.socket) -> float:
-    def once() -> None:
-        own.send(b"ping")
-        own.recv(16)
-
-    return median(seconds_of(once) for _ in range(ECHO_BATCH))
-
-
-def _echo(pipe: Connection) -> None:
-    """The other process: say where, then send back what comes until terminated."""
+def _answer(pipe: Connection) -> None:
+    """The other process, until terminated: says where it is, sends a ping back, and for a number
+    does the handshake of that seed, a step a datagram."""
     with _loopback_socket() as own:
         own.settimeout(None)
         pipe.send(own.getsockname())
         while True:
-            data, remote = own.recvfrom(16)
+            data, remote = own.recvfrom(LARGEST_ANSWER)
             own.sendto(data, remote)
+            if data != PING:
+                _handshake_on_demand(own, seed=int(data))
+
+
+def _handshake_on_demand(own: socket.socket, *, seed: int) -> None:
+    def when_asked(_gateway: str, step: Callable[[], list[Output]]) -> list[Output]:
+        data, remote = own.recvfrom(LARGEST_ANSWER)
+        outputs = step()
+        own.sendto(data, remote)
+        return outputs
+
+    initiator, responder = gateway_pair(IKE_PROPOSAL, ESP_PROPOSAL, seed=seed)
+    handshake(initiator, responder, when_asked)
 
 
 def _loopback_socket() -> socket.socket:

@@ -57,6 +57,8 @@ class CostTable:
     esp_open: Mapping[str, PacketCost] = field(default_factory=dict)
     forward: float = 0.0
     """One packet's way into a node and out again: system calls and wake-ups."""
+    wake: float = 0.0
+    """What a packet costs more when it finds the node asleep: waking it, and its caches cold."""
 
     @classmethod
     def zero(cls) -> CostTable:
@@ -96,6 +98,7 @@ class CostTable:
             esp_seal=_packet_costs(content, "esp_seal", source),
             esp_open=_packet_costs(content, "esp_open", source),
             forward=_seconds(content, "forward", source),
+            wake=_seconds(content, "wake", source),
         )
 
     def to_json(self) -> str:

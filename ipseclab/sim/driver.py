@@ -29,6 +29,7 @@ from ipseclab.outputs import (
 from ipseclab.registry import IpProtocol, KeMethod, TransformType
 from ipseclab.sim.clock import Clock, Timer
 from ipseclab.sim.costs import CostTable
+from ipseclab.sim.cpu import Cpu
 from ipseclab.wire.ip import IPV4_HEADER_SIZE
 
 NON_ESP_MARKER = bytes(4)
@@ -70,8 +71,8 @@ class GatewayDriver:
         self._ports = ports
         self._capture = capture
         self._timer = Timer(clock, self._time_out)
-        self._cpu = None if costs == CostTable.zero() else Processing(costs)
-        self._busy_until = 0.0
+        self._processing = None if costs == CostTable.zero() else Processing(costs)
+        self._cpu = Cpu(costs)
 
     def send_packet(self, packet: bytes) -> None:
         """A packet from the protected side or the node's own stack."""
@@ -110,14 +111,13 @@ class GatewayDriver:
     def _take(
         self, outputs: Sequence[Output], received: bytes = b"", ike: bytes | None = None
     ) -> None:
-        if self._cpu is None:
+        if self._processing is None:
             self._carry_out(outputs)
         else:
-            now = self._clock.now
             outputs = self._tell_arrivals(outputs)
-            start = max(now, self._busy_until)
-            self._busy_until = start + self._cpu.seconds(outputs, received, ike)
-            self._clock.call_at(self._busy_until, partial(self._carry_out, outputs))
+            seconds = self._processing.seconds(outputs, received, ike)
+            done = self._cpu.work(self._clock.now, seconds, woken=bool(received))
+            self._clock.call_at(done, partial(self._carry_out, outputs))
         deadline = self.gateway.next_deadline()
         self._timer.set(None if deadline is None else deadline.at)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from ipaddress import IPv4Address
 
 from ipseclab.lab.nat import Nat, NatResult, NatSide
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import Notice
 from ipseclab.sim.clock import Clock, Timer
+from ipseclab.sim.costs import CostTable
+from ipseclab.sim.cpu import Cpu
 from ipseclab.sim.link import Interface
 from ipseclab.sim.node import Node
 
@@ -28,12 +31,15 @@ class NatBox(Node):
         nat: Nat,
         outside: str,
         pool: Collection[IPv4Address],
+        costs: CostTable,
     ) -> None:
         super().__init__(name, clock=clock, trace=trace, forwards=True)
         self.nat = nat
         self._outside = outside
         self._pool = tuple(address.packed for address in pool)
         self._timer = Timer(clock, self._expire)
+        self._forward = costs.for_forward()
+        self._cpu = None if costs == CostTable.zero() else Cpu(costs)
 
     def receive(self, packet: bytes, interface: Interface) -> None:
         """A packet has come in at `interface`."""
@@ -68,7 +74,7 @@ class NatBox(Node):
         elif packet[8] <= 1:
             self._drop("ttl_expired", packet)
         elif (passed_on := self.count_hop(packet)) is not None:
-            out.send(passed_on)
+            self._send(out, passed_on)
 
     def _finish(self, result: NatResult) -> None:
         """Send what the NAT lets through; write down what it says."""
@@ -76,13 +82,21 @@ class NatBox(Node):
         if result.packet is None:
             return
         if result.to is NatSide.OUTSIDE:
-            self.interfaces[self._outside].send(result.packet)
+            self._send(self.interfaces[self._outside], result.packet)
             return
         out = self.route(result.packet[_DESTINATION])
         if out is not None:
-            out.send(result.packet)
+            self._send(out, result.packet)
         else:
             self._drop("no_route", result.packet)
+
+    def _send(self, out: Interface, packet: bytes) -> None:
+        """Let the packet go once the box has done its work."""
+        if self._cpu is None:
+            out.send(packet)
+            return
+        done = self._cpu.work(self.clock.now, self._forward, woken=True)
+        self.clock.call_at(done, partial(out.send, packet))
 
     def _expire(self, now: float) -> None:
         self._note(self.nat.expire(now))

@@ -175,6 +175,7 @@ class Network:
             nat=Nat(model.nat, outside=model.pool, rng=rng),
             outside=model.outside,
             pool=model.pool,
+            costs=self._costs,
         )
 
     def _make_ipsec_node(self, model: NodeModel) -> IpsecNode:

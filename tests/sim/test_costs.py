@@ -16,6 +16,7 @@ TABLE = CostTable(
     esp_seal={"aes128gcm16": PacketCost(1e-5, 1e-8)},
     esp_open={"aes128gcm16": PacketCost(2e-5, 0.0)},
     forward=1e-4,
+    wake=3e-4,
 )
 
 
