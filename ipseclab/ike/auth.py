@@ -16,17 +16,18 @@ import hmac
 
 from typing_extensions import override
 
-from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax
+from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax, NoProposalChosen
 from ipseclab.ike.child import ChildOffer, answer_child, finish_child, offer_child
 from ipseclab.ike.config import ConnectionConfig, Identity
 from ipseclab.ike.context import Context
 from ipseclab.ike.informational import CloseAfterFailure
 from ipseclab.ike.keys import psk_auth, signed_octets
 from ipseclab.ike.lifecycle import announce, close_ike, establish
+from ipseclab.ike.negotiation import choose_proposal
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import IkeSa
 from ipseclab.ike.task import Task
-from ipseclab.registry import AuthMethod, ExchangeType, NotifyType, PayloadType
+from ipseclab.registry import AuthMethod, ExchangeType, NotifyType, PayloadType, ProtocolId
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import (
     AuthPayload,
@@ -105,6 +106,7 @@ def answer_auth(ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> 
         raise InvalidSyntax("IKE_AUTH request without IDi or AUTH")
     sa.connection = _connection_of(ctx, sa, peer_id, message.find(IdrPayload))
     _verify(sa, auth, message.body(PayloadType.IDI), by_initiator=True)
+    _check_algorithms(sa)
     own_id = IdrPayload(sa.connection.own_id.id_type, sa.connection.own_id.data)
     own_auth = AuthPayload(
         AuthMethod.SHARED_KEY, _auth_value(sa, own_id.encode(), by_initiator=False)
@@ -121,6 +123,16 @@ def answer_auth(ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> 
         ctx.notice("child_failed", connection=sa.connection.name, reason=str(problem))
         child = (NotifyPayload(problem.notify, problem.notification_data()),)
     return (own_id, own_auth, *child)
+
+
+def _check_algorithms(sa: IkeSa) -> None:
+    """IKE_SA_INIT chose among the proposals of every connection that the peer might mean; now that
+    it is known which one, that must allow the choice. Raises AuthenticationFailed."""
+    assert sa.proposal is not None
+    try:
+        choose_proposal((sa.proposal,), sa.connection.ike_proposals, ProtocolId.IKE)
+    except NoProposalChosen as error:
+        raise AuthenticationFailed(f"connection {sa.connection.name}: {error}") from error
 
 
 def _connection_of(

@@ -31,6 +31,7 @@ from ipseclab.ike.informational import (
     REKEYED,
     DeleteChild,
     DeleteIke,
+    DeleteSpi,
     close_child,
 )
 from ipseclab.ike.init import NONCE_SIZE, checked_nonce
@@ -118,12 +119,13 @@ class CreateChild(Retrying):
         if message.find(SaPayload) is None:
             self._refused(ctx, sa, message, now)
             return
-        nonce = message.find(NoncePayload)
-        if nonce is None:
-            raise InvalidSyntax("CREATE_CHILD_SA response without nonce")
         assert self.offer is not None
-        secret = self._secret(message)
-        nonces = (self.nonce, checked_nonce(nonce))
+        try:
+            nonces, secret = self._nonces(message), self._secret(message)
+        except InvalidSyntax:
+            # The peer has the CHILD_SA already, for which this end has no keys.
+            ctx.queue(sa, DeleteSpi(self.offer.spi_in))
+            raise
         new = finish_child(ctx, sa, self.offer, message, nonces, secret)
         if new.spi_out in sa.closed_early:
             remove_child(ctx, new, DELETED)
@@ -133,6 +135,12 @@ class CreateChild(Retrying):
     @override
     def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
         self._back_in_service()
+
+    def _nonces(self, message: Message) -> tuple[bytes, bytes]:
+        nonce = message.find(NoncePayload)
+        if nonce is None:
+            raise InvalidSyntax("CREATE_CHILD_SA response without nonce")
+        return self.nonce, checked_nonce(nonce)
 
     def _secret(self, message: Message) -> bytes:
         if self.private is None:

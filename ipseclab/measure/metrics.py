@@ -214,6 +214,8 @@ def _unexplained(view: RunView, probe: ProbeLog) -> list[float]:
     fits = _sizes_on_links(view, probe)
     free = _LatestFree(missing)
     for drop in view.events("link_dropped", "link_corrupted"):
+        if text(drop, "reason") == "overrun":
+            continue  # the relay could not cope: not what the link is set to lose
         octets = number(drop, "octets")
         if octets is None or fits(int(octets)):
             free.take(drop.t)

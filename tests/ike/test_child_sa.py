@@ -13,6 +13,7 @@ from ipseclab.wire.ip import build_ipv4, build_udp
 from ipseclab.wire.payloads import (
     DeletePayload,
     KePayload,
+    NoncePayload,
     NotifyPayload,
     TsiPayload,
     TsrPayload,
@@ -354,6 +355,22 @@ def test_unusable_answer_to_a_rekey_is_closed_with_a_delete_of_its_own():
         message_id=2,
         response=True,
     )
+    receive(pair, 0, bad)
+    post.open(10.0)
+    assert transcript(pair, first=start)[2] == "a --> INFORMATIONAL: SK {D(ESP)}"
+    assert pair.spis(0) == pair.spis(1) == old
+
+
+def test_answer_without_a_nonce_is_closed_with_a_delete_of_its_own():
+    pair = make_pair()
+    start = since(pair)
+    old = pair.spis(0)
+    post = Post(pair)
+    pair.do(0, "rekey_child", CONNECTION)
+    post.deliver("a CREATE_CHILD_SA request")
+    _message, payloads = opened(pair, post.take("b CREATE_CHILD_SA response"))
+    kept = (p for p in payloads if not isinstance(p, NoncePayload))
+    bad = forge(pair, 1, ExchangeType.CREATE_CHILD_SA, *kept, message_id=2, response=True)
     receive(pair, 0, bad)
     post.open(10.0)
     assert transcript(pair, first=start)[2] == "a --> INFORMATIONAL: SK {D(ESP)}"

@@ -9,11 +9,12 @@ from pair import CONNECTION, PSK, connection, gateway_config, make_pair
 from post import Post
 from transcript import ike_octets, opened, transcript
 
-from ipseclab.gateway import Gateway
+from ipseclab.gateway import Gateway, GatewayConfig
 from ipseclab.ike.config import Identity, IkeConfig, IkeLimits, Retransmission
 from ipseclab.ike.keys import psk_auth, signed_octets
-from ipseclab.ike.proposals import parse_esp_proposal
+from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ike.protection import Envelope
+from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.registry import AuthMethod, ExchangeType, IdType, NotifyType, PayloadType
 from ipseclab.wire.payloads import AuthPayload, IdiPayload, NotifyPayload, UnknownPayload
 
@@ -305,3 +306,23 @@ def test_copy_of_ike_auth_from_elsewhere_is_answered_there_and_changes_nothing()
     assert answer.item.path.remote.address == "203.0.113.66"
     assert ike_sa(pair, 1).path.remote.address == "192.0.2.1"
     pair.agreed()
+
+
+def test_connection_whose_algorithms_were_not_chosen_refuses_the_peer():
+    # Two connections of the responder may mean this peer; IKE_SA_INIT takes what either allows.
+    weak = parse_ike_proposal("aes128gcm16-prfsha256-x25519")
+    strong = parse_ike_proposal("aes256gcm16-prfsha384-ecp384")
+    pair = make_pair(a={"ike_proposals": (weak,)})
+    meant = connection(1, ike_proposals=(strong,))
+    other = connection(
+        1, name="other", ike_proposals=(weak,), peer_id=Identity(IdType.ID_FQDN, b"c.example.org")
+    )
+    policies = tuple(
+        Policy(c.name, Action.PROTECT, c.own_ts, c.peer_ts, c.name) for c in (meant, other)
+    )
+    config = GatewayConfig(IkeConfig("b", (meant, other)), policies)
+    pair.gateways[1] = Gateway(config, rng=Random(2))
+    pair.connect()
+    assert pair.gateways[1].ike.child_sas == ()
+    (failed,) = pair.events("auth_failed", 0)
+    assert failed.details["reason"] == "AUTHENTICATION_FAILED"
