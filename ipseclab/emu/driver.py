@@ -223,6 +223,9 @@ class GatewayDriver:
         return read
 
     def _carry_out(self, outputs: Sequence[Output], now: float) -> None:
+        """Packets first, in their order; what there is to write down about them can wait."""
+        happened = time.monotonic()
+        notes: list[Notice | IkeKeyLog | EspKeyLog] = []
         for output in outputs:
             match output:
                 case SendDatagram(path, data):
@@ -234,14 +237,22 @@ class GatewayDriver:
                     self._send(self._raw, packet, (destination, 0), now)
                 case DeliverPacket(packet):
                     self._deliver(packet, now)
-                case Notice(event, details):
-                    # What arrived, arrived before it was processed; the rest happens now.
-                    at = now if event in ARRIVALS else time.monotonic()
-                    self._trace.record(at, self._name, event, **details)
-                case IkeKeyLog() | EspKeyLog():
-                    self._keys.write(pickle.dumps(output))
+                case Notice() | IkeKeyLog() | EspKeyLog():
+                    notes.append(output)
                 case _:
                     assert_never(output)
+        for note in notes:
+            self._write_down(note, now, happened)
+
+    def _write_down(
+        self, note: Notice | IkeKeyLog | EspKeyLog, arrived: float, happened: float
+    ) -> None:
+        if isinstance(note, Notice):
+            # What arrived, arrived before it was processed.
+            at = arrived if note.event in ARRIVALS else happened
+            self._trace.record(at, self._name, note.event, **note.details)
+        else:
+            self._keys.write(pickle.dumps(note))
 
     def _check_sums(self, local: UdpEndpoint, *, not_esp: bool) -> None:
         """ESP in UDP has a checksum of zero (RFC 3948 section 2.1), IKE a real one: the socket is

@@ -62,7 +62,7 @@ class Effort:
     seconds: float = 0.1
     repetitions: int = 3
     handshakes: int = 15
-    pause: float = 0.01
+    pause: float = 0.02
 
     def least(self, measure: Callable[[], float]) -> float:
         """The least that `measure` returned, after a first time that fills caches."""
