@@ -19,7 +19,7 @@ from ipseclab.measure.workload import (
 from ipseclab.outputs import Output
 from ipseclab.sim.costs import CostTable
 
-LITTLE = Effort(seconds=0.0, repetitions=3, handshakes=3, pause=0.0)
+LITTLE = Effort(seconds=0.0, repetitions=3, handshakes=3, pause=0.0, in_lab=0)
 
 
 def test_calibrate_fills_the_whole_table_and_tells_how_far_it_is() -> None:

@@ -16,6 +16,8 @@ from ipseclab.lab.plan import Probe, RunPlan
 from ipseclab.lab.topology import Topology, load_topology
 from ipseclab.measure.agreement import TIMES
 from ipseclab.measure.calibrate import calibrate
+from ipseclab.measure.handshakes_in_lab import processing_seconds
+from ipseclab.sim.costs import CostTable
 
 pytestmark = pytest.mark.netns
 
@@ -48,6 +50,15 @@ def test_handshake_and_overhead_are_the_same_in_both_worlds(
         if TIMES.allows(expected, found[-1]):
             break
     assert TIMES.allows(expected, min(found)), f"simulated {expected}, emulated {found}"
+
+
+def test_calibration_takes_its_figures_from_gateways_at_work(costs: str) -> None:
+    found = processing_seconds(5)
+    assert len(found) == 5
+    # The two round trips on the wire are taken off: what is left is milliseconds.
+    assert all(0.001 < seconds < 0.08 for seconds in found)
+    table = CostTable.from_json(costs)
+    assert 1e-5 < table.ike_message < 0.01
 
 
 @pytest.mark.parametrize("mode", ["none", "transport", "tunnel"])
