@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ sleepers[0].wait()
 
 OUTSIDE = """
 import sys
+import time
 from pathlib import Path
 from ipseclab.emu.sandbox import run_in_sandbox
 out = Path(sys.argv[1])
@@ -136,6 +138,14 @@ def test_orphans_are_reaped_and_do_not_end_it(sandboxed: Callable[[str], Any]) -
     assert (done.code, done.log.strip()) == (0, "orphan lived")
 
 
+def awaited(marker: str, count: int) -> list[int]:
+    """The marked processes, once there are so many: the last is started after "ready" is said."""
+    until = time.monotonic() + SECONDS
+    while len(found := marked(marker)) < count and time.monotonic() < until:
+        select.select([], [], [], 0.02)
+    return found
+
+
 @pytest.mark.netns
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_from_outside_nothing_lives_on(
@@ -151,7 +161,7 @@ def test_killed_from_outside_nothing_lives_on(
     outer = python.start(["outside.py", str(open_folder)], open_folder, stdout=subprocess.PIPE)
     assert outer.stdout is not None
     assert outer.stdout.readline() == "ready\n"
-    sleepers = marked(marker)
+    sleepers = awaited(marker, 4)
     assert len(sleepers) == 4
     outer.send_signal(number)
     outer.wait(SECONDS)
