@@ -18,8 +18,9 @@ from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.natt import NON_ESP_MARKER
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
-from ipseclab.ike.timers import Timers
+from ipseclab.ike.timers import TimerKind
 from ipseclab.outputs import Notice, SendDatagram, UdpEndpoint, UdpPath
+from ipseclab.timers import Timers
 from ipseclab.wire.message import decode_header
 from ipseclab.wire.proposal import Proposal
 
@@ -63,7 +64,7 @@ class Context:
         self.config = config
         self.rng = rng
         self.activity = activity
-        self.timers = Timers()
+        self.timers: Timers[bytes, TimerKind] = Timers()
         self.sas: dict[bytes, IkeSa] = {}
         """By the SPI that this end chose; what was closed stays for a while to answer repeats."""
         self.children: dict[bytes, ChildSa] = {}

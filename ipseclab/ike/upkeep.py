@@ -45,7 +45,7 @@ def follow(ctx: Context, sa: IkeSa, path: UdpPath) -> None:
 def do_due(ctx: Context, now: float) -> None:
     """Do all that is due at `now`."""
     while (key := ctx.timers.take_due(now)) is not None:
-        sa = ctx.sas.get(key.owner)
+        sa = ctx.sas.get(key.subject)
         if sa is not None:
             _DUE[key.kind](ctx, sa, now)
 

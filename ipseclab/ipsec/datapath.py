@@ -40,9 +40,10 @@ from ipseclab.ipsec.sad import (
     SaParameters,
 )
 from ipseclab.ipsec.spd import Action, Policy, Spd
-from ipseclab.ipsec.timers import TimerKind, Timers
+from ipseclab.ipsec.timers import TimerKind
 from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendPacket, UdpPath
 from ipseclab.registry import IpProtocol
+from ipseclab.timers import Timers
 from ipseclab.wire.ip import IPV4_HEADER_SIZE, Flow, decode_ipv4_header, flow_of
 
 __all__ = [
@@ -87,7 +88,7 @@ class Datapath:
         self._limits = limits if limits is not None else DatapathLimits()
         self._flows = FlowCache()
         self._parked = ParkingLot(self._limits.parked_packets, self._limits.parked_octets)
-        self._timers = Timers()
+        self._timers: Timers[bytes | str, TimerKind] = Timers()
         self._acquire_after: dict[str, float] = {}
 
     # -- the SAs ---------------------------------------------------------------------------------
@@ -112,14 +113,14 @@ class Datapath:
         self.sad.add(entry)
         if parameters.soft.seconds is not None:
             at = now + parameters.soft.seconds
-            self._timers.arm(TimerKind.SOFT_LIFETIME, parameters.spi_in, at)
+            self._timers.set(parameters.spi_in, TimerKind.SOFT_LIFETIME, at)
         if entry.hard_at != inf:
-            self._timers.arm(TimerKind.HARD_LIFETIME, parameters.spi_in, entry.hard_at)
+            self._timers.set(parameters.spi_in, TimerKind.HARD_LIFETIME, entry.hard_at)
         if use_outbound:
             return self._activate(entry, now)
         entry.activate_at = now + min(hold, self._limits.activate_seconds)
         if self._parked.next_expiry(parameters.policy) is not None:
-            self._timers.arm(TimerKind.ACTIVATE, parameters.spi_in, entry.activate_at)
+            self._timers.set(parameters.spi_in, TimerKind.ACTIVATE, entry.activate_at)
         return []
 
     def use_outbound(self, spi_in: bytes, now: float) -> list[DatapathOutput]:
@@ -137,12 +138,12 @@ class Datapath:
             return []
         self._flows.forget(entry.parameters.policy)
         for kind in TimerKind:
-            self._timers.cancel(kind, spi_in)
+            self._timers.cancel(spi_in, kind)
         if linger > 0.0:
             entry.lingering = entry.soft_told = True
             entry.set_marks()
             self.sad.remove_outbound(entry)
-            self._timers.arm(TimerKind.LINGER, spi_in, now + linger)
+            self._timers.set(spi_in, TimerKind.LINGER, now + linger)
         else:
             self.sad.remove(entry)
         return []
@@ -170,7 +171,7 @@ class Datapath:
     def _activate(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
         p = entry.parameters
         entry.active = True
-        self._timers.cancel(TimerKind.ACTIVATE, p.spi_in)
+        self._timers.cancel(p.spi_in, TimerKind.ACTIVATE)
         self._flows.forget(p.policy)
         self._acquire_after.pop(p.policy, None)
         details = {"spi_in": p.spi_in.hex(), "spi_out": p.spi_out.hex()}
@@ -241,7 +242,7 @@ class Datapath:
         hold back until it does "or a timeout has occurred"."""
         if now >= entry.activate_at:
             return self._activate(entry, now) + self._protect(entry, packet, now)
-        self._timers.arm(TimerKind.ACTIVATE, entry.parameters.spi_in, entry.activate_at)
+        self._timers.set(entry.parameters.spi_in, TimerKind.ACTIVATE, entry.activate_at)
         return self._park(policy, flow, packet, now)
 
     def _acquire(self, policy: Policy, flow: Flow, now: float) -> list[DatapathOutput]:
@@ -369,7 +370,8 @@ class Datapath:
     def handle_timeout(self, now: float) -> list[DatapathOutput]:
         """Do what is due."""
         outputs: list[DatapathOutput] = []
-        for kind, subject in self._timers.due(now):
+        while (key := self._timers.take_due(now)) is not None:
+            subject, kind = key
             if isinstance(subject, str):
                 outputs += self._park_timeout(subject, now)
                 continue
@@ -411,7 +413,7 @@ class Datapath:
             return []
         entry.soft_told = True
         entry.set_marks()
-        self._timers.cancel(TimerKind.SOFT_LIFETIME, entry.parameters.spi_in)
+        self._timers.cancel(entry.parameters.spi_in, TimerKind.SOFT_LIFETIME)
         return [SoftExpired(entry.parameters.spi_in, why)]
 
     def _expire(
@@ -426,7 +428,7 @@ class Datapath:
         if entry.lingering:
             return []
         for kind in TimerKind:
-            self._timers.cancel(kind, entry.parameters.spi_in)
+            self._timers.cancel(entry.parameters.spi_in, kind)
         return [HardExpired(entry.parameters.spi_in, why)]
 
     def _park_timeout(self, policy: str, now: float) -> list[DatapathOutput]:
@@ -437,9 +439,9 @@ class Datapath:
     def _arm_park(self, policy: str) -> None:
         expiry = self._parked.next_expiry(policy)
         if expiry is None:
-            self._timers.cancel(TimerKind.PARK, policy)
+            self._timers.cancel(policy, TimerKind.PARK)
         else:
-            self._timers.arm(TimerKind.PARK, policy, expiry)
+            self._timers.set(policy, TimerKind.PARK, expiry)
 
     def _dropped(self, reason: DropReason, direction: str, packet: bytes) -> Notice:
         self.counters.drops[reason] += 1
