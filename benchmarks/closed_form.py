@@ -1,6 +1,6 @@
 """The table of docs/closed-forms.md: `handshake_time` under loss, worked out and not measured.
 
-    python benchmarks/closed_form.py
+python benchmarks/closed_form.py
 """
 
 from __future__ import annotations
