@@ -28,6 +28,7 @@ from ipseclab.errors import (
     UnsupportedCriticalPayload,
 )
 from ipseclab.ike import natt
+from ipseclab.ike.capabilities import offers_in, offers_of_initiator, offers_of_responder
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.ike.context import Context
 from ipseclab.ike.keys import ike_keys, skeyseed
@@ -91,12 +92,15 @@ class InitTask(Task):
         self.rounds += 1
         pretend = sa.connection.force_encapsulation
         cookie = (NotifyPayload(NotifyType.COOKIE, self.cookie),) if self.cookie else ()
+        offers = offers_of_initiator(sa.connection)
+        sa.own_offers = offers_in(offers)
         return (
             *cookie,
             SaPayload(self.proposals),
             KePayload(self.method, self.private.public),
             NoncePayload(sa.nonce_i),
             *natt.detection_notifies(sa.spi_i, ZERO_SPI, sa.path, pretend=pretend),
+            *offers,
         )
 
     def again(self, ctx: Context, sa: IkeSa, now: float) -> None:
@@ -123,6 +127,7 @@ class InitTask(Task):
         sa.spi_r = message.spi_r
         sa.nonce_r = nonce
         sa.path = path
+        sa.peer_offers = offers_in(message.all(NotifyPayload))
         _find_nat(sa, message, path)
         _derive(ctx, sa, proposal, secret)
         if sa.encapsulated:
@@ -253,7 +258,16 @@ def _answer(
     _derive(ctx, sa, proposal, secret)
     notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend)
     ke_r, nonce_r = KePayload(wanted, private.public), NoncePayload(sa.nonce_r)
-    payloads = (SaPayload((proposal,)), ke_r, nonce_r, *notifies)
+    sa.peer_offers = offers_in(message.all(NotifyPayload))
+    offers = offers_of_responder(possible.connections, sa.peer_offers)
+    sa.own_offers = offers_in(offers)
+    payloads: tuple[Payload, ...] = (
+        SaPayload((proposal,)),
+        ke_r,
+        nonce_r,
+        *notifies,
+        *offers,
+    )
     sa.init_response = _response(message, sa.spi_r, payloads)
     ctx.sas[sa.own_spi] = ctx.half_open[sa.own_spi] = sa
     ctx.inits[message.spi_i, path.remote] = sa

@@ -224,6 +224,8 @@ def _make(
         protection=MessageProtection(suite, keys, initiator=initiator, rng=ctx.rng),
         nonce_i=nonces[0],
         nonce_r=nonces[1],
+        own_offers=old.own_offers,
+        peer_offers=old.peer_offers,
         own_behind_nat=old.own_behind_nat,
         peer_behind_nat=old.peer_behind_nat,
         round_trip=old.round_trip,

@@ -18,7 +18,7 @@ from ipseclab.ike.config import ConnectionConfig, Mode
 from ipseclab.ike.keys import IkeKeys
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.outputs import UdpEndpoint, UdpPath
-from ipseclab.registry import ExchangeType
+from ipseclab.registry import ExchangeType, NotifyType
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
 
@@ -134,6 +134,10 @@ class IkeSa:
     """Under which `Context.inits` has it."""
     init_request: bytes = b""
     init_response: bytes = b""
+    own_offers: dict[NotifyType, bytes] = field(default_factory=dict)
+    """What this end said in IKE_SA_INIT that it can do (`ike.capabilities`), with its data."""
+    peer_offers: dict[NotifyType, bytes] = field(default_factory=dict)
+    """What the peer said; a rekeyed IKE_SA inherits both."""
     own_behind_nat: bool = False
     peer_behind_nat: bool = False
     next_message_id: int = 0
@@ -176,6 +180,10 @@ class IkeSa:
     def alive(self) -> bool:
         """True while it can start exchanges of its own."""
         return self.state is IkeState.ESTABLISHED
+
+    def agreed(self, capability: NotifyType) -> bool:
+        """True when both ends said in IKE_SA_INIT that they can do it."""
+        return capability in self.own_offers and capability in self.peer_offers
 
     def wanted(self) -> Iterator[Task]:
         """Every task that is under way, waits for its turn, or was put off."""

@@ -1,0 +1,70 @@
+"""What the two ends tell each other in IKE_SA_INIT that they can do: one Notify each.
+
+Most extensions of IKEv2 start so: the initiator sends a Notify, a responder that can do it too
+sends the same Notify back, and from then on both may use it. Some are said by the responder alone
+(RFC 6023), some hold data (RFC 7427). A new extension is a row of `CAPABILITIES`; whoever uses it
+asks `IkeSa.agreed` or reads `IkeSa.peer_offers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ipseclab.ike.config import ConnectionConfig
+from ipseclab.registry import NotifyType
+from ipseclab.wire.payloads import NotifyPayload
+
+Offer = Callable[[ConnectionConfig], bytes | None]
+"""The Notify's data (often empty) when that connection can do it, None when it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One extension. `unasked`: a responder says it even to an initiator that did not;
+    `initiator`: an initiator says it at all."""
+
+    notify: NotifyType
+    offer: Offer
+    unasked: bool = False
+    initiator: bool = True
+
+
+CAPABILITIES: tuple[Capability, ...] = ()
+"""In the order in which their notifications are sent."""
+
+
+def offers_of_initiator(connection: ConnectionConfig) -> tuple[NotifyPayload, ...]:
+    """What an IKE_SA_INIT request says."""
+    return tuple(
+        NotifyPayload(capability.notify, data)
+        for capability in CAPABILITIES
+        if capability.initiator and (data := capability.offer(connection)) is not None
+    )
+
+
+def offers_of_responder(
+    connections: Iterable[ConnectionConfig], peer_offers: Mapping[NotifyType, bytes]
+) -> tuple[NotifyPayload, ...]:
+    """What the response says. Which of `connections` the peer means shows in IKE_AUTH only: what
+    any of them can do is said, by the first that can."""
+    candidates = tuple(connections)
+    notifies = []
+    for capability in CAPABILITIES:
+        if capability.notify not in peer_offers and not capability.unasked:
+            continue
+        able = (capability.offer(connection) for connection in candidates)
+        data = next((data for data in able if data is not None), None)
+        if data is not None:
+            notifies.append(NotifyPayload(capability.notify, data))
+    return tuple(notifies)
+
+
+def offers_in(notifies: Iterable[NotifyPayload]) -> dict[NotifyType, bytes]:
+    """The capabilities among a peer's notifications; of repeated ones the first counts."""
+    known = {capability.notify for capability in CAPABILITIES}
+    offers: dict[NotifyType, bytes] = {}
+    for notify in notifies:
+        if notify.notify_type in known:
+            offers.setdefault(notify.notify_type, notify.data)
+    return offers
