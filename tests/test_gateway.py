@@ -124,6 +124,7 @@ def test_next_deadline_is_the_earlier_of_both_halves():
     assert 3000.0 < deadline.at < 3300.0  # the CHILD_SA's soft lifetime
 
 
+@pytest.mark.rfc("3948", "2.3", "SHOULD", "keepalive-ignored")
 def test_keepalive_is_taken_notice_of_and_not_answered():
     pair = make_pair()
     path = UdpPath(UdpEndpoint(ADDRESSES[1], 4500), UdpEndpoint(ADDRESSES[0], 4500))

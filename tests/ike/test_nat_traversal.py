@@ -6,6 +6,7 @@ from nat_box import NAT_ADDRESS, NatBox
 from pair import ADDRESSES, CONNECTION, Mode, make_pair
 from transcript import ike_messages
 
+from ipseclab.ike.config import Retransmission
 from ipseclab.outputs import SendDatagram, SendPacket, UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType
 from ipseclab.wire.ip import build_ipv4, build_udp, checksum, flow_of
@@ -37,6 +38,7 @@ def test_without_a_nat_esp_goes_as_protocol_50_and_ike_stays_on_port_500():
     assert not ike_sa(pair, 1).encapsulated
 
 
+@pytest.mark.rfc("3948", "2.2", "MUST", "non-esp-marker")
 def test_nat_is_found_by_both_ends_and_the_initiator_floats_to_4500():
     pair, _box = natted()
     a, b = ike_sa(pair, 0), ike_sa(pair, 1)
@@ -50,6 +52,7 @@ def test_nat_is_found_by_both_ends_and_the_initiator_floats_to_4500():
     pair.agreed()
 
 
+@pytest.mark.rfc("3948", "2.1", "MUST", "ike-ports")
 def test_esp_behind_a_nat_goes_in_udp_both_ways():
     pair, _box = natted()
     start = len(pair.sent)
@@ -92,6 +95,7 @@ def test_forced_encapsulation_looks_like_a_nat_to_the_peer():
     pair.agreed()
 
 
+@pytest.mark.rfc("3948", "4", "MUST", "keepalive-sent")
 def test_keepalive_after_silence_and_only_from_behind_the_nat():
     pair, _box = natted(both={"keepalive": 20.0})
     start = pair.now
@@ -250,6 +254,7 @@ def test_rekeys_of_both_kinds_by_both_ends_behind_a_nat():
     pair.agreed()
 
 
+@pytest.mark.rfc("3948", "3.1.2", "MUST", "transport-checksum")
 @pytest.mark.parametrize("payload", [b"", b"odd", b"payload of even size"])
 def test_transport_mode_behind_a_nat_delivers_packets_with_right_checksums(payload):
     a = {"mode": Mode.TRANSPORT, "own_ts": host(ADDRESSES[0]), "peer_ts": host(ADDRESSES[1])}
@@ -319,3 +324,16 @@ def test_rebinding_behind_a_double_nat_is_followed_too():
     packet = pair.send(1)
     pair.run(0.1)
     assert pair.delivered[0] == [packet]
+
+
+@pytest.mark.rfc("3948", "4", "MUST NOT", "keepalive-is-no-liveness")
+def test_keepalives_are_no_sign_of_life():
+    dying = Retransmission(timeout=1.0, base=1.0, tries=2)
+    pair, _box = natted(
+        a={"keepalive": 5.0}, b={"liveness": 20.0, "retransmission": dying, "keepalive": None}
+    )
+    # From now on only keepalives get through: the other end must find the peer dead all the same.
+    pair.fate = lambda sent: (0.0,) if sent.header is None else ()
+    pair.run(30.0)
+    assert pair.events("keepalive_received", 1)
+    assert not pair.b.ike.ike_sas

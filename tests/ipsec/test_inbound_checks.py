@@ -84,6 +84,7 @@ class TestPlainPackets:
 
 
 class TestInnerPackets:
+    @pytest.mark.rfc("3948", "3.1.1", "MUST", "inner-source")
     @pytest.mark.parametrize(
         ("source", "destination"),
         [("10.9.0.1", RIGHT_HOST), (LEFT_HOST, "10.9.0.1"), (RIGHT_HOST, LEFT_HOST)],
