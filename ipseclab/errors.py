@@ -28,6 +28,10 @@ class KeyExchangeFailure(IpsecLabError):
     """A peer's public value that its group rejects (RFC 6989)."""
 
 
+class SignatureFailure(IpsecLabError):
+    """A signature that does not verify, or cannot be made."""
+
+
 class IkeError(IpsecLabError):
     """An error that a Notify answers: `notify` is its type, `protocol` and `spi` the SA that it
     concerns, where that is not the IKE_SA itself."""

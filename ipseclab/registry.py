@@ -234,6 +234,16 @@ class AuthMethod(IanaEnum):
     DIGITAL_SIGNATURE = 14
 
 
+class HashAlgorithmId(IanaEnum):
+    """IKEv2 hash algorithms, RFC 7427 section 4; IDENTITY is RFC 8420's."""
+
+    SHA1 = 1
+    SHA2_256 = 2
+    SHA2_384 = 3
+    SHA2_512 = 4
+    IDENTITY = 5
+
+
 class TsType(IanaEnum):
     """Traffic selector types, RFC 7296 section 3.13.1."""
 

@@ -7,8 +7,10 @@ addresses dotted IPv4 text (as in `outputs.UdpEndpoint`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import Enum
 
+from ipseclab.ike.credentials import LAB_EPOCH
 from ipseclab.registry import IdType
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
@@ -117,3 +119,9 @@ class IkeConfig:
     name: str
     connections: tuple[ConnectionConfig, ...]
     limits: IkeLimits = field(default_factory=IkeLimits)
+    wall_clock: datetime = LAB_EPOCH
+    """The time of day, in UTC, when the driver's clock shows 0: for certificates alone."""
+
+    def time_of_day(self, now: float) -> datetime:
+        """The wall clock at `now`."""
+        return self.wall_clock + timedelta(seconds=now)
