@@ -30,7 +30,14 @@ class Capability:
     initiator: bool = True
 
 
-CAPABILITIES: tuple[Capability, ...] = ()
+def _several_rounds(connection: ConnectionConfig) -> bytes | None:
+    """RFC 4739 section 2: the initiator says it in IKE_AUTH."""
+    return b"" if len(connection.own_rounds) > 1 or len(connection.peer_rounds) > 1 else None
+
+
+CAPABILITIES: tuple[Capability, ...] = (
+    Capability(NotifyType.MULTIPLE_AUTH_SUPPORTED, _several_rounds, unasked=True, initiator=False),
+)
 """In the order in which their notifications are sent."""
 
 

@@ -39,6 +39,36 @@ class Identity:
         return self.data.decode("utf-8", "backslashreplace")
 
 
+ANY_IDENTITY = Identity(IdType(0), b"")
+"""As a connection's `peer_id`: whoever can authenticate. The type is reserved: no peer has it."""
+
+NULL_IDENTITY = Identity(IdType.ID_NULL, b"")
+"""Of an end that does not say who it is (RFC 7619 section 2.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedKeyAuth:
+    """Authentication by a pre-shared key (RFC 7296 section 2.15)."""
+
+    key: bytes = field(repr=False)
+    identity: Identity | None = None
+    """Who authenticates in this round; None: the connection's identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class NullAuth:
+    """No authentication (RFC 7619): AUTH proves that there was nobody in the middle who changed the
+    messages, not who the sender is."""
+
+    identity: Identity | None = NULL_IDENTITY
+
+
+OwnAuth = SharedKeyAuth | NullAuth
+"""How this end authenticates itself in one round."""
+PeerAuth = SharedKeyAuth | NullAuth
+"""How the peer has to authenticate itself in one round."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lifetime:
     """Hard limits of an SA, each None for no limit; the soft limit, where a rekey starts, is lower.
@@ -78,11 +108,17 @@ class ConnectionConfig:
     """None: any address may initiate; then this end can only respond."""
     own_id: Identity
     peer_id: Identity
-    psk: bytes
+    psk: bytes = field(repr=False)
+    """Of both ends, where `own_auth` or `peer_auth` says nothing else."""
     ike_proposals: tuple[Proposal, ...]
     esp_proposals: tuple[Proposal, ...]
     own_ts: tuple[TrafficSelector, ...]
     peer_ts: tuple[TrafficSelector, ...]
+    own_auth: tuple[OwnAuth, ...] = ()
+    """Rounds in which this end authenticates itself, in order (RFC 4739 for more than one); empty:
+    one, with `psk`."""
+    peer_auth: tuple[PeerAuth, ...] = ()
+    """Rounds in which the peer must; empty: one, with `psk`."""
     mode: Mode = Mode.TUNNEL
     ike_lifetime: Lifetime = Lifetime(seconds=14400.0)
     child_lifetime: Lifetime = Lifetime(seconds=3600.0)
@@ -99,6 +135,21 @@ class ConnectionConfig:
     rekey_linger: float = 5.0
     """Seconds that the inbound half of a rekeyed CHILD_SA is still accepted after its DELETE."""
 
+    @property
+    def own_rounds(self) -> tuple[OwnAuth, ...]:
+        """`own_auth`, or the pre-shared key."""
+        return self.own_auth if self.own_auth else (SharedKeyAuth(self.psk),)
+
+    @property
+    def peer_rounds(self) -> tuple[PeerAuth, ...]:
+        """`peer_auth`, or the pre-shared key."""
+        return self.peer_auth if self.peer_auth else (SharedKeyAuth(self.psk),)
+
+    @property
+    def peer_uses_eap(self) -> bool:
+        """True when the peer has to begin without an AUTH of its own (RFC 7296 section 2.16)."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class IkeLimits:
@@ -108,6 +159,11 @@ class IkeLimits:
     cookie_threshold: int = 32
     """Half-open IKE_SAs from which on a COOKIE is demanded; 0: always (RFC 7296 section 2.6)."""
     half_open_timeout: float = 30.0
+    authentication_timeout: float = 120.0
+    """Seconds from IKE_SA_INIT until a peer whose IKE_AUTH takes several exchanges must be
+    authenticated."""
+    authentication_exchanges: int = 64
+    """IKE_AUTH exchanges of one IKE_SA, either end."""
     ike_sas: int = 200_000
     children_per_ike: int = 256
 

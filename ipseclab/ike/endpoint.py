@@ -17,7 +17,8 @@ from ipseclab.errors import (
     InvalidSyntax,
     WireError,
 )
-from ipseclab.ike.auth import AuthTask, answer_auth
+from ipseclab.ike.authentication.initiator import AuthTask
+from ipseclab.ike.authentication.responder import answer_auth
 from ipseclab.ike.config import IKE_PORT, ConnectionConfig, IkeConfig
 from ipseclab.ike.context import Context, SaActivity
 from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey
@@ -314,9 +315,7 @@ class IkeEndpoint:
             return
         # Before IKE_AUTH is through only the responder is asked anything, and only that. An
         # initiator that answered IKE_AUTH could have its own AUTH reflected to it.
-        if sa.state is IkeState.HALF_OPEN and (
-            sa.initiator or message.exchange != ExchangeType.IKE_AUTH
-        ):
+        if sa.state is IkeState.HALF_OPEN and not _may_ask(sa, message.exchange):
             self._ctx.drop("not_authenticated")
             return
         sa.expected_message_id += 1
@@ -389,3 +388,12 @@ class IkeEndpoint:
             request.task.abandoned(self._ctx, sa, now)
             if sa.state is IkeState.HALF_OPEN:
                 close_ike(self._ctx, sa, str(error), now)
+
+
+def _may_ask(sa: IkeSa, exchange: ExchangeType) -> bool:
+    """Whether the peer of a half-open IKE_SA may send such a request. Between rounds of IKE_AUTH it
+    may say that it gives up (RFC 7296 section 2.21.2)."""
+    if sa.initiator:
+        return False
+    giving_up = sa.authentication is not None and exchange == ExchangeType.INFORMATIONAL
+    return giving_up or exchange == ExchangeType.IKE_AUTH

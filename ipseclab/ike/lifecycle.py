@@ -171,6 +171,7 @@ def close_ike(
         return
     never_up = sa.state in (IkeState.INIT_SENT, IkeState.HALF_OPEN)
     sa.state = IkeState.GONE
+    sa.authentication = None
     ctx.timers.cancel(sa.own_spi, *TimerKind)
     forget_init(ctx, sa)
     ctx.leave(sa)

@@ -23,6 +23,7 @@ from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
 
 if TYPE_CHECKING:
+    from ipseclab.ike.authentication.responder import AuthResponder
     from ipseclab.ike.task import Task
 
 MAX_CLOSED_EARLY = 64
@@ -134,6 +135,11 @@ class IkeSa:
     """Under which `Context.inits` has it."""
     init_request: bytes = b""
     init_response: bytes = b""
+    int_auth: bytes = b""
+    """What AUTH covers of the IKE_INTERMEDIATE exchanges: IntAuth_i | IntAuth_r | message ID of the
+    first IKE_AUTH request (RFC 9242 section 3.3.2); empty without any."""
+    authentication: AuthResponder | None = None
+    """Responder: the rounds of IKE_AUTH so far, until all are through."""
     own_offers: dict[NotifyType, bytes] = field(default_factory=dict)
     """What this end said in IKE_SA_INIT that it can do (`ike.capabilities`), with its data."""
     peer_offers: dict[NotifyType, bytes] = field(default_factory=dict)

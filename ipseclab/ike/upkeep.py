@@ -75,7 +75,8 @@ def _retry(ctx: Context, sa: IkeSa, now: float) -> None:
 
 def _half_open_due(ctx: Context, sa: IkeSa, now: float) -> None:
     if sa.state is IkeState.HALF_OPEN:
-        close_ike(ctx, sa, "no IKE_AUTH request", now)
+        begun = sa.authentication is not None
+        close_ike(ctx, sa, "IKE_AUTH took too long" if begun else "no IKE_AUTH request", now)
     else:
         forget_init(ctx, sa)
 

@@ -1,0 +1,7 @@
+"""The features that take part in IKE_AUTH, in the order of their payloads."""
+
+from __future__ import annotations
+
+from ipseclab.ike.authentication.extension import AuthExtension
+
+EXTENSIONS: tuple[AuthExtension, ...] = ()

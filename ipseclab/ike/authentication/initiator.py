@@ -1,0 +1,196 @@
+"""The initiator's half of IKE_AUTH: one task that sends as many requests as the rounds take.
+
+RFC 7296 sections 1.2, 2.15, 2.16 and 2.21.2; RFC 4739 (several rounds). `rounds.py` draws the
+exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from typing_extensions import override
+
+from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax
+from ipseclab.ike.authentication.extensions import EXTENSIONS
+from ipseclab.ike.authentication.identities import check_peer_identity, identity_of, own_identity
+from ipseclab.ike.authentication.methods import prove, verify
+from ipseclab.ike.authentication.rounds import ANOTHER, SEVERAL, Progress, Step, arranged
+from ipseclab.ike.child import ChildOffer, finish_child, offer_child
+from ipseclab.ike.config import ANY_IDENTITY, Identity
+from ipseclab.ike.context import Context
+from ipseclab.ike.informational import CloseAfterFailure, DeleteSpi
+from ipseclab.ike.lifecycle import announce, close_ike, establish
+from ipseclab.ike.protection import OpenedMessage
+from ipseclab.ike.sa import IkeSa
+from ipseclab.ike.task import Task
+from ipseclab.registry import ExchangeType, NotifyType, PayloadType
+from ipseclab.wire.message import Message
+from ipseclab.wire.payloads import (
+    AuthPayload,
+    IdiPayload,
+    IdrPayload,
+    NotifyPayload,
+    Payload,
+    SaPayload,
+)
+
+FATAL = (
+    NotifyType.AUTHENTICATION_FAILED,
+    NotifyType.INVALID_SYNTAX,
+    NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD,
+)
+"""What ends the IKE_SA even if it stands in a response after both ends are authenticated; any other
+error there is about the CHILD_SA (RFC 7296 sections 1.2 and 2.21.2)."""
+
+
+class AuthTask(Task):
+    """Both ends' rounds as the initiator sees them; one object lives through all exchanges."""
+
+    exchange = ExchangeType.IKE_AUTH
+    name = "IKE_AUTH"
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self.offer: ChildOffer | None = None
+
+    @override
+    def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
+        several = len(sa.connection.own_rounds) > 1
+        if several and NotifyType.MULTIPLE_AUTH_SUPPORTED not in sa.peer_offers:
+            self._fail(ctx, sa, "the responder takes one round of authentication alone", now)
+            return None
+        self.progress.exchanges += 1
+        match self.progress.step:
+            case Step.ROUND:
+                return self._start_round(ctx, sa)
+            case _:
+                return ()
+
+    def _start_round(self, ctx: Context, sa: IkeSa) -> tuple[Payload, ...]:
+        connection, progress = sa.connection, self.progress
+        how = connection.own_rounds[progress.own_done]
+        identity = own_identity(connection, how)
+        own_id = IdiPayload(identity.id_type, identity.data)
+        progress.own_id = own_id.encode()
+        certificates, auth = prove(sa, how, progress.own_id)
+        progress.own_done += 1
+        proof: tuple[Payload, ...] = (auth,)
+        if progress.own_done < len(connection.own_rounds):
+            proof = (auth, ANOTHER)
+        more = self._last_request(ctx, sa)
+        if progress.exchanges > 1:
+            return (own_id, *certificates, *proof, *more)
+        return (own_id, *certificates, *self._first_request(ctx, sa, proof, more))
+
+    def _first_request(
+        self, ctx: Context, sa: IkeSa, proof: tuple[Payload, ...], more: Iterable[Payload]
+    ) -> tuple[Payload, ...]:
+        """What follows IDi and CERT in the first request, which alone asks for the CHILD_SA."""
+        connection = sa.connection
+        contact = connection.initial_contact and not ctx.others(sa)
+        several = len(connection.own_rounds) > 1 or len(connection.peer_rounds) > 1
+        child: tuple[Payload, ...] = ()
+        if all(extension.wants_child(ctx, sa) for extension in EXTENSIONS):
+            self.offer = offer_child(ctx, sa, connection, with_ke=None)
+            child = self.offer.payloads
+        asked = [p for extension in EXTENSIONS for p in extension.first_request(ctx, sa)]
+        return (
+            *((NotifyPayload(NotifyType.INITIAL_CONTACT),) if contact else ()),
+            *self._asked_identity(connection.peer_id),
+            *proof,
+            *((SEVERAL,) if several else ()),
+            *arranged(child, (*asked, *more)),
+        )
+
+    @staticmethod
+    def _asked_identity(identity: Identity) -> tuple[Payload, ...]:
+        if identity == ANY_IDENTITY:
+            return ()
+        return (IdrPayload(identity.id_type, identity.data),)
+
+    def _last_request(self, ctx: Context, sa: IkeSa) -> tuple[Payload, ...]:
+        """What features say with this end's last AUTH; nothing before."""
+        if self.progress.own_done < len(sa.connection.own_rounds):
+            return ()
+        return tuple(p for extension in EXTENSIONS for p in extension.last_request(ctx, sa))
+
+    @override
+    def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
+        error = _error_of(message)
+        refused = error is not None and message.find(AuthPayload) is None
+        if refused and (error in FATAL or not self.progress.through(sa)):
+            assert error is not None
+            self._fail(ctx, sa, error.name, now)
+            return
+        try:
+            self._take(sa, message)
+            self._advance(ctx, sa, message)
+        except IkeError as problem:
+            # Section 2.21.2: the peer believes that the IKE_SA stands, or waits for more, so it
+            # must be told.
+            ctx.notice("auth_failed", connection=sa.connection.name, reason=str(problem))
+            ctx.queue(sa, CloseAfterFailure(problem), first=True)
+            return
+        if self.progress.step is not Step.DONE:
+            ctx.queue(sa, self, first=True)
+            return
+        self._finish(ctx, sa, message, error, now)
+
+    @staticmethod
+    def _fail(ctx: Context, sa: IkeSa, reason: str, now: float) -> None:
+        ctx.notice("auth_failed", connection=sa.connection.name, reason=reason)
+        close_ike(ctx, sa, reason, now)
+
+    def _take(self, sa: IkeSa, message: OpenedMessage) -> None:
+        """What the responder proves of itself in this response. Raises AuthenticationFailed."""
+        progress, rounds = self.progress, sa.connection.peer_rounds
+        peer_id, auth = message.find(IdrPayload), message.find(AuthPayload)
+        if peer_id is not None:
+            progress.peer_id = message.body(PayloadType.IDR)
+            check_peer_identity(sa, progress.peer_done, identity_of(peer_id))
+        if auth is None:
+            return
+        if not progress.peer_id:
+            raise AuthenticationFailed("IKE_AUTH response without IDr")
+        if progress.peer_done == len(rounds):
+            raise AuthenticationFailed("one AUTH more than the responder owes")
+        verify(sa, rounds[progress.peer_done], auth, progress.peer_id)
+        progress.peer_done += 1
+        progress.check_follows(message, len(rounds))
+
+    def _advance(self, ctx: Context, sa: IkeSa, message: OpenedMessage) -> None:
+        """Decide what comes next. Raises IkeError when nothing can."""
+        progress = self.progress
+        if not progress.peer_done:
+            raise AuthenticationFailed("IKE_AUTH response without AUTH")
+        progress.step = progress.following(sa)
+        if progress.step is not Step.DONE:
+            progress.check_limit(ctx)
+            if message.find(SaPayload) is not None:
+                raise InvalidSyntax("the responder ends IKE_AUTH before all have authenticated")
+
+    def _finish(
+        self, ctx: Context, sa: IkeSa, message: OpenedMessage, error: NotifyType | None, now: float
+    ) -> None:
+        """Both ends are authenticated: the IKE_SA enters service, then its first CHILD_SA."""
+        establish(ctx, sa, now)
+        announce(ctx, sa)
+        made = self.offer is not None and message.find(SaPayload) is not None
+        try:
+            for extension in EXTENSIONS:
+                extension.finish(ctx, sa, message, now)
+        except IkeError:
+            if made and self.offer is not None:
+                ctx.queue(sa, DeleteSpi(self.offer.spi_in))
+            raise
+        if self.offer is not None and made:
+            finish_child(ctx, sa, self.offer, message, (sa.nonce_i, sa.nonce_r), b"")
+        elif self.offer is not None:
+            reason = error.name if error is not None else "no SA payload"
+            ctx.notice("child_failed", connection=sa.connection.name, reason=reason)
+
+
+def _error_of(message: Message) -> NotifyType | None:
+    """The first error notification, if any."""
+    errors = (n.notify_type for n in message.all(NotifyPayload) if n.notify_type.is_error)
+    return next(errors, None)

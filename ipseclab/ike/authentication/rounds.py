@@ -1,0 +1,101 @@
+"""The course of IKE_AUTH: rounds, what each end has done of them, what comes next.
+
+RFC 7296 section 1.2, RFC 4739 section 2. One round an end is the ordinary case:
+
+    Initiator                              Responder
+    HDR, SK {IDi, [CERT,] [N(INITIAL_CONTACT),] [CERTREQ,]
+      [IDr,] AUTH, SAi2, TSi, TSr}  -->
+                              <--  HDR, SK {IDr, [CERT,] AUTH, SAr2, TSi, TSr}
+
+More rounds come in further exchanges. A round begins with the ID of who is to be authenticated in
+it; whoever has another one says so beside its AUTH; an end that has no more to say lets the other
+go on. What only the first request asks for is answered in the last response.
+
+    HDR, SK {IDi, [IDr,] AUTH, SAi2, TSi, TSr,
+      N(MULTIPLE_AUTH_SUPPORTED), N(ANOTHER_AUTH_FOLLOWS)}  -->
+                              <--  HDR, SK {IDr, AUTH, N(ANOTHER_AUTH_FOLLOWS)}
+    HDR, SK {IDi, AUTH}  -->
+                              <--  HDR, SK {IDr, AUTH, SAr2, TSi, TSr}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from ipseclab.errors import AuthenticationFailed
+from ipseclab.ike.context import Context
+from ipseclab.ike.sa import IkeSa
+from ipseclab.registry import NotifyType
+from ipseclab.wire.message import Message
+from ipseclab.wire.payloads import CpPayload, NotifyPayload, Payload
+
+SEVERAL = NotifyPayload(NotifyType.MULTIPLE_AUTH_SUPPORTED)
+ANOTHER = NotifyPayload(NotifyType.ANOTHER_AUTH_FOLLOWS)
+
+
+class Step(Enum):
+    """What the next request is for."""
+
+    ROUND = "a round of the initiator begins"
+    WAIT = "the responder goes on"
+    DONE = "both ends are authenticated"
+
+
+@dataclass(slots=True)
+class Progress:
+    """What both ends have done of their rounds; own/peer as in the configuration."""
+
+    step: Step = Step.ROUND
+    exchanges: int = 0
+    own_done: int = 0
+    peer_done: int = 0
+    own_id: bytes = b""
+    """The body of the ID payload of the own round under way, as sent."""
+    peer_id: bytes = b""
+    """The body of the peer's latest ID payload, as received."""
+
+    def through(self, sa: IkeSa) -> bool:
+        """True when neither end owes anything more."""
+        connection = sa.connection
+        own, peer = len(connection.own_rounds), len(connection.peer_rounds)
+        return self.own_done == own and self.peer_done == peer
+
+    def following(self, sa: IkeSa) -> Step:
+        """The step after an exchange that left no round half done."""
+        if self.through(sa):
+            return Step.DONE
+        connection = sa.connection
+        done, rounds = (
+            (self.own_done, connection.own_rounds)
+            if sa.initiator
+            else (self.peer_done, connection.peer_rounds)
+        )
+        return Step.ROUND if done < len(rounds) else Step.WAIT
+
+    def check_follows(self, message: Message, rounds: int) -> None:
+        """The peer must announce another round when it owes one, and only then (RFC 4739 section
+        2). Raises AuthenticationFailed."""
+        says = message.notify(NotifyType.ANOTHER_AUTH_FOLLOWS) is not None
+        if says and self.peer_done == rounds:
+            raise AuthenticationFailed(f"the peer wants more than {rounds} rounds")
+        if not says and self.peer_done < rounds:
+            raise AuthenticationFailed(f"the peer ends after {self.peer_done} of {rounds} rounds")
+
+    def check_limit(self, ctx: Context) -> None:
+        """Raises AuthenticationFailed when IKE_AUTH takes too long."""
+        most = ctx.config.limits.authentication_exchanges
+        if self.exchanges >= most:
+            raise AuthenticationFailed(f"not authenticated after {most} IKE_AUTH exchanges")
+
+
+def arranged(child: Iterable[Payload], others: Iterable[Payload]) -> tuple[Payload, ...]:
+    """The payloads of features around those of the CHILD_SA: CP goes in front of SA (RFC 7296
+    section 2.19), all else behind."""
+    others = tuple(others)
+    return (
+        *(payload for payload in others if isinstance(payload, CpPayload)),
+        *child,
+        *(payload for payload in others if not isinstance(payload, CpPayload)),
+    )
