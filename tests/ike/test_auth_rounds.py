@@ -246,7 +246,7 @@ def test_responder_that_ends_before_it_owes_nothing_is_refused():
 
 
 class Address(AuthExtension):
-    """A feature that asks in the first request, confirms in the last, is granted in the response."""
+    """A feature that asks in the first request, confirms in the last, is granted in the end."""
 
     asked = CpPayload(CfgType.CFG_REQUEST, (CpAttribute(CfgAttributeType.INTERNAL_IP4_ADDRESS),))
     confirmed = NotifyPayload(NotifyType.MOBIKE_SUPPORTED)
