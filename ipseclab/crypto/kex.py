@@ -1,37 +1,49 @@
-"""Key exchange methods of IKEv2: X25519 (RFC 8031), ECP groups (RFC 5903), MODP groups (RFC 3526).
+"""Key exchange methods of IKEv2: X25519 and X448 (RFC 8031), ECP (RFC 5903), Brainpool (RFC 6954),
+MODP (RFC 2409, RFC 3526), ML-KEM (draft-ietf-ipsecme-ikev2-mlkem).
 
-A peer's public value is checked as RFC 6989 asks before it is used. MODP is Python's own `pow`,
-since pyca/cryptography gives up finite-field Diffie-Hellman; `pow` is not constant-time, which a
-lab can bear and a product could not.
+A method is used in three steps, since a KEM's two ends do not do the same: the initiator generates,
+the responder answers, the initiator agrees. A peer's public value is checked as RFC 6989 and FIPS
+203 ask before it is used. MODP is Python's own `pow`, since pyca/cryptography gives up finite-field
+Diffie-Hellman; `pow` is not constant-time, which a lab can bear and a product could not.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from typing import Protocol
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.mlkem import (
+    MLKEM768PrivateKey,
+    MLKEM1024PrivateKey,
+)
+from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from ipseclab.crypto import mlkem
 from ipseclab.errors import KeyExchangeFailure
 from ipseclab.registry import KeMethod
 
 X25519_SIZE = 32
+X448_SIZE = 56
 UNCOMPRESSED_POINT = b"\x04"
 """SEC 1's prefix of a point written x | y; IKE leaves it out (RFC 5903 section 7)."""
 
 
 class KeyExchangePrivate(Protocol):
-    """Our half of one key exchange; use it for one exchange only."""
+    """The initiator's half of one key exchange; use it for one exchange only."""
 
     @property
     def public(self) -> bytes:
         """The KE payload's data."""
 
     def agree(self, peer_public: bytes) -> bytes:
-        """The shared secret, padded to the group's size. Raises KeyExchangeFailure."""
+        """The shared secret, padded to the group's size, of the responder's KE payload's data.
+
+        Raises KeyExchangeFailure."""
 
 
 class KeyExchange(Protocol):
@@ -43,55 +55,109 @@ class KeyExchange(Protocol):
 
     @property
     def public_size(self) -> int:
-        """Octets of a public value on the wire."""
+        """Octets of the initiator's KE data."""
+
+    @property
+    def reply_size(self) -> int:
+        """Octets of the responder's KE data: as many, but for a KEM."""
 
     @property
     def secret_size(self) -> int:
         """Octets of a shared secret."""
 
     def generate(self, rng: random.Random) -> KeyExchangePrivate:
+        """The initiator's fresh private value, drawn from `rng` alone."""
+
+    def respond(self, peer_public: bytes, rng: random.Random) -> Answer:
+        """The responder's part, drawn from `rng` alone. Raises KeyExchangeFailure."""
+
+
+class Answer(NamedTuple):
+    """What the responder has of an exchange: its KE payload's data, and the shared secret."""
+
+    public: bytes
+    secret: bytes
+
+
+class _DiffieHellman:
+    """Both ends do the same: each has a public value, and either agrees on the other's."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def public_size(self) -> int:
+        """Octets of a public value."""
+
+    @property
+    def reply_size(self) -> int:
+        """As many."""
+        return self.public_size
+
+    @abstractmethod
+    def generate(self, rng: random.Random) -> KeyExchangePrivate:
         """A fresh private value, drawn from `rng` alone."""
 
+    def respond(self, peer_public: bytes, rng: random.Random) -> Answer:
+        """The responder's part. Raises KeyExchangeFailure."""
+        own = self.generate(rng)
+        return Answer(own.public, own.agree(peer_public))
+
 
 @dataclass(frozen=True, slots=True)
-class X25519:
-    """RFC 8031 on RFC 7748's function."""
+class Montgomery(_DiffieHellman):
+    """X25519 and X448: RFC 8031 on RFC 7748's functions."""
 
-    method: KeMethod = KeMethod.CURVE25519
-    public_size: int = X25519_SIZE
-    secret_size: int = X25519_SIZE
+    method: KeMethod
+    size: int
+    private_key: type[X25519PrivateKey | X448PrivateKey]
 
-    def generate(self, rng: random.Random) -> X25519Private:
+    @property
+    def public_size(self) -> int:
+        """One coordinate."""
+        return self.size
+
+    @property
+    def secret_size(self) -> int:
+        """One coordinate."""
+        return self.size
+
+    def generate(self, rng: random.Random) -> MontgomeryPrivate:
         """A fresh private value; the function itself clamps it."""
-        return self.private(rng.randbytes(X25519_SIZE))
+        return self.private(rng.randbytes(self.size))
 
-    def private(self, octets: bytes) -> X25519Private:
-        """The private value of those 32 octets."""
-        key = X25519PrivateKey.from_private_bytes(octets)
-        return X25519Private(key, key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+    def private(self, octets: bytes) -> MontgomeryPrivate:
+        """The private value of those octets."""
+        key = self.private_key.from_private_bytes(octets)
+        public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return MontgomeryPrivate(self, key, public)
 
 
 @dataclass(frozen=True, slots=True)
-class X25519Private:
-    """Our half of an X25519 exchange."""
+class MontgomeryPrivate:
+    """Our half of an X25519 or X448 exchange."""
 
-    key: X25519PrivateKey
+    group: Montgomery
+    key: X25519PrivateKey | X448PrivateKey
     public: bytes
 
     def agree(self, peer_public: bytes) -> bytes:
         """The shared secret. Raises KeyExchangeFailure."""
-        _check_size(peer_public, X25519_SIZE, KeMethod.CURVE25519)
+        method = self.group.method
+        _check_size(peer_public, self.group.size, method)
         try:
-            return self.key.exchange(X25519PublicKey.from_public_bytes(peer_public))
+            if isinstance(self.key, X25519PrivateKey):
+                return self.key.exchange(X25519PublicKey.from_public_bytes(peer_public))
+            return self.key.exchange(X448PublicKey.from_public_bytes(peer_public))
         except ValueError as error:
-            # A point of small order gives the all-zero secret (RFC 7748 section 6.1): the library
+            # A point of small order gives the all-zero secret (RFC 7748 section 6): the library
             # refuses it.
-            raise KeyExchangeFailure("CURVE25519 shared secret is all zero") from error
+            raise KeyExchangeFailure(f"{method.name} shared secret is all zero") from error
 
 
 @dataclass(frozen=True, slots=True)
-class Ecp:
-    """A NIST curve over a prime field (RFC 5903): public value x | y, shared secret x."""
+class Ecp(_DiffieHellman):
+    """A NIST or Brainpool curve over a prime field: public value x | y, shared secret x."""
 
     method: KeMethod
     curve: ec.EllipticCurve
@@ -144,8 +210,8 @@ class EcpPrivate:
 
 
 @dataclass(frozen=True, slots=True)
-class Modp:
-    """A MODP group (RFC 3526): generator 2, a safe prime, exponents of `exponent_bits`.
+class Modp(_DiffieHellman):
+    """A MODP group (RFC 2409, RFC 3526): generator 2, a safe prime, exponents of `exponent_bits`.
 
     Exponents are twice as long as the group's estimated strength (RFC 3526 section 8), not as long
     as the prime: it is what makes the exchange bearable.
@@ -194,6 +260,69 @@ class ModpPrivate:
         return pow(peer, self.exponent, group.prime).to_bytes(group.secret_size, "big")
 
 
+@dataclass(frozen=True, slots=True)
+class MlKem:
+    """ML-KEM (FIPS 203): the initiator sends a public key, the responder a ciphertext.
+
+    `library` is pyca/cryptography's implementation for the initiator's part, where it has one.
+    Encapsulation is `crypto/mlkem.py`'s: the library's cannot be told what to draw.
+    """
+
+    method: KeMethod
+    parameters: mlkem.ParameterSet
+    library: type[MLKEM768PrivateKey | MLKEM1024PrivateKey] | None = None
+    secret_size: int = mlkem.MESSAGE_SIZE
+
+    @property
+    def public_size(self) -> int:
+        """The encapsulation key's."""
+        return self.parameters.public_size
+
+    @property
+    def reply_size(self) -> int:
+        """The ciphertext's."""
+        return self.parameters.ciphertext_size
+
+    def generate(self, rng: random.Random) -> MlKemPrivate:
+        """A fresh key pair, of a seed."""
+        return self.private(rng.randbytes(mlkem.SEED_SIZE))
+
+    def private(self, seed: bytes) -> MlKemPrivate:
+        """The key pair of that seed, d | z."""
+        if self.library is None:
+            return MlKemPrivate(self, seed, mlkem.public_key(self.parameters, seed))
+        key = self.library.from_seed_bytes(seed)
+        return MlKemPrivate(self, seed, key.public_key().public_bytes_raw(), key)
+
+    def respond(self, peer_public: bytes, rng: random.Random) -> Answer:
+        """Encapsulate. Raises KeyExchangeFailure for a malformed public key (section 7.2)."""
+        message = rng.randbytes(mlkem.MESSAGE_SIZE)
+        _check_size(peer_public, self.public_size, self.method)
+        try:
+            secret, ciphertext = mlkem.encapsulate(self.parameters, peer_public, message)
+        except ValueError as error:
+            raise KeyExchangeFailure(str(error)) from error
+        return Answer(ciphertext, secret)
+
+
+@dataclass(frozen=True, slots=True)
+class MlKemPrivate:
+    """The initiator's half of an ML-KEM exchange."""
+
+    kem: MlKem
+    seed: bytes = field(repr=False)
+    public: bytes
+    key: MLKEM768PrivateKey | MLKEM1024PrivateKey | None = None
+
+    def agree(self, peer_public: bytes) -> bytes:
+        """The shared secret of a ciphertext; of one that was tampered with it is another one, and
+        AUTH finds it out. Raises KeyExchangeFailure for one of a wrong size."""
+        _check_size(peer_public, self.kem.reply_size, self.kem.method)
+        if self.key is None:
+            return mlkem.decapsulate(self.kem.parameters, self.seed, peer_public)
+        return self.key.decapsulate(peer_public)
+
+
 def _check_size(public: bytes, size: int, method: KeMethod) -> None:
     if len(public) != size:
         raise KeyExchangeFailure(f"KE data {len(public)} octets, {method.name} needs {size}")
@@ -218,7 +347,8 @@ def _scaled_arctan(inverse: int, one: int) -> int:
 
 
 def _modp(method: KeMethod, bits: int, offset: int, exponent_bits: int) -> Modp:
-    """RFC 3526's own definition of its primes: 2^n - 2^(n-64) - 1 + 2^64 ([2^(n-130) pi] + k)."""
+    """The definition of the primes in RFC 2409 and RFC 3526:
+    2^n - 2^(n-64) - 1 + 2^64 ([2^(n-130) pi] + k)."""
     middle = _scaled_pi(bits - 130) + offset
     return Modp(method, bits, (1 << bits) - (1 << (bits - 64)) - 1 + (middle << 64), exponent_bits)
 
@@ -227,16 +357,42 @@ def _modp(method: KeMethod, bits: int, offset: int, exponent_bits: int) -> Modp:
 _ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ORDER_P384 = (1 << 384) - 0x389CB27E0BC8D220A7E5F24DB74F58851313E695333AD68D
 _ORDER_P521 = (1 << 521) - 0x5AE79787C40D069948033FEB708F65A2FC44A36477663B851449048E16EC79BF7
+# The orders of the Brainpool curves (RFC 5639 sections 3.4, 3.6 and 3.7).
+_ORDER_BP256 = 0xA9FB57DBA1EEA9BC3E660A909D838D718C397AA3B561A6F7901E0E82974856A7
+_ORDER_BP384 = int(
+    "8cb91e82a3386d280f5d6f7e50e641df152f7109ed5456b3"
+    "1f166e6cac0425a7cf3ab6af6b7fc3103b883202e9046565",
+    16,
+)
+_ORDER_BP512 = int(
+    "aadd9db8dbe9c48b3fd4e6ae33c9fc07cb308db3b3c9d20ed6639cca70330870"
+    "553e5c414ca92619418661197fac10471db1d381085ddaddb58796829ca90069",
+    16,
+)
 
 KE_METHODS: dict[KeMethod, KeyExchange] = {
     exchange.method: exchange
     for exchange in (
-        X25519(),
+        Montgomery(KeMethod.CURVE25519, X25519_SIZE, X25519PrivateKey),
+        Montgomery(KeMethod.CURVE448, X448_SIZE, X448PrivateKey),
         Ecp(KeMethod.ECP_256, ec.SECP256R1(), _ORDER_P256),
         Ecp(KeMethod.ECP_384, ec.SECP384R1(), _ORDER_P384),
         Ecp(KeMethod.ECP_521, ec.SECP521R1(), _ORDER_P521),
+        Ecp(KeMethod.BRAINPOOL_P256R1, ec.BrainpoolP256R1(), _ORDER_BP256),
+        Ecp(KeMethod.BRAINPOOL_P384R1, ec.BrainpoolP384R1(), _ORDER_BP384),
+        Ecp(KeMethod.BRAINPOOL_P512R1, ec.BrainpoolP512R1(), _ORDER_BP512),
+        _modp(KeMethod.MODP_1024, 1024, offset=129093, exponent_bits=240),
+        _modp(KeMethod.MODP_1536, 1536, offset=741804, exponent_bits=260),
         _modp(KeMethod.MODP_2048, 2048, offset=124476, exponent_bits=320),
         _modp(KeMethod.MODP_3072, 3072, offset=1690314, exponent_bits=420),
         _modp(KeMethod.MODP_4096, 4096, offset=240904, exponent_bits=480),
+        _modp(KeMethod.MODP_6144, 6144, offset=929484, exponent_bits=540),
+        _modp(KeMethod.MODP_8192, 8192, offset=4743158, exponent_bits=620),
+        MlKem(KeMethod.ML_KEM_512, mlkem.ML_KEM_512),
+        MlKem(KeMethod.ML_KEM_768, mlkem.ML_KEM_768, MLKEM768PrivateKey),
+        MlKem(KeMethod.ML_KEM_1024, mlkem.ML_KEM_1024, MLKEM1024PrivateKey),
     )
 }
+
+WEAK_METHODS = (KeMethod.MODP_1024, KeMethod.MODP_1536)
+"""RFC 8247 section 2.4: SHOULD NOT. A connection has to allow them by name of the danger."""

@@ -21,12 +21,26 @@ class NamedTransform(NamedTuple):
 def transform_named(keyword: str) -> NamedTransform | None:
     """The transform of that keyword (any case), None when there is none."""
     keyword = keyword.lower()
-    return KEYWORDS.get(ALIASES.get(keyword, keyword))
+    return KEYWORDS.get(ALIASES.get(keyword, keyword)) or _additional(keyword)
 
 
 def keyword_of(kind: TransformType, number: int, key_bits: int | None) -> str | None:
     """The keyword of that transform, None when it has none."""
-    return _NAMES.get((int(kind), int(number), key_bits))
+    prefix = next((prefix for prefix, item in ADDITIONAL.items() if item == kind), None)
+    if prefix is None:
+        return _NAMES.get((int(kind), int(number), key_bits))
+    word = NONE if number == KeMethod.NONE else _NAMES.get((int(_KE), int(number), key_bits))
+    return f"{prefix}_{word}" if word is not None else None
+
+
+def _additional(keyword: str) -> NamedTransform | None:
+    """ "ke1_mlkem768" to "ke7_...": an additional key exchange (RFC 9370); "ke1_none": or none."""
+    prefix, _, word = keyword.partition("_")
+    kind = ADDITIONAL.get(prefix)
+    named = KEYWORDS.get(ALIASES.get(word, word))
+    if kind is None or (word != NONE and (named is None or named.type != TransformType.KE)):
+        return None
+    return NamedTransform(kind, named.id if named is not None else KeMethod.NONE)
 
 
 _ENCR, _INTEG = TransformType.ENCR, TransformType.INTEG
@@ -39,8 +53,13 @@ PRF_OF_INTEGRITY: dict[IntegId, PrfId] = {
 }
 """The PRF meant when an IKE proposal names an integrity algorithm and no PRF: the same HMAC."""
 
+ADDITIONAL = {f"ke{number}": TransformType[f"ADDKE{number}"] for number in range(1, 8)}
+"""Prefixes of the additional key exchanges' keywords (RFC 9370 section 2.2.1)."""
+NONE = "none"
+
 ALIASES = {
     "curve25519": "x25519",
+    "curve448": "x448",
     "aes128cbc": "aes128",
     "aes192cbc": "aes192",
     "aes256cbc": "aes256",
@@ -61,12 +80,23 @@ KEYWORDS: dict[str, NamedTransform] = {
     "prfsha384": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_384),
     "prfsha512": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_512),
     "x25519": NamedTransform(_KE, KeMethod.CURVE25519),
+    "x448": NamedTransform(_KE, KeMethod.CURVE448),
     "ecp256": NamedTransform(_KE, KeMethod.ECP_256),
     "ecp384": NamedTransform(_KE, KeMethod.ECP_384),
     "ecp521": NamedTransform(_KE, KeMethod.ECP_521),
+    "ecp256bp": NamedTransform(_KE, KeMethod.BRAINPOOL_P256R1),
+    "ecp384bp": NamedTransform(_KE, KeMethod.BRAINPOOL_P384R1),
+    "ecp512bp": NamedTransform(_KE, KeMethod.BRAINPOOL_P512R1),
+    "modp1024": NamedTransform(_KE, KeMethod.MODP_1024),
+    "modp1536": NamedTransform(_KE, KeMethod.MODP_1536),
     "modp2048": NamedTransform(_KE, KeMethod.MODP_2048),
     "modp3072": NamedTransform(_KE, KeMethod.MODP_3072),
     "modp4096": NamedTransform(_KE, KeMethod.MODP_4096),
+    "modp6144": NamedTransform(_KE, KeMethod.MODP_6144),
+    "modp8192": NamedTransform(_KE, KeMethod.MODP_8192),
+    "mlkem512": NamedTransform(_KE, KeMethod.ML_KEM_512),
+    "mlkem768": NamedTransform(_KE, KeMethod.ML_KEM_768),
+    "mlkem1024": NamedTransform(_KE, KeMethod.ML_KEM_1024),
     "esn": NamedTransform(_ESN, EsnId.ESN),
     "noesn": NamedTransform(_ESN, EsnId.NO_ESN),
 }

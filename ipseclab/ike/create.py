@@ -19,7 +19,6 @@ from ipseclab.errors import (
     ChildSaNotFound,
     InvalidKePayload,
     InvalidSyntax,
-    KeyExchangeFailure,
     TemporaryFailure,
 )
 from ipseclab.ike.child import ChildOffer, answer_child, choose_esp, finish_child, offer_child
@@ -34,7 +33,7 @@ from ipseclab.ike.informational import (
     DeleteSpi,
     close_child,
 )
-from ipseclab.ike.init import NONCE_SIZE, checked_nonce
+from ipseclab.ike.init import NONCE_SIZE, agree, checked_nonce, respond
 from ipseclab.ike.lifecycle import activate_child, postpone, remove_child
 from ipseclab.ike.negotiation import ke_method, method_asked_for, offered_methods
 from ipseclab.ike.protection import OpenedMessage
@@ -148,10 +147,7 @@ class CreateChild(Retrying):
         ke = message.find(KePayload)
         if ke is None or ke.method != self.method:
             raise InvalidSyntax(f"CREATE_CHILD_SA response without KE of {self.method.name}")
-        try:
-            return self.private.agree(ke.data)
-        except KeyExchangeFailure as error:
-            raise InvalidSyntax(str(error)) from error
+        return agree(self.private, ke)
 
     def _refused(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
         """The peer made nothing; say what that means for the SA that was to be replaced."""
@@ -259,11 +255,8 @@ def answer_ke(
     ke = message.find(KePayload)
     if ke is None or ke.method != method:
         raise InvalidKePayload(method)
-    private = KE_METHODS[method].generate(ctx.rng)
-    try:
-        return (KePayload(method, private.public),), private.agree(ke.data)
-    except KeyExchangeFailure as error:
-        raise InvalidSyntax(str(error)) from error
+    reply, secret = respond(ctx, ke)
+    return (reply,), secret
 
 
 def _named_child(sa: IkeSa, rekey: NotifyPayload) -> ChildSa:

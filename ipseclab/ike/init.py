@@ -122,7 +122,7 @@ class InitTask(Task):
         proposal = check_chosen(sa_payload.proposals, self.proposals)
         if ke.method != ke_method(proposal) or ke.method != self.method:
             raise InvalidSyntax(f"KE of {ke.method.name}, sent {self.method.name}")
-        secret = _agree(self.private, ke)
+        secret = agree(self.private, ke)
         sa.round_trip = now - sa.created
         sa.spi_r = message.spi_r
         sa.nonce_r = nonce
@@ -235,8 +235,7 @@ def _answer(
     wanted = ke_method(proposal)
     if ke.method != wanted:
         raise InvalidKePayload(wanted)
-    private = KE_METHODS[wanted].generate(ctx.rng)
-    secret = _agree(private, ke)
+    ke_r, secret = respond(ctx, ke)
     sa = IkeSa(
         spi_i=message.spi_i,
         spi_r=ctx.new_ike_spi(),
@@ -257,7 +256,7 @@ def _answer(
         sa.own_behind_nat = True
     _derive(ctx, sa, proposal, secret)
     notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend)
-    ke_r, nonce_r = KePayload(wanted, private.public), NoncePayload(sa.nonce_r)
+    nonce_r = NoncePayload(sa.nonce_r)
     sa.peer_offers = offers_in(message.all(NotifyPayload))
     offers = offers_of_responder(possible.connections, sa.peer_offers)
     sa.own_offers = offers_in(offers)
@@ -304,7 +303,17 @@ def _refusal(message: Message) -> NotifyPayload | None:
     return None
 
 
-def _agree(private: KeyExchangePrivate, ke: KePayload) -> bytes:
+def respond(ctx: Context, ke: KePayload) -> tuple[KePayload, bytes]:
+    """The responder's KE payload and the shared secret. Raises InvalidSyntax."""
+    try:
+        answer = KE_METHODS[ke.method].respond(ke.data, ctx.rng)
+    except KeyExchangeFailure as error:
+        raise InvalidSyntax(str(error)) from error
+    return KePayload(ke.method, answer.public), answer.secret
+
+
+def agree(private: KeyExchangePrivate, ke: KePayload) -> bytes:
+    """The initiator's shared secret of the responder's KE payload. Raises InvalidSyntax."""
     try:
         return private.agree(ke.data)
     except KeyExchangeFailure as error:

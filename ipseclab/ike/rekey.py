@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing_extensions import override
 
 from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
-from ipseclab.errors import IkeError, InvalidSyntax, KeyExchangeFailure, TemporaryFailure
+from ipseclab.errors import IkeError, InvalidSyntax, TemporaryFailure
 from ipseclab.ike.context import IKE_SPI_SIZE, Context
 from ipseclab.ike.create import Retrying, answer_ke, rekeys_ike
 from ipseclab.ike.informational import REDUNDANT, REKEYED, DeleteIke, live_candidate
-from ipseclab.ike.init import NONCE_SIZE, checked_nonce
+from ipseclab.ike.init import NONCE_SIZE, agree, checked_nonce
 from ipseclab.ike.keys import ike_keys, rekey_skeyseed
 from ipseclab.ike.lifecycle import log_keys, patience, succeed
 from ipseclab.ike.negotiation import (
@@ -97,10 +97,7 @@ class IkeRekey(Retrying):
         if nonce is None or ke is None or ke.method != self.method:
             raise InvalidSyntax("IKE_SA rekey response without nonce or KE")
         proposal = check_chosen(sa_payload.proposals, self.proposals)
-        try:
-            secret = self.private.agree(ke.data)
-        except KeyExchangeFailure as error:
-            raise InvalidSyntax(str(error)) from error
+        secret = agree(self.private, ke)
         nonces = (self.nonce, checked_nonce(nonce))
         spis = (self.spi, _ike_spi(proposal))
         return _make(ctx, sa, proposal, nonces, spis, secret, initiator=True, now=now)

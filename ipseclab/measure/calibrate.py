@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from statistics import median, quantiles
 from time import perf_counter, sleep
 
-from ipseclab.crypto.kex import KE_METHODS, KeyExchange
+from ipseclab.crypto.kex import KE_METHODS, KeyExchange, MlKem
 from ipseclab.crypto.protection import Suite
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.measure.handshakes_in_lab import processing_seconds
@@ -34,7 +34,7 @@ from ipseclab.measure.workload import (
 )
 from ipseclab.outputs import Output
 from ipseclab.registry import KeMethod
-from ipseclab.sim.costs import CostTable, PacketCost
+from ipseclab.sim.costs import ENCAPSULATE, CostTable, PacketCost
 
 SMALL, LARGE = 64, 1400
 """Octets of the inner packets between which an octet's price is found."""
@@ -96,6 +96,8 @@ def calibrate(progress: Progress | None = None, effort: Effort | None = None) ->
         begin(method.name)
         ke_generate[method.name] = generate_seconds(exchange, effort)
         ke_agree[method.name] = agree_seconds(exchange, effort)
+        if isinstance(exchange, MlKem):
+            ke_agree[f"{method.name} {ENCAPSULATE}"] = respond_seconds(exchange, effort)
     esp_seal, esp_open = {}, {}
     for text, suite in suites.items():
         begin(text)
@@ -139,8 +141,15 @@ def generate_seconds(exchange: KeyExchange, effort: Effort) -> float:
 
 def agree_seconds(exchange: KeyExchange, effort: Effort) -> float:
     """Seconds to compute a shared secret."""
-    own, peer = exchange.generate(random.Random(1)), exchange.generate(random.Random(2))
-    return effort.least(lambda: seconds_of(lambda: own.agree(peer.public)))
+    own = exchange.generate(random.Random(1))
+    reply = exchange.respond(own.public, random.Random(2)).public
+    return effort.least(lambda: seconds_of(lambda: own.agree(reply)))
+
+
+def respond_seconds(exchange: KeyExchange, effort: Effort) -> float:
+    """Seconds for all that a responder does."""
+    public, rng = exchange.generate(random.Random(1)).public, random.Random(2)
+    return effort.least(lambda: seconds_of(lambda: exchange.respond(public, rng)))
 
 
 def message_seconds(

@@ -21,9 +21,14 @@ from ipseclab.registry import ExchangeType, KeMethod, PayloadType
 # RFC 7296 sections 3.1, 3.2 and 3.4: where a message says what it holds.
 _FIRST_PAYLOAD = 16
 _EXCHANGE = 18
+_FLAGS = 19
+_FLAG_RESPONSE = 0x20
 _HEADER_SIZE = 28
 _KE_METHOD = 4
 _KE_METHOD_END = 6
+
+ENCAPSULATE = "encapsulate"
+"""Marks the row in `ke_agree` of what a KEM's responder does."""
 
 DEFAULT_FILE = "default_costs.json"
 
@@ -44,8 +49,9 @@ class PacketCost:
 class CostTable:
     """Seconds an operation; a method or suite that is not in its table costs nothing of its own.
 
-    Key exchange is keyed by KeMethod's names ("CURVE25519"), ESP by proposal text without key
-    exchange and ESN ("aes128gcm16", "aes128-sha256").
+    Key exchange is keyed by KeMethod's names ("CURVE25519"); a KEM, whose responder neither
+    generates nor agrees, has in `ke_agree` a second row ("ML_KEM_768 encapsulate"). ESP is keyed
+    by proposal text without key exchange and ESN ("aes128gcm16", "aes128-sha256").
     """
 
     machine: str = "zero"
@@ -117,8 +123,17 @@ class CostTable:
         found = _key_exchange_in(message, method)
         if found is None:
             return self.ike_message
+        response = bool(message[_FLAGS] & _FLAG_RESPONSE)
+        return self.ike_message + self.for_key_exchange(found, sent=sent, response=response)
+
+    def for_key_exchange(self, method: KeMethod, *, sent: bool, response: bool) -> float:
+        """Seconds for the KE payload of a request or response that a node makes or takes in."""
+        encapsulate = self.ke_agree.get(f"{method.name} {ENCAPSULATE}")
+        if encapsulate is not None and sent is response:
+            # A KEM's responder is done once it has taken the request in.
+            return 0.0 if sent else encapsulate
         table = self.ke_generate if sent else self.ke_agree
-        return self.ike_message + table.get(found.name, 0.0)
+        return table.get(method.name, 0.0)
 
     def for_esp(self, octets: int, *, sent: bool, suite: str = "aes128gcm16") -> float:
         """Seconds to seal (`sent`) or open an ESP packet around an inner packet of `octets`."""

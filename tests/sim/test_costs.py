@@ -6,7 +6,7 @@ import pytest
 
 from ipseclab.errors import ConfigError
 from ipseclab.registry import ExchangeType, KeMethod, PayloadType
-from ipseclab.sim.costs import CostTable, PacketCost
+from ipseclab.sim.costs import ENCAPSULATE, CostTable, PacketCost
 
 TABLE = CostTable(
     machine="test",
@@ -45,6 +45,18 @@ def test_ike_sa_init_costs_the_key_exchange_that_it_shows() -> None:
     octets = message(INIT, [ke(KeMethod.MODP_2048), (PayloadType.NONCE, bytes(32))])
     assert TABLE.for_ike_message(octets, sent=True) == pytest.approx(6e-3)
     assert TABLE.for_ike_message(octets, sent=False) == pytest.approx(1e-3)
+
+
+def test_a_kems_responder_works_once() -> None:
+    kem = KeMethod.ML_KEM_768
+    own, peer = {kem.name: 5.0}, {kem.name: 7.0, f"{kem.name} {ENCAPSULATE}": 11.0}
+    table = CostTable(ke_generate=own, ke_agree=peer)
+    request = message(INIT, [ke(kem)])
+    response = request[:19] + b"\x20" + request[20:]
+    assert table.for_ike_message(request, sent=True) == 5.0
+    assert table.for_ike_message(request, sent=False) == 11.0
+    assert table.for_ike_message(response, sent=True) == 0.0
+    assert table.for_ike_message(response, sent=False) == 7.0
 
 
 def test_a_message_without_key_exchange_costs_the_message_alone() -> None:
