@@ -395,4 +395,4 @@ KE_METHODS: dict[KeMethod, KeyExchange] = {
 }
 
 WEAK_METHODS = (KeMethod.MODP_1024, KeMethod.MODP_1536)
-"""RFC 8247 section 2.4: SHOULD NOT. A connection has to allow them by name of the danger."""
+"""RFC 8247 section 2.4: SHOULD NOT. A topology's connection has to say `allow_weak: true`."""

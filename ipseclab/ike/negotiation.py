@@ -5,11 +5,13 @@ RFC 7296 sections 2.7 (proposals), 2.9 (selectors), 3.3.6 (unknown attributes).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ipseclab.crypto.kex import KE_METHODS
 from ipseclab.errors import InvalidSyntax, NoProposalChosen, TsUnacceptable
-from ipseclab.ike.proposals import proposal_text
+from ipseclab.ike.proposals import KEY_EXCHANGES, distinct_methods, proposal_text
 from ipseclab.registry import EsnId, IntegId, KeMethod, ProtocolId, TransformType
-from ipseclab.wire.proposal import Proposal, Transform
+from ipseclab.wire.proposal import ADDITIONAL_KE, Proposal, Transform
 from ipseclab.wire.selector import TrafficSelector
 
 MAX_NEGOTIATED_SELECTORS = 64
@@ -20,39 +22,53 @@ _ABSENT: dict[int, int] = {
     TransformType.INTEG: IntegId.NONE,
     TransformType.KE: KeMethod.NONE,
     TransformType.ESN: EsnId.NO_ESN,
+    **dict.fromkeys(ADDITIONAL_KE, KeMethod.NONE),
 }
 
 
 def choose_proposal(
-    offered: tuple[Proposal, ...], own: tuple[Proposal, ...], protocol: ProtocolId
+    offered: tuple[Proposal, ...],
+    own: tuple[Proposal, ...],
+    protocol: ProtocolId,
+    *,
+    additional: bool = True,
 ) -> Proposal:
     """The first own proposal that an offered one allows, cut to one transform a type.
 
-    It carries the offered number and SPI. Raises NoProposalChosen.
+    It carries the offered number and SPI. Without `additional` no key exchange beside the first is
+    possible (RFC 9370 section 2.2.1). Raises NoProposalChosen.
     """
     for mine in own:
         for theirs in offered:
             if theirs.protocol != protocol:
                 continue
-            transforms = _common_transforms(theirs, mine)
+            transforms = _common_transforms(theirs, mine, additional=additional)
             if transforms is not None:
                 return Proposal(theirs.number, protocol, theirs.spi, transforms)
     known = "; ".join(proposal_text(proposal) for proposal in own)
     raise NoProposalChosen(f"none of {len(offered)} {protocol.name} proposals matches {known}")
 
 
-def _common_transforms(theirs: Proposal, mine: Proposal) -> tuple[Transform, ...] | None:
+def _common_transforms(
+    theirs: Proposal, mine: Proposal, *, additional: bool
+) -> tuple[Transform, ...] | None:
     """One transform of each type that either end names, in own order of preference."""
     kinds = sorted({int(transform.type) for transform in theirs.transforms + mine.transforms})
-    chosen: list[Transform] = []
+    common: dict[TransformType, tuple[Transform, ...]] = {}
     for kind in map(TransformType, kinds):
         usable = _choices(theirs, kind)
-        match = next((t for t in _choices(mine, kind) if t in usable), None)
-        if match is None:
+        if kind in ADDITIONAL_KE and not additional:
+            usable = tuple(t for t in usable if t.id == KeMethod.NONE)
+        common[kind] = tuple(t for t in _choices(mine, kind) if t in usable)
+        if not common[kind]:
             return None
-        if theirs.of_type(kind):
-            chosen.append(match)
-    return tuple(chosen)
+    exchanges = [kind for kind in common if kind in KEY_EXCHANGES]
+    distinct = distinct_methods([common[kind] for kind in exchanges])
+    if distinct is None:
+        return None
+    chosen = {kind: transforms[0] for kind, transforms in common.items()}
+    chosen.update(zip(exchanges, distinct, strict=True))
+    return tuple(transform for kind, transform in chosen.items() if theirs.of_type(kind))
 
 
 def _choices(proposal: Proposal, kind: TransformType) -> tuple[Transform, ...]:
@@ -75,6 +91,9 @@ def check_chosen(answer: tuple[Proposal, ...], offered: tuple[Proposal, ...]) ->
         raise InvalidSyntax(f"proposal {chosen.number} was not offered")
     if any(transform not in original.transforms for transform in chosen.transforms):
         raise InvalidSyntax(f"proposal {chosen.number} holds a transform that was not offered")
+    exchanges = [(t,) for t in chosen.transforms if t.type in KEY_EXCHANGES]
+    if distinct_methods(exchanges) is None:
+        raise InvalidSyntax(f"proposal {chosen.number} has one key exchange method twice")
     omitted = {transform.type for transform in original.transforms} - set(kinds)
     if any(not _may_omit(original, kind) for kind in omitted):
         raise InvalidSyntax(f"proposal {chosen.number} lacks a transform type that was offered")
@@ -86,13 +105,13 @@ def _may_omit(offered: Proposal, kind: TransformType) -> bool:
 
 
 def without_key_exchange(proposals: tuple[Proposal, ...]) -> tuple[Proposal, ...]:
-    """The same without KE transforms: in IKE_AUTH there is no KE payload (RFC 7296 section 1.2)."""
+    """The same without key exchanges: in IKE_AUTH there is no KE payload (RFC 7296 section 1.2)."""
     return tuple(
         Proposal(
             proposal.number,
             proposal.protocol,
             proposal.spi,
-            tuple(t for t in proposal.transforms if t.type != TransformType.KE),
+            tuple(t for t in proposal.transforms if t.type not in KEY_EXCHANGES),
         )
         for proposal in proposals
     )
@@ -110,6 +129,25 @@ def ke_method(proposal: Proposal) -> KeMethod:
     """The key exchange method of a chosen proposal; NONE without one."""
     transforms = proposal.of_type(TransformType.KE)
     return KeMethod(transforms[0].id) if transforms else KeMethod.NONE
+
+
+def additional_methods(proposal: Proposal) -> tuple[KeMethod, ...]:
+    """The additional key exchanges of a chosen proposal, in the order in which they are done."""
+    return tuple(
+        KeMethod(transform.id)
+        for kind in ADDITIONAL_KE
+        for transform in proposal.of_type(kind)[:1]
+        if transform.id != KeMethod.NONE
+    )
+
+
+def offers_additional(proposals: Iterable[Proposal]) -> bool:
+    """True when any of them holds an additional key exchange (RFC 9370)."""
+    return any(
+        transform.type in ADDITIONAL_KE and transform.id != KeMethod.NONE
+        for proposal in proposals
+        for transform in proposal.transforms
+    )
 
 
 def offered_methods(proposals: tuple[Proposal, ...]) -> tuple[KeMethod, ...]:

@@ -6,17 +6,17 @@ keywords of one type are alternatives, the first preferred; the order of types d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ipseclab.crypto.cipher import Cipher, find_cipher
 from ipseclab.crypto.integrity import INTEGRITIES
-from ipseclab.crypto.kex import KE_METHODS, KeyExchange
+from ipseclab.crypto.kex import KE_METHODS, WEAK_METHODS, KeyExchange
 from ipseclab.crypto.names import KEYWORDS, PRF_OF_INTEGRITY, keyword_of, transform_named
 from ipseclab.crypto.prf import PRFS, Prf
 from ipseclab.crypto.protection import Suite
 from ipseclab.errors import ConfigError, NoProposalChosen
 from ipseclab.registry import EncrId, EsnId, IntegId, KeMethod, PrfId, ProtocolId, TransformType
-from ipseclab.wire.proposal import Proposal, Transform
+from ipseclab.wire.proposal import ADDITIONAL_KE, Proposal, Transform
 
 # The order in which transforms are written, in a text and on the wire.
 TYPE_ORDER = (
@@ -24,8 +24,11 @@ TYPE_ORDER = (
     TransformType.INTEG,
     TransformType.PRF,
     TransformType.KE,
+    *ADDITIONAL_KE,
     TransformType.ESN,
 )
+
+KEY_EXCHANGES = (TransformType.KE, *ADDITIONAL_KE)
 
 _Transforms = dict[TransformType, tuple[Transform, ...]]
 
@@ -76,6 +79,16 @@ def proposal_text(proposal: Proposal) -> str:
     if words[-1:] == ["noesn"] and "esn" not in words:
         words.pop()
     return "-".join(words)
+
+
+def weak_words(proposal: Proposal) -> tuple[str, ...]:
+    """The keywords of key exchange methods in it that RFC 8247 section 2.4 advises against."""
+    return tuple(
+        keyword_of(transform.type, transform.id, None) or str(transform)
+        for kind in KEY_EXCHANGES
+        for transform in proposal.of_type(kind)
+        if transform.id in WEAK_METHODS
+    )
 
 
 def suite_of(transforms: Iterable[Transform]) -> Suite:
@@ -139,7 +152,45 @@ def _parse(text: str) -> _Transforms:
         transforms.append(transform)
     by_type = {kind: tuple(item for item in transforms if item.type == kind) for kind in TYPE_ORDER}
     _check_integrity(text, by_type)
+    _check_additional(text, by_type)
     return by_type
+
+
+def _check_additional(text: str, by_type: _Transforms) -> None:
+    """RFC 9370: additional key exchanges come after a first one, none of a method done before."""
+    if any(by_type[kind] for kind in ADDITIONAL_KE):
+        _require(text, by_type, TransformType.KE, "a key exchange method (x25519) before ke1_...")
+    if distinct_methods([by_type[kind] for kind in KEY_EXCHANGES if by_type[kind]]) is None:
+        raise ConfigError(
+            f'proposal "{text}": no choice is left in which each key exchange has another method'
+        )
+
+
+def distinct_methods(
+    choices: Sequence[tuple[Transform, ...]],
+) -> tuple[Transform, ...] | None:
+    """The first choice of one transform each such that no method but NONE comes twice.
+
+    RFC 9370 section 2.2.1; None when there is none. Preferences of earlier types go first.
+    """
+    return _distinct(tuple(choices), frozenset())
+
+
+def _distinct(
+    choices: tuple[tuple[Transform, ...], ...], used: frozenset[int]
+) -> tuple[Transform, ...] | None:
+    if not choices:
+        return ()
+    for transform in choices[0]:
+        if transform.id == KeMethod.NONE:
+            rest = _distinct(choices[1:], used)
+        elif transform.id not in used:
+            rest = _distinct(choices[1:], used | {transform.id})
+        else:
+            continue
+        if rest is not None:
+            return (transform, *rest)
+    return None
 
 
 def _check_integrity(text: str, by_type: _Transforms) -> None:

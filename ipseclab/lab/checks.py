@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import networkx as nx
 
+from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal, weak_words
 from ipseclab.lab.model import Interface, Node, NodeKind, Stack
 from ipseclab.lab.routes import Routing
 from ipseclab.lab.schema import ConnectionFile, LinkFile, NatFile, TopologyFile
@@ -204,6 +205,7 @@ def check_connections(
             problem = f"{entry.responder!r} is the initiator too, expected two nodes"
             raise source.error((*path, "responder"), problem)
         ends = resolve_ends(entry, index, nodes, routing, source)
+        _check_weak(entry, path, source)
         if entry.mode != "none" and entry.psk is None:
             raise source.error((*path, "psk"), "missing, expected the pre-shared key as a text")
         if entry.mode == "transport":
@@ -211,6 +213,19 @@ def check_connections(
             _check_nothing_behind(file, index, ends, routing, source)
         if Stack.STRONGSWAN in (nodes[name].stack for name in (entry.initiator, entry.responder)):
             _check_strongswan(entry, path, ends, source)
+
+
+def _check_weak(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:
+    if entry.allow_weak:
+        return
+    for key, texts, parse in (
+        ("ike", entry.ike, parse_ike_proposal),
+        ("esp", entry.esp, parse_esp_proposal),
+    ):
+        for index, text in enumerate(texts):
+            for word in weak_words(parse(text)):
+                problem = f'"{word}" is weak (RFC 8247), expected another or allow_weak: true'
+                raise source.error((*path, key, index), problem)
 
 
 def _check_end(

@@ -318,6 +318,8 @@ class ConnectionFile(_Strict):
     """none: no IPsec, the same traffic in the clear."""
     ike: IkeProposals = ["aes128gcm16-prfsha256-x25519"]
     esp: EspProposals = ["aes128gcm16-x25519"]
+    allow_weak: bool = False
+    """Whether `ike` and `esp` may name what RFC 8247 advises against: modp1024, modp1536."""
     psk: Annotated[str, Field(min_length=1)] | None = None
     ids: IdPair | None = None
     """Identities of initiator and responder; by default the nodes' names."""

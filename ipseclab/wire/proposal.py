@@ -44,19 +44,24 @@ MAX_PROPOSALS = 64
 MAX_TRANSFORMS = 128
 MAX_ATTRIBUTES = 8
 
+ADDITIONAL_KE = (
+    TransformType.ADDKE1,
+    TransformType.ADDKE2,
+    TransformType.ADDKE3,
+    TransformType.ADDKE4,
+    TransformType.ADDKE5,
+    TransformType.ADDKE6,
+    TransformType.ADDKE7,
+)
+"""Additional key exchanges, in the order in which they are carried out (RFC 9370 section 2.2.1)."""
+
 TRANSFORM_IDS: Mapping[int, type[IanaEnum]] = {
     TransformType.ENCR: EncrId,
     TransformType.PRF: PrfId,
     TransformType.INTEG: IntegId,
     TransformType.KE: KeMethod,
     TransformType.ESN: EsnId,
-    TransformType.ADDKE1: KeMethod,
-    TransformType.ADDKE2: KeMethod,
-    TransformType.ADDKE3: KeMethod,
-    TransformType.ADDKE4: KeMethod,
-    TransformType.ADDKE5: KeMethod,
-    TransformType.ADDKE6: KeMethod,
-    TransformType.ADDKE7: KeMethod,
+    **dict.fromkeys(ADDITIONAL_KE, KeMethod),
 }
 
 

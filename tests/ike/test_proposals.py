@@ -14,6 +14,7 @@ from ipseclab.ike.proposals import (
     prf_of,
     proposal_text,
     suite_of,
+    weak_words,
 )
 from ipseclab.registry import (
     EncrId,
@@ -100,6 +101,12 @@ def test_several_of_one_type_keep_their_order() -> None:
         ("aes128gcm16-prfsha256", "needs a key exchange method"),
         ("aes128gcm16-prfsha256-x25519-noesn", "IKE takes no ESN"),
         ("aes128gcm16-prfsha256-x25519-curve25519", '"curve25519" comes twice'),
+        ("aes128gcm16-prfsha256-x25519-ke8_mlkem768", 'unknown keyword "ke8_mlkem768"'),
+        ("aes128gcm16-prfsha256-x25519-ke1_aes128", 'unknown keyword "ke1_aes128"'),
+        ("aes128gcm16-prfsha256-x25519-none", 'unknown keyword "none"'),
+        ("aes128gcm16-prfsha256-ke1_mlkem768", "needs a key exchange method"),
+        ("aes128gcm16-prfsha256-x25519-ke1_x25519", "each key exchange has another method"),
+        ("aes128gcm16-prfsha256-x25519-ke1_mlkem768-ke2_mlkem768", "has another method"),
     ],
 )
 def test_ike_proposal_refused(text: str, complaint: str) -> None:
@@ -113,6 +120,7 @@ def test_ike_proposal_refused(text: str, complaint: str) -> None:
         ("aes128gcm16-prfsha256", 'ESP takes no PRF transform, found "prfsha256"'),
         ("x25519", "needs a cipher"),
         ("aes256", "needs an integrity algorithm"),
+        ("aes128gcm16-ke1_mlkem768", r"needs a key exchange method \(x25519\) before ke1_"),
         ("aes128gcm16-esn", "32-bit sequence numbers only"),
         ("aes128gcm16-esn-noesn", "32-bit sequence numbers only"),
         ("chacha20poly1305-sha256", "takes no INTEG"),
@@ -141,6 +149,26 @@ def test_esp_text_round_trip(cipher: list[str], method: list[str], esn: list[str
     proposal = parse_esp_proposal("-".join(cipher + method + esn))
     assert proposal_text(proposal) == "-".join(cipher + method)
     assert parse_esp_proposal(proposal_text(proposal)) == proposal
+
+
+def test_additional_key_exchanges() -> None:
+    text = "aes256gcm16-prfsha384-x25519-ke1_mlkem768-ke1_none-ke3_mlkem1024"
+    proposal = parse_ike_proposal(text)
+    assert proposal.transforms[3:] == (
+        Transform(TransformType.ADDKE1, KeMethod.ML_KEM_768),
+        Transform(TransformType.ADDKE1, KeMethod.NONE),
+        Transform(TransformType.ADDKE3, KeMethod.ML_KEM_1024),
+    )
+    assert proposal_text(proposal) == text
+    assert (
+        parse_ike_proposal("aes256gcm16-prfsha384-curve25519-KE1_MLKEM768-ke1_none-ke3_mlkem1024")
+        == proposal
+    )
+
+
+def test_weak_words() -> None:
+    text = "aes128gcm16-prfsha256-modp2048-modp1024-ke1_modp1536"
+    assert weak_words(parse_ike_proposal(text)) == ("modp1024", "ke1_modp1536")
 
 
 def test_text_of_a_peers_esn() -> None:

@@ -355,6 +355,12 @@ BAD = {
         '27:5: connections[0].ike: proposal "aes128gcm61-prfsha256-x25519": unknown keyword '
         f'"aes128gcm61", known are {" ".join(KEYWORDS)}',
     ),
+    "a weak group": (
+        "psk: secret",
+        "psk: secret\n    ike: aes128gcm16-prfsha256-modp1024",
+        '27:5: connections[0].ike[0]: "modp1024" is weak (RFC 8247), expected another or '
+        "allow_weak: true",
+    ),
     "an ESP proposal with a PRF": (
         "psk: secret",
         "psk: secret\n    esp: [aes128gcm16, aes128gcm16-prfsha256]",
