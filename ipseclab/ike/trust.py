@@ -200,7 +200,8 @@ class _Search:
         return None
 
     def _step(self, path: Path, issuer: ReadCertificate) -> bool:
-        """True when `issuer` did issue the end of `path`, and was allowed to."""
+        """True when `issuer` did issue the end of `path`, and was allowed to. Raises
+        AuthenticationFailed when that was asked too often."""
         last = path[-1]
         try:
             _check_authority(issuer, path, self._now)
@@ -211,8 +212,7 @@ class _Search:
             self._note(path, f"certificate of {last} is signed with {last.weak_hash}")
             return False
         if self._checks == MAX_SIGNATURE_CHECKS:
-            self._note(path, f"more than {MAX_SIGNATURE_CHECKS} signatures to verify in CERT")
-            return False
+            raise AuthenticationFailed(f"more than {MAX_SIGNATURE_CHECKS} signatures to verify")
         self._checks += 1
         try:
             last.certificate.verify_directly_issued_by(issuer.certificate)
