@@ -211,6 +211,24 @@ class Impairment:
             config.jitter or config.reorder or config.duplicate or config.corrupt
         )
 
+    def pass_unharmed(self, octets: int, now: float) -> float | None:
+        """When a packet of `octets` offered at `now` comes out, if nothing else can happen to it.
+
+        None, and nothing has changed, when `pass_packet` has to say what becomes of it. Most
+        packets of a lab take this short way.
+        """
+        config = self.config
+        if not self._nothing_random or octets > config.mtu:
+            return None
+        sent_at = now if config.rate is None else self._serialise(octets, now)
+        if sent_at is None:
+            return None
+        self.index += 1
+        self._undrawn += 1
+        at = sent_at + config.delay
+        self._last_at = at = at if at > self._last_at else self._last_at
+        return at
+
     def pass_packet(self, packet: bytes, now: float) -> list[Transit | Dropped]:
         """What becomes of `packet`, offered at `now`: it comes out once, twice, or is dropped."""
         index, config = self.index, self.config

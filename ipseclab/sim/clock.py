@@ -1,59 +1,61 @@
 """Virtual time: SimPy's event queue with calls at absolute times, and timers that can be moved.
 
-A bare callback costs a third of a SimPy process, and a time computed once (a link's arrival) stays
-the same to the last bit, where `timeout(at - now)` would round it again.
+A bare call costs a tenth of a SimPy process, and a time computed once (a link's arrival) stays the
+same to the last bit, where `timeout(at - now)` would round it again. SimPy's events and calls stand
+in one queue, by time and then in the order in which they were put there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, TypeVarTuple
 
-from simpy.core import Environment
-from simpy.events import NORMAL, Event
+from simpy.core import EmptySchedule, Environment
+from simpy.events import NORMAL
 
-Callback = Callable[[], None]
+_Args = TypeVarTuple("_Args")
 
-
-class Call(Event):
-    """A SimPy event that has been triggered from the start, and calls one function."""
-
-    def __init__(self, clock: Clock, callback: Callback) -> None:
-        self.env = clock
-        self.callback = callback
-        # One list for all: a list of its own with a method of its own would be a cycle to collect.
-        self.callbacks = _RUN
-        self._ok = True
-        self._value = None
-
-
-def _run(event: Any) -> None:
-    event.callback()
-
-
-_RUN: list[Callable[[Any], None]] = [_run]
+_CALL_SIZE = 5
+"""Fields of a call's entry: time, priority, number, function, arguments. SimPy's entries have an
+event in place of the last two; the numbers all differ, so nothing behind them is ever compared."""
 
 
 class Clock(Environment):
     """SimPy's environment; `now` is seconds after the start of the run."""
 
-    def call_at(self, at: float, callback: Callback) -> None:
-        """Call `callback` at time `at`, or at once (after what is due now) when that is past."""
+    def __init__(self) -> None:
+        super().__init__()
+        self._entries: list[Any] = self._queue
+
+    def call_at(self, at: float, function: Callable[[*_Args], object], *args: *_Args) -> None:
+        """Call `function` with `args` at time `at`, or at once (after what is due now) when that
+        is past."""
         when = at if at > self._now else self._now
-        heappush(self._queue, (when, NORMAL, next(self._eid), Call(self, callback)))
+        heappush(self._entries, (when, NORMAL, next(self._eid), function, args))
+
+    def step(self) -> None:
+        """Do the next thing: a call, or what SimPy does with its events."""
+        if not self._entries:
+            raise EmptySchedule
+        if len(self._entries[0]) != _CALL_SIZE:
+            super().step()
+            return
+        self._now, _, _, function, args = heappop(self._entries)
+        function(*args)
 
     def run_through(self, at: float) -> None:
         """Let time pass up to `at`, and do what is due at that very moment too."""
-        queue = self._queue
-        while queue and queue[0][0] <= at:
-            event = queue[0][3]
-            if isinstance(event, Call):
-                # What `step` does, without what only events of SimPy's processes need.
-                self._now = heappop(queue)[0]
-                event.callback()
+        entries = self._entries
+        while entries and entries[0][0] <= at:
+            entry = heappop(entries)
+            if len(entry) == _CALL_SIZE:
+                # Every packet of every link comes by here: `step` without its call.
+                self._now, _, _, function, args = entry
+                function(*args)
             else:
-                self.step()
+                heappush(entries, entry)
+                super().step()
         self._now = max(self._now, at)
 
 

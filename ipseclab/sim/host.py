@@ -47,7 +47,7 @@ class Pinger:
         following = next(self._times, None)
         if following is not None:
             sequence, at = following
-            self._node.clock.call_at(at, lambda: self._send(sequence))
+            self._node.clock.call_at(at, self._send, sequence)
 
     def _send(self, sequence: int) -> None:
         node, flow = self._node, self._flow
@@ -95,7 +95,7 @@ class ProbeSender:
         following = next(self._times, None)
         if following is not None:
             sequence, at = following
-            self._node.clock.call_at(at, lambda: self._send(sequence))
+            self._node.clock.call_at(at, self._send, sequence)
 
     def _send(self, sequence: int) -> None:
         node, flow = self._node, self._flow

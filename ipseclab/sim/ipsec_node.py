@@ -23,7 +23,7 @@ from ipseclab.outputs import UdpEndpoint, UdpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Clock
 from ipseclab.sim.driver import NON_ESP_MARKER, GatewayDriver
-from ipseclab.sim.link import Interface
+from ipseclab.sim.link import Interface, Take
 from ipseclab.sim.node import Address, Node
 from ipseclab.wire.ip import (
     DONT_FRAGMENT,
@@ -36,6 +36,7 @@ from ipseclab.wire.ip import (
 
 _DESTINATION = slice(16, 20)
 _IKE_PORTS = (IKE_PORT, NAT_T_PORT)
+_UDP = int(IpProtocol.UDP)
 
 
 class IpsecNode(Node):
@@ -81,11 +82,13 @@ class IpsecNode(Node):
         else:
             self._towards(packet)
 
-    def receive(self, packet: bytes, interface: Interface) -> None:
-        """A packet has come in at `interface`."""
-        if interface.name in self._outside:
-            self._receive_unprotected(packet)
-        elif self.owns(packet[_DESTINATION]):
+    def entry(self, interface: Interface) -> Take:
+        """What takes the packets that come in at `interface`, by the side that it is on."""
+        return self._receive_unprotected if interface.name in self._outside else self.receive
+
+    def receive(self, packet: bytes) -> None:
+        """A packet has come in on the protected side."""
+        if self.owns(packet[_DESTINATION]):
             self.accept(packet)
         elif (passed_on := self.count_hop(packet)) is not None:
             self._towards(passed_on)
@@ -108,7 +111,7 @@ class IpsecNode(Node):
             build_ipv4(
                 source,
                 destination,
-                IpProtocol.UDP,
+                _UDP,
                 segment,
                 identification=self._identification,
                 flags_fragment=DONT_FRAGMENT,
@@ -139,7 +142,7 @@ class IpsecNode(Node):
             self.driver.send_packet(packet)
 
     def _receive_unprotected(self, packet: bytes) -> None:
-        if packet[9] == IpProtocol.UDP and self.owns(packet[_DESTINATION]):
+        if packet[9] == _UDP and packet[_DESTINATION] in self._own:
             try:
                 found = _ike_datagram(packet)
             except WireError:
@@ -167,9 +170,7 @@ def _ike_datagram(packet: bytes) -> tuple[UdpPath, bytes] | None:
         header.source, header.destination, IpProtocol.UDP, segment
     ):
         raise WireError("UDP checksum does not match")
-    local = UdpEndpoint(_dotted(header.destination), port)
-    remote = UdpEndpoint(_dotted(header.source), source_port)
-    return UdpPath(local, remote), data
+    return _path(header.destination, port, header.source, source_port), data
 
 
 # A gateway talks to few addresses, very often.
@@ -181,5 +182,6 @@ def _packed(address: str) -> Address:
 
 
 @lru_cache(4096)
-def _dotted(address: Address) -> str:
-    return str(IPv4Address(address))
+def _path(own: Address, own_port: int, peer: Address, peer_port: int) -> UdpPath:
+    local = UdpEndpoint(str(IPv4Address(own)), own_port)
+    return UdpPath(local, UdpEndpoint(str(IPv4Address(peer)), peer_port))

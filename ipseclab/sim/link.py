@@ -20,43 +20,61 @@ from ipseclab.lab.model import BACKWARD, DIRECTIONS, FORWARD
 from ipseclab.lab.trace import Trace
 from ipseclab.sim.clock import Clock
 
+Take = Callable[[bytes], None]
+"""What a whole packet is handed to."""
+
 
 class Attached(Protocol):
     """What an interface belongs to."""
 
     name: str
 
-    def receive(self, packet: bytes, interface: Interface) -> None:
-        """A packet has come in at `interface`."""
+    def entry(self, interface: Interface) -> Take:
+        """What takes the packets that come in at `interface`."""
 
     def too_big(self, packet: bytes, mtu: int) -> None:
         """A packet that this node sent is longer than the link carries."""
 
 
 class Interface:
-    """A node's end of a link."""
+    """A node's end of a link.
 
-    __slots__ = ("address", "name", "node", "taps", "transmit")
+    `send` puts a packet on the link and `receive` takes one that comes out of it. Both are bound
+    when link or tap change, not looked up for each packet: most interfaces have no tap, and then
+    they are the link's and the node's own functions.
+    """
+
+    __slots__ = ("_carry", "_entry", "_taps", "address", "name", "node", "receive", "send")
 
     def __init__(self, node: Attached, name: str, address: str) -> None:
         self.node = node
         self.name = name
         self.address = IPv4Address(address).packed
-        self.taps: list[Callable[[bytes], None]] = []
-        """Called with each packet that is sent or received here."""
-        self.transmit: Callable[[bytes], None] = _unplugged
+        self._taps: tuple[Take, ...] = ()
+        self._entry = node.entry(self)
+        self._carry: Take = _unplugged
+        self.send: Take = self._carry
+        self.receive: Take = self._entry
 
-    def send(self, packet: bytes) -> None:
-        """Put a packet on the link."""
-        for tap in self.taps:
-            tap(packet)
-        self.transmit(packet)
+    def plug(self, carry: Take) -> None:
+        """Join a link, which takes packets with `carry`."""
+        self._carry = carry
+        self._bind()
 
-    def receive(self, packet: bytes) -> None:
-        """A packet comes out of the link."""
-        for tap in self.taps:
-            tap(packet)
-        self.node.receive(packet, self)
+    def tap(self, look: Take) -> None:
+        """Call `look` with each packet that is sent or received here."""
+        self._taps = (*self._taps, look)
+        self._bind()
+
+    def _bind(self) -> None:
+        tapped = bool(self._taps)
+        self.send = partial(self._tapped, self._carry) if tapped else self._carry
+        self.receive = partial(self._tapped, self._entry) if tapped else self._entry
+
+    def _tapped(self, take: Take, packet: bytes) -> None:
+        for look in self._taps:
+            look(packet)
+        take(packet)
 
 
 def _unplugged(packet: bytes) -> None:
@@ -77,61 +95,84 @@ class Link:
         seed: int,
     ) -> None:
         self.name = name
-        self.packets = 0
-        """Packets offered to the link, both directions."""
-        self._clock = clock
-        self._trace = trace
         first, second = ends
-        ways = ((FORWARD, first, second), (BACKWARD, second, first))
-        self._impairments = dict[str, Impairment]()
-        for (direction, source, target), config in zip(ways, configs, strict=True):
-            impairment = Impairment(config, seed, name, direction)
-            self._impairments[direction] = impairment
-            source.transmit = partial(self._carry, direction, impairment, source, target)
+        forward, backward = (
+            Impairment(config, seed, name, direction)
+            for config, direction in zip(configs, DIRECTIONS, strict=True)
+        )
+        self._ways = (
+            _Way(self, FORWARD, forward, first, second, clock=clock, trace=trace),
+            _Way(self, BACKWARD, backward, second, first, clock=clock, trace=trace),
+        )
+
+    @property
+    def packets(self) -> int:
+        """Packets offered to the link, both directions."""
+        return sum(way.impairment.index for way in self._ways)
 
     @property
     def configs(self) -> tuple[ImpairmentConfig, ImpairmentConfig]:
         """What is in force forward and backward."""
-        forward, backward = (self._impairments[direction].config for direction in DIRECTIONS)
+        forward, backward = (way.impairment.config for way in self._ways)
         return forward, backward
 
     def reconfigure(self, forward: ImpairmentConfig, backward: ImpairmentConfig) -> None:
         """Take other settings from the next packet on."""
-        self._impairments[FORWARD].reconfigure(forward)
-        self._impairments[BACKWARD].reconfigure(backward)
+        for way, config in zip(self._ways, (forward, backward), strict=True):
+            way.impairment.reconfigure(config)
 
-    def _carry(
+
+class _Way:
+    """One direction of a link."""
+
+    __slots__ = ("_clock", "_direction", "_link", "_source", "_target", "_trace", "impairment")
+
+    def __init__(
         self,
+        link: Link,
         direction: str,
         impairment: Impairment,
         source: Interface,
         target: Interface,
-        packet: bytes,
+        *,
+        clock: Clock,
+        trace: Trace,
     ) -> None:
-        self.packets += 1
-        clock = self._clock
-        for fate in impairment.pass_packet(packet, clock.now):
+        self._link = link
+        self._direction = direction
+        self.impairment = impairment
+        self._source, self._target = source, target
+        self._clock = clock
+        self._trace = trace
+        source.plug(self._carry)
+
+    def _carry(self, packet: bytes) -> None:
+        clock, target = self._clock, self._target
+        now = clock.now
+        at = self.impairment.pass_unharmed(len(packet), now)
+        if at is not None:
+            clock.call_at(at, target.receive, packet)
+            return
+        for fate in self.impairment.pass_packet(packet, now):
             if isinstance(fate, Transit):
-                clock.call_at(fate.at, partial(target.receive, fate.packet))
+                clock.call_at(fate.at, target.receive, fate.packet)
                 if fate.corrupted or fate.duplicate:
-                    self._record_altered(direction, fate)
+                    self._record_altered(fate)
             else:
-                reason = fate.reason.value
-                self._record("link_dropped", direction, fate.index, reason, packet)
+                self._record("link_dropped", fate.index, fate.reason.value, packet)
                 if fate.reason is LinkDrop.TOO_BIG:
-                    source.node.too_big(packet, impairment.config.mtu)
+                    self._source.node.too_big(packet, self.impairment.config.mtu)
 
-    def _record_altered(self, direction: str, fate: Transit) -> None:
+    def _record_altered(self, fate: Transit) -> None:
         event = "link_duplicated" if fate.duplicate else "link_corrupted"
-        reason = event.removeprefix("link_")
-        self._record(event, direction, fate.index, reason, fate.packet)
+        self._record(event, fate.index, event.removeprefix("link_"), fate.packet)
 
-    def _record(self, event: str, direction: str, index: int, reason: str, packet: bytes) -> None:
+    def _record(self, event: str, index: int, reason: str, packet: bytes) -> None:
         self._trace.record(
             self._clock.now,
-            self.name,
+            self._link.name,
             event,
-            direction=direction,
+            direction=self._direction,
             index=index,
             reason=reason,
             octets=len(packet),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
 from ipaddress import IPv4Address
 
 from ipseclab.lab.nat import Nat, NatResult, NatSide
@@ -12,7 +11,7 @@ from ipseclab.outputs import Notice
 from ipseclab.sim.clock import Clock, Timer
 from ipseclab.sim.costs import CostTable
 from ipseclab.sim.cpu import Cpu
-from ipseclab.sim.link import Interface
+from ipseclab.sim.link import Interface, Take
 from ipseclab.sim.node import Node
 
 _DESTINATION = slice(16, 20)
@@ -41,13 +40,17 @@ class NatBox(Node):
         self._forward = costs.for_forward()
         self._cpu = None if costs == CostTable.zero() else Cpu(costs)
 
-    def receive(self, packet: bytes, interface: Interface) -> None:
-        """A packet has come in at `interface`."""
-        now = self.clock.now
-        if interface.name == self._outside:
-            self._finish(self.nat.inbound(packet, now))
-        else:
-            self._receive_inside(packet)
+    def entry(self, interface: Interface) -> Take:
+        """What takes the packets that come in at `interface`, by the side that it is on."""
+        return self._receive_outside if interface.name == self._outside else self.receive
+
+    def receive(self, packet: bytes) -> None:
+        """A packet has come in from inside."""
+        self._receive_inside(packet)
+        self._timer.set(self.nat.next_deadline())
+
+    def _receive_outside(self, packet: bytes) -> None:
+        self._finish(self.nat.inbound(packet, self.clock.now))
         self._timer.set(self.nat.next_deadline())
 
     def rebind(self, address: str | None = None) -> None:
@@ -96,7 +99,7 @@ class NatBox(Node):
             out.send(packet)
             return
         done = self._cpu.work(self.clock.now, self._forward, woken=True)
-        self.clock.call_at(done, partial(out.send, packet))
+        self.clock.call_at(done, out.send, packet)
 
     def _expire(self, now: float) -> None:
         self._note(self.nat.expire(now))

@@ -116,13 +116,13 @@ class Network:
         for flow in plan.flows:
             self._start_flow(flow, numbers[flow.name])
         for action in plan.timeline():
-            self.clock.call_at(action.at, partial(self.act, action))
+            self.clock.call_at(action.at, self.act, action)
 
     def start_connections(self) -> None:
         """Have each connection's initiator begin now, where the topology says so."""
         for name, driver in self.drivers.items():
             for connection in starting_connections(self.topology, name):
-                self.clock.call_at(self.clock.now, partial(driver.act, "initiate", connection))
+                self.clock.call_at(self.clock.now, driver.act, "initiate", connection)
 
     def run_until(self, at: float) -> None:
         """Let time pass up to `at`, what is due then included."""
@@ -208,7 +208,7 @@ class Network:
             return
         for outside in unprotected_interfaces(self.topology, model.name):
             interface = node.interfaces[outside.name]
-            interface.taps.append(partial(self._capture_packet, self._capture, interface))
+            interface.tap(partial(self._capture_packet, self._capture, interface))
 
     def _capture_packet(self, capture: Capture, interface: Interface, packet: bytes) -> None:
         capture.packet(interface.name, self.clock.now, packet)

@@ -25,7 +25,7 @@ from ipseclab.sim.icmp import (
     decode_error,
     may_be_answered,
 )
-from ipseclab.sim.link import Interface
+from ipseclab.sim.link import Interface, Take
 from ipseclab.wire.ip import (
     DONT_FRAGMENT,
     ICMP_ECHO_REPLY,
@@ -51,6 +51,8 @@ SegmentHandler = Callable[[Ipv4Header, bytes], None]
 
 _TTL, _TTL_TO_CHECKSUM, _SOURCE, _DESTINATION = 8, slice(8, 12), slice(12, 16), slice(16, 20)
 _ICMP_HEADER_SIZE = 8
+# On the way of every packet an enum member costs a look-up and a conversion.
+_TCP, _UDP, _ICMP = (int(p) for p in (IpProtocol.TCP, IpProtocol.UDP, IpProtocol.ICMP))
 
 
 class Node:
@@ -151,13 +153,14 @@ class Node:
     def send_own(self, packet: bytes) -> None:
         """Send a packet that this node made; a node with IPsec looks at its policies here."""
         if packet[_DESTINATION] in self._own:
-            self.clock.call_at(self.clock.now, lambda: self.accept(packet))
+            self.clock.call_at(self.clock.now, self.accept, packet)
         else:
             self.transmit(packet)
 
     def transmit(self, packet: bytes) -> None:
         """Route a packet to its link."""
-        interface = self.route(packet[_DESTINATION])
+        destination = packet[_DESTINATION]
+        interface = self._route_cache.get(destination) or self.route(destination)
         if interface is not None:
             interface.send(packet)
         else:
@@ -166,8 +169,12 @@ class Node:
 
     # In
 
-    def receive(self, packet: bytes, interface: Interface) -> None:
-        """A packet has come in at `interface`."""
+    def entry(self, interface: Interface) -> Take:
+        """What takes the packets that come in at `interface`."""
+        return self.receive
+
+    def receive(self, packet: bytes) -> None:
+        """A packet has come in."""
         if packet[_DESTINATION] in self._own:
             self.accept(packet)
         elif self.forwards:
@@ -195,14 +202,13 @@ class Node:
         try:
             header = decode_ipv4_header(packet)
             payload = packet[header.header_length : header.total_length]
-            match header.protocol:
-                case IpProtocol.TCP:
-                    if self._segments is not None:
-                        self._segments(header, payload)
-                case IpProtocol.UDP:
-                    self._accept_udp(header, payload, packet)
-                case IpProtocol.ICMP:
-                    self._accept_icmp(header, payload)
+            if header.protocol == _TCP:
+                if self._segments is not None:
+                    self._segments(header, payload)
+            elif header.protocol == _UDP:
+                self._accept_udp(header, payload, packet)
+            elif header.protocol == _ICMP:
+                self._accept_icmp(header, payload)
         except WireError:
             self.dropped(packet, "malformed", "inbound")
 

@@ -106,14 +106,32 @@ def build_ipv4(
     total = IPV4_HEADER_SIZE + len(payload)
     if total > 0xFFFF:
         raise WireError(f"IPv4 packet of {total} octets, at most 65535")
-    fields = (0x45, tos, total, identification, flags_fragment, ttl, protocol)
-    header = IPV4_HEADER.pack(*fields, 0, source, destination)
-    return IPV4_HEADER.pack(*fields, checksum(header), source, destination) + payload
+    # RFC 1071 without the octets: the header's 16-bit words, summed as they are worked out.
+    words = 0x4500 + tos + total + identification + flags_fragment + (ttl << 8) + protocol
+    words = (words + int.from_bytes(source + destination, "big")) % 0xFFFF
+    return (
+        IPV4_HEADER.pack(
+            0x45,
+            tos,
+            total,
+            identification,
+            flags_fragment,
+            ttl,
+            protocol,
+            0xFFFF - words if words else 0,
+            source,
+            destination,
+        )
+        + payload
+    )
 
 
 def pseudo_header_checksum(source: bytes, destination: bytes, protocol: int, segment: bytes) -> int:
     """The checksum of a TCP or UDP `segment` with its pseudo header (RFC 9293, RFC 768)."""
-    return checksum(source + destination + struct.pack("!BBH", 0, protocol, len(segment)) + segment)
+    total = int.from_bytes(source + destination, "big") + protocol + len(segment)
+    padded = segment if not len(segment) & 1 else segment + b"\0"
+    # As in `checksum`; with a protocol and a length among the words the sum is never nothing.
+    return 0xFFFF - ((total + int.from_bytes(padded, "big") % 0xFFFF) % 0xFFFF or 0xFFFF)
 
 
 def build_udp(

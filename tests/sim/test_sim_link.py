@@ -7,7 +7,7 @@ import pytest
 from ipseclab.lab.impairment import Bernoulli, ImpairmentConfig, NthPackets, losses
 from ipseclab.lab.trace import Trace
 from ipseclab.sim.clock import Clock
-from ipseclab.sim.link import Interface, Link
+from ipseclab.sim.link import Interface, Link, Take
 from ipseclab.wire.ip import build_ipv4
 
 A, B = bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))
@@ -22,7 +22,10 @@ class Sink:
     got: list[tuple[float, bytes]] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
 
-    def receive(self, packet: bytes, interface: Interface) -> None:
+    def entry(self, interface: Interface) -> Take:
+        return self.receive
+
+    def receive(self, packet: bytes) -> None:
         self.got.append((self.clock.now, packet))
 
     def too_big(self, packet: bytes, mtu: int) -> None:
@@ -130,7 +133,7 @@ def test_taps_see_what_is_sent_and_received() -> None:
     pair = joined(ImpairmentConfig(loss=NthPackets((0,))))
     seen: list[tuple[str, bytes]] = []
     for interface in pair.ends:
-        interface.taps.append(lambda octets, name=interface.name: seen.append((name, octets)))
+        interface.tap(lambda octets, name=interface.name: seen.append((name, octets)))
     pair.ends[0].send(packet(0))
     pair.ends[0].send(packet(1))
     pair.clock.run_through(1.0)

@@ -102,7 +102,7 @@ def test_udp_goes_to_its_port_or_is_answered_as_unreachable() -> None:
 def test_a_router_counts_hops_down_with_a_right_checksum() -> None:
     chain = Chain()
     seen: list[bytes] = []
-    next(iter(chain.h2.interfaces.values())).taps.append(seen.append)
+    next(iter(chain.h2.interfaces.values())).tap(seen.append)
     for ttl in range(2, 256):
         chain.send_udp(7, ttl=ttl)
     chain.clock.run_through(1.0)
