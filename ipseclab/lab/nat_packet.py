@@ -34,10 +34,13 @@ ICMP_ERROR_HEADER_SIZE = 8
 TCP_FIN, TCP_SYN, TCP_RST = 0x01, 0x02, 0x04
 
 _TTL_AT, _PROTOCOL_AT, _IP_SUM_AT, _SOURCE_AT, _DESTINATION_AT = 8, 9, 10, 12, 16
-_SUM_AT = {IpProtocol.TCP: 16, IpProtocol.UDP: 6, IpProtocol.ICMP: 2}
+# Plain integers: on the way of every packet an enum member costs a look-up and a conversion.
+_TCP, _UDP, _ICMP = (int(p) for p in (IpProtocol.TCP, IpProtocol.UDP, IpProtocol.ICMP))
+_PORT_PROTOCOLS = (_UDP, _TCP)
+_SUM_AT = {_TCP: 16, _UDP: 6, _ICMP: 2}
 _ICMP_ID_AT = 4
 _TCP_FLAGS_AT = 13
-_SMALLEST = {IpProtocol.TCP: 20, IpProtocol.UDP: 8, IpProtocol.ICMP: 8}
+_SMALLEST = {_TCP: 20, _UDP: 8, _ICMP: 8}
 _SMALLEST_INSIDE = 8
 """RFC 792: an ICMP error carries the header and 8 octets of what it is about."""
 
@@ -78,7 +81,8 @@ def read_packet(packet: bytes) -> Packet:
     header = decode_ipv4_header(packet)
     if checksum(packet[: header.header_length]):
         raise WireError("IPv4 header checksum does not fit")
-    return _read(packet[: header.total_length], header.header_length, _SMALLEST)
+    whole = packet if header.total_length == len(packet) else packet[: header.total_length]
+    return _read(whole, header.header_length, _SMALLEST)
 
 
 def read_inside(packet: Packet, octets: bytes) -> Packet:
@@ -93,16 +97,16 @@ def read_inside(packet: Packet, octets: bytes) -> Packet:
     return _read(inside, header_length, smallest)
 
 
-def _read(octets: bytes, start: int, smallest: dict[IpProtocol, int]) -> Packet:
+def _read(octets: bytes, start: int, smallest: dict[int, int]) -> Packet:
     protocol = octets[_PROTOCOL_AT]
     fragment = int.from_bytes(octets[6:8], "big")
     offset = fragment & 0x1FFF
     source_port = destination_port = flags = 0
     icmp_type: int | None = None
     if not offset and protocol in smallest:
-        if len(octets) - start < smallest[IpProtocol(protocol)]:
+        if len(octets) - start < smallest[protocol]:
             raise WireError(f"protocol {protocol} header cut short at {len(octets) - start} octets")
-        if protocol == IpProtocol.ICMP:
+        if protocol == _ICMP:
             icmp_type = octets[start]
             identifier = int.from_bytes(octets[start + 4 : start + 6], "big")
             source_port = identifier if icmp_type == ICMP_ECHO_REQUEST else 0
@@ -110,7 +114,7 @@ def _read(octets: bytes, start: int, smallest: dict[IpProtocol, int]) -> Packet:
         else:
             source_port = int.from_bytes(octets[start : start + 2], "big")
             destination_port = int.from_bytes(octets[start + 2 : start + 4], "big")
-            if protocol == IpProtocol.TCP and len(octets) > start + _TCP_FLAGS_AT:
+            if protocol == _TCP and len(octets) > start + _TCP_FLAGS_AT:
                 flags = octets[start + _TCP_FLAGS_AT]
     return Packet(
         protocol,
@@ -135,10 +139,45 @@ def rewrite(
     destination: Endpoint | None = None,
 ) -> bytes:
     """`octets`, read as `seen`, with other ends and the TTL one lower."""
+    if seen.protocol in _PORT_PROTOCOLS and not seen.fragment_offset:
+        return _rewrite_ports(octets, seen, source, destination)
     changed = bytearray(octets)
     _change_ends(changed, seen, source, destination)
     word = bytes([seen.ttl - 1, seen.protocol])
     _replace(changed, _TTL_AT, word, _IP_SUM_AT)
+    return bytes(changed)
+
+
+def _rewrite_ports(
+    octets: bytes, seen: Packet, source: Endpoint | None, destination: Endpoint | None
+) -> bytes:
+    """`rewrite` for UDP and TCP, most of what a NAT does: both checksums, each corrected once."""
+    start = seen.header_length
+    sum_at = start + _SUM_AT[seen.protocol]
+    changed = bytearray(octets)
+    addresses = ports = 0
+    for old, new, address_at, port_at in (
+        (seen.source, source, _SOURCE_AT, start),
+        (seen.destination, destination, _DESTINATION_AT, start + 2),
+    ):
+        if new is None:
+            continue
+        addresses += int.from_bytes(new.address, "big") - int.from_bytes(old.address, "big")
+        ports += new.port - old.port
+        changed[address_at : address_at + 4] = new.address
+        changed[port_at : port_at + 2] = new.port.to_bytes(2, "big")
+    old_sum = octets[sum_at : sum_at + 2]
+    # RFC 768: a sum of zero means none, and one that comes out as zero is sent as all ones.
+    if seen.protocol == _TCP or old_sum != b"\0\0":
+        value = _corrected(int.from_bytes(old_sum, "big"), addresses + ports)
+        if value == 0 and seen.protocol == _UDP:
+            value = 0xFFFF
+        changed[sum_at : sum_at + 2] = value.to_bytes(2, "big")
+    changed[_TTL_AT] = seen.ttl - 1
+    header_sum = int.from_bytes(octets[_IP_SUM_AT : _IP_SUM_AT + 2], "big")
+    # The TTL is the high octet of its 16-bit word.
+    value = _corrected(header_sum, addresses - 0x0100)
+    changed[_IP_SUM_AT : _IP_SUM_AT + 2] = value.to_bytes(2, "big")
     return bytes(changed)
 
 
@@ -191,13 +230,9 @@ def _change_ends(
             continue
         if seen.icmp_type in (ICMP_ECHO_REQUEST, ICMP_ECHO_REPLY) and end.port:
             _replace(octets, start + _ICMP_ID_AT, port, *own_sum)
-        elif seen.protocol in (IpProtocol.UDP, IpProtocol.TCP):
+        elif seen.protocol in _PORT_PROTOCOLS:
             _replace(octets, port_at, port, *own_sum)
-    if (
-        seen.protocol == IpProtocol.UDP
-        and own_sum
-        and octets[own_sum[0] : own_sum[0] + 2] == b"\0\0"
-    ):
+    if seen.protocol == _UDP and own_sum and octets[own_sum[0] : own_sum[0] + 2] == b"\0\0":
         # RFC 768: a sum of zero is sent as all ones, as zero means none.
         octets[own_sum[0] : own_sum[0] + 2] = b"\xff\xff"
 
@@ -206,13 +241,13 @@ def _transport_sum(octets: bytearray, seen: Packet) -> tuple[int, ...]:
     """Where the transport checksum stands, if it is there and in use."""
     if seen.fragment_offset or seen.protocol not in _SUM_AT:
         return ()
-    at = seen.header_length + _SUM_AT[IpProtocol(seen.protocol)]
-    unused = seen.protocol == IpProtocol.UDP and octets[at : at + 2] == b"\0\0"
+    at = seen.header_length + _SUM_AT[seen.protocol]
+    unused = seen.protocol == _UDP and octets[at : at + 2] == b"\0\0"
     return () if unused or at + 2 > len(octets) else (at,)
 
 
 def _pseudo_header_sums(octets: bytearray, seen: Packet) -> tuple[int, ...]:
-    return () if seen.protocol == IpProtocol.ICMP else _transport_sum(octets, seen)
+    return () if seen.protocol == _ICMP else _transport_sum(octets, seen)
 
 
 def _replace(octets: bytearray, at: int, new: bytes, *sums: int) -> None:
@@ -226,6 +261,10 @@ def _replace(octets: bytearray, at: int, new: bytes, *sums: int) -> None:
 
 def adjusted(value: int, old: bytes, new: bytes) -> int:
     """The checksum `value` after 16-bit words `old` have become `new` (RFC 1624 equation 3)."""
-    difference = int.from_bytes(new, "big") - int.from_bytes(old, "big")
+    return _corrected(value, int.from_bytes(new, "big") - int.from_bytes(old, "big"))
+
+
+def _corrected(value: int, difference: int) -> int:
+    """The checksum `value` after its 16-bit words have grown by `difference` in all."""
     total = (0xFFFF - value + difference) % 0xFFFF
     return 0xFFFF - total if total else 0

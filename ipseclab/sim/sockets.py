@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Clock, Timer
@@ -33,8 +33,7 @@ LAST_EPHEMERAL_PORT = 60_999
 _PORTS = struct.Struct("!HH")
 
 
-@dataclass(frozen=True, slots=True)
-class Ends:
+class Ends(NamedTuple):
     """The address and port of either end."""
 
     own: Address

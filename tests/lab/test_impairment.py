@@ -1,4 +1,5 @@
 import statistics
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -302,3 +303,33 @@ def test_packets_that_needed_no_draw_have_passed_theirs_over(before):
     changed.reconfigure(lossy)
     after = spaced(200)
     assert lost_indexes(pass_all(changed, after)) == lost_indexes(pass_all(always, after))
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.0, 0.01), st.integers(20, 1600)), max_size=60),
+    st.sampled_from((None, 1e6)),
+    st.sampled_from((None, 4000)),
+)
+def test_the_short_way_and_the_long_one_let_packets_out_at_the_same_times(
+    offered: list[tuple[float, int]], rate: float | None, queue_octets: int | None
+) -> None:
+    config = ImpairmentConfig(delay=0.003, rate=rate, queue_packets=5, queue_octets=queue_octets)
+    short, long = Impairment(config, 1, "wan", "forward"), Impairment(config, 1, "wan", "forward")
+    now = 0.0
+    for gap, octets in offered:
+        now += gap
+        (fate,) = long.pass_packet(bytes(octets), now)
+        at = short.pass_unharmed(octets, now)
+        if at is None:
+            assert short.pass_packet(bytes(octets), now) == [fate]
+            assert isinstance(fate, Dropped)
+        else:
+            assert isinstance(fate, Transit)
+            assert (at, short.index - 1) == (fate.at, fate.index)
+    lossy = replace(config, loss=Bernoulli(0.5))
+    for impairment in (short, long):
+        impairment.reconfigure(lossy)
+    # The draws that nobody needed are passed over alike.
+    assert [short.pass_packet(b"x" * 20, now + n) for n in range(20)] == [
+        long.pass_packet(b"x" * 20, now + n) for n in range(20)
+    ]

@@ -41,7 +41,9 @@ MAX_WINDOW_SCALE = 14
 TIMESTAMPS_SPACE = 12
 """Octets that a timestamps option takes from each segment, with its padding."""
 
-_TIMESTAMPS = struct.Struct("!BBBBII")
+_TIMESTAMPS_START = bytes((TcpOption.NOP, TcpOption.NOP, TcpOption.TIMESTAMPS, 10))
+_STAMPED = HEADER_SIZE + TIMESTAMPS_SPACE
+_STAMPS_AT = HEADER_SIZE + len(_TIMESTAMPS_START)
 _SACK_BLOCK = struct.Struct("!II")
 
 
@@ -63,9 +65,14 @@ class Segment(NamedTuple):
     """TSval and TSecr."""
 
 
+_OPTIONS = slice(Segment._fields.index("mss"), Segment._fields.index("timestamps"))
+_NO_OPTIONS = (None, None, False, ())
+
+
 def encode_segment(segment: Segment, source: bytes, destination: bytes) -> bytes:
     """The octets of `segment` with the checksum over its pseudo header; addresses are 4 octets."""
-    options = _encode_options(segment)
+    plain = segment[_OPTIONS] == _NO_OPTIONS
+    options = _encode_timestamps(segment) if plain else _encode_options(segment)
     head = HEADER.pack(
         segment.source_port,
         segment.destination_port,
@@ -103,9 +110,12 @@ def decode_segment(octets: bytes, source: bytes, destination: bytes) -> Segment:
     # The checksum over a segment that already holds its own checksum is zero (RFC 1071).
     if pseudo_header_checksum(source, destination, IpProtocol.TCP, octets) != 0:
         raise WireError("TCP checksum does not match")
-    segment = Segment(
-        source_port, destination_port, sequence, acknowledgment, flags, window, octets[start:]
-    )
+    head = source_port, destination_port, sequence, acknowledgment, flags, window
+    # Linux and this encoder put nothing but timestamps on a data segment: read that shape at once.
+    if start == _STAMPED and octets.startswith(_TIMESTAMPS_START, HEADER_SIZE):
+        stamps = _SACK_BLOCK.unpack_from(octets, _STAMPS_AT)
+        return Segment(*head, octets[start:], None, None, False, (), stamps)
+    segment = Segment(*head, octets[start:])
     return _with_options(segment, octets[HEADER_SIZE:start]) if start > HEADER_SIZE else segment
 
 
@@ -115,10 +125,7 @@ def _encode_options(segment: Segment) -> bytes:
         options += struct.pack("!BBH", TcpOption.MSS, 4, segment.mss)
     if segment.sack_permitted:
         options += bytes((TcpOption.NOP, TcpOption.NOP, TcpOption.SACK_PERMITTED, 2))
-    if segment.timestamps is not None:
-        options += _TIMESTAMPS.pack(
-            TcpOption.NOP, TcpOption.NOP, TcpOption.TIMESTAMPS, 10, *segment.timestamps
-        )
+    options += _encode_timestamps(segment)
     if segment.window_scale is not None:
         options += bytes((TcpOption.NOP, TcpOption.WINDOW_SCALE, 3, segment.window_scale))
     if segment.sack:
@@ -129,11 +136,13 @@ def _encode_options(segment: Segment) -> bytes:
     return options
 
 
+def _encode_timestamps(segment: Segment) -> bytes:
+    if segment.timestamps is None:
+        return b""
+    return _TIMESTAMPS_START + _SACK_BLOCK.pack(*segment.timestamps)
+
+
 def _with_options(segment: Segment, options: bytes) -> Segment:
-    # Linux and this encoder put nothing but timestamps on a data segment: read that shape at once.
-    if len(options) == TIMESTAMPS_SPACE and options.startswith(b"\x01\x01\x08\x0a"):
-        _, _, _, _, value, echo = _TIMESTAMPS.unpack(options)
-        return segment._replace(timestamps=(value, echo))
     at = 0
     while at < len(options) and options[at] != TcpOption.END:
         if options[at] == TcpOption.NOP:
