@@ -80,6 +80,8 @@ class Timer:
 
     def set(self, at: float | None) -> None:
         """Be due at `at` and at no other time; None: not at all."""
+        if at == self._due:
+            return
         self._due = at
         if at is not None and not (self._wake_ups and self._wake_ups[0] <= at):
             heappush(self._wake_ups, at)
@@ -91,6 +93,7 @@ class Timer:
         if due is None:
             return
         if due > now:
+            self._due = None
             self.set(due)
             return
         self._due = None

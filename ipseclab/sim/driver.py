@@ -16,6 +16,7 @@ from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.lab.keys import Capture
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import (
+    Deadline,
     DeliverPacket,
     EspKeyLog,
     IkeKeyLog,
@@ -70,6 +71,7 @@ class GatewayDriver:
         self._ports = ports
         self._capture = capture
         self._timer = Timer(clock, self._time_out)
+        self._deadline: Deadline | None = None
         self._processing = None if costs == CostTable.zero() else Processing(costs)
         self._cpu = Cpu(costs)
 
@@ -102,6 +104,7 @@ class GatewayDriver:
         }
 
     def _time_out(self, now: float) -> None:
+        self._deadline = None
         deadline = self.gateway.next_deadline()
         if deadline is not None:
             # The clock may stand one float step before the deadline.
@@ -118,7 +121,9 @@ class GatewayDriver:
             done = self._cpu.work(self._clock.now, seconds, woken=bool(received))
             self._clock.call_at(done, self._carry_out, outputs)
         deadline = self.gateway.next_deadline()
-        self._timer.set(None if deadline is None else deadline.at)
+        if deadline is not self._deadline:
+            self._deadline = deadline
+            self._timer.set(None if deadline is None else deadline.at)
 
     def _tell_arrivals(self, outputs: Sequence[Output]) -> list[Output]:
         """Write down what has arrived now, before its processing takes time; the other outputs."""

@@ -368,7 +368,7 @@ class Connection:
 
     def _segment(self, flags: int, position: int, payload: bytes, now: float) -> Segment:
         blocks: tuple[tuple[int, int], ...] = ()
-        if self.options.sack:
+        if self.options.sack and self.receiver.has_blocks:
             blocks = tuple(
                 (
                     (start + self._peer_start) & SEQUENCE_MASK,

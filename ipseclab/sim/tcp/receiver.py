@@ -59,6 +59,11 @@ class Receiver:
             return payload
         return self._accept_out_of_order(start, end, payload)
 
+    @property
+    def has_blocks(self) -> bool:
+        """True when `sack_blocks` may have something to tell."""
+        return bool(self._recent) or self._duplicate is not None
+
     def sack_blocks(self) -> tuple[Range, ...]:
         """A D-SACK if there is one, then the ranges held, latest first (RFC 2018 section 4)."""
         blocks: list[Range] = []

@@ -82,6 +82,13 @@ class Scoreboard:
         """The last segment sent as new."""
         return self._segments[-1] if self._segments else None
 
+    @property
+    def overtaken(self) -> bool:
+        """True when something in flight was sent before a segment that has arrived."""
+        for oldest in self._in_flight.values():
+            return oldest.order < self._rack_order
+        return False
+
     def sent_new(self, start: int, end: int, now: float) -> None:
         """A segment went out for the first time."""
         segment = Sent(start, end, now, self._next_order())

@@ -66,7 +66,7 @@ class Segment(NamedTuple):
 
 
 _OPTIONS = slice(Segment._fields.index("mss"), Segment._fields.index("timestamps"))
-_NO_OPTIONS = (None, None, False, ())
+_NO_OPTIONS: tuple[object, ...] = (None, None, False, ())
 
 
 def encode_segment(segment: Segment, source: bytes, destination: bytes) -> bytes:

@@ -134,7 +134,9 @@ class Sender:
         duplicate = bool(blocks) and self._is_dsack(ack, blocks)
         if duplicate:
             self._widen_reordering()
-        valid = [block for block in blocks[:MAX_SACK_BLOCKS] if ack < block[1] <= self.nxt]
+        valid: list[tuple[int, int]] = []
+        if blocks:
+            valid = [block for block in blocks[:MAX_SACK_BLOCKS] if ack < block[1] <= self.nxt]
         advanced = ack > self.una
         self.una = ack
         progress = self._board.acknowledge(ack, valid, now, min_rtt=self.rtt.minimum)
@@ -142,10 +144,12 @@ class Sender:
             self.rtt.sample(progress.first_rtt)
         if advanced:
             self.rtt.backoff = 0
-        self._end_tail_probe(ack, duplicate=duplicate, now=now)
-        if advanced:
+        if self._probe_end is not None:
+            self._end_tail_probe(ack, duplicate=duplicate, now=now)
+        if advanced and self._undo is not None:
             self._undo_if_spurious(echo)
-        self._end_phase(ack)
+        if self.phase is not Phase.OPEN:
+            self._end_phase(ack)
         newly_lost = self._detect_losses(now)
         if self.phase is Phase.RECOVERY:
             self._reduce(progress.delivered, advanced=advanced, newly_lost=newly_lost)
@@ -242,9 +246,12 @@ class Sender:
     # Loss and recovery
 
     def _detect_losses(self, now: float) -> int:
+        board = self._board
+        if not board.overtaken:
+            self._reorder_at = None
+            return 0
         window = 0.0
         srtt, minimum = self.rtt.srtt, self.rtt.minimum
-        board = self._board
         certain = self.phase is not Phase.OPEN or board.sacked >= DUPLICATE_THRESHOLD
         if srtt is not None and minimum is not None and (board.reordering_seen or not certain):
             # RFC 8985 section 6.2 step 4.
