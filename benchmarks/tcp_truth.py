@@ -1,9 +1,10 @@
 """The simulator's TCP against Linux's: goodput over the same links, lost packet for lost packet.
 
 Each run is made in both worlds from one seed. In namespaces the traffic is the kernel's own TCP
-over the relays; in the simulator it is `ipseclab.sim.tcp`. A link's losses are drawn by packet index,
-so a pair of runs differs in the two TCPs and in the machine's own delays, and in nothing else.
+over the relays; in the simulator it is `ipseclab.sim.tcp`. A link's losses are drawn by packet
+index, so a pair of runs differs in the two TCPs and in the machine's own delays, in nothing else.
 
+`ratio` is the geometric mean of simulator / Linux over the seeds, `from` and `to` its 95 % interval
 (Student's, of the logarithms). A point agrees when the ratio is within 10 %, or when the interval
 reaches into that band, which a few seeds cannot rule out.
 
@@ -26,7 +27,7 @@ from rich.progress import Progress
 from sandboxed import require_sandbox
 from table import Row, arguments, met, publish
 
-from ipseclab.errors import EnvironmentLacks
+from ipseclab.errors import ConfigError, EnvironmentLacks
 from ipseclab.measure.experiment import load_experiment
 from ipseclab.measure.results import ResultsFolder
 from ipseclab.measure.results import Row as RunRow
@@ -169,7 +170,10 @@ def main() -> None:
     options = parser.parse_args()
     options.settings = dict(options.settings)
     require_sandbox()
-    found, problems = measure(options)
+    try:
+        found, problems = measure(options)
+    except ConfigError as problem:
+        parser.exit(2, f"{problem}\n")
     rows = compare(found["sim"], found["netns"])
     if not rows:
         parser.exit(1, "\n".join([*problems, "no point has a run in both worlds"]) + "\n")
