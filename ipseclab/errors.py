@@ -97,6 +97,13 @@ class TsUnacceptable(IkeError):
     notify = NotifyType.TS_UNACCEPTABLE
 
 
+class SinglePairRequired(IkeError):
+    """The policy grants one pair of addresses a CHILD_SA, and more was asked for (RFC 7296 section
+    2.9)."""
+
+    notify = NotifyType.SINGLE_PAIR_REQUIRED
+
+
 class TemporaryFailure(IkeError):
     """A collision that resolves itself: try again later (RFC 7296 section 2.25)."""
 

@@ -226,7 +226,7 @@ class Gateway:
                 case Acquire():
                     details = {"connection": event.connection, "flow": str(event.flow)}
                     outputs.append(Notice("acquire", details))
-                    consequences = self.ike.initiate(event.connection, now)
+                    consequences = self.ike.acquire(event.connection, event.flow, now)
                 case SoftExpired():
                     outputs.append(_expiry("soft_expired", event))
                     consequences = self.ike.child_soft_expired(event.spi_in, now)

@@ -18,22 +18,19 @@ from ipseclab.ike.informational import DeleteSpi
 from ipseclab.ike.keys import child_keys
 from ipseclab.ike.negotiation import (
     check_chosen,
-    check_narrowed,
     choose_proposal,
-    narrow,
     with_spi,
     without_key_exchange,
 )
 from ipseclab.ike.proposals import proposal_text, suite_of
 from ipseclab.ike.sa import ChildSa, IkeSa
+from ipseclab.ike.selectors import Grant, Selectors, Trigger, check_narrowed, grant
 from ipseclab.outputs import EspKeyLog
 from ipseclab.registry import KeMethod, NotifyType, ProtocolId, TransformType
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import NotifyPayload, Payload, SaPayload, TsiPayload, TsrPayload
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
-
-Selectors = tuple[TrafficSelector, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +53,26 @@ def offer_child(
     *,
     with_ke: KeMethod | None,
     replaces: ChildSa | None = None,
+    trigger: Trigger | None = None,
+    exact: bool = False,
 ) -> ChildOffer:
-    """An offer by the connection's configuration; `with_ke` None leaves key exchange out."""
+    """An offer by the connection's configuration; `with_ke` None leaves key exchange out.
+
+    A rekey asks for what the old SA has (RFC 7296 section 2.9.2). `trigger` comes first in what is
+    asked for; with `exact` there is nothing else.
+    """
     proposals = connection.esp_proposals
     if with_ke is None:
         proposals = without_key_exchange(proposals)
     spi_in = ctx.new_child_spi()
     proposals = with_spi(proposals, spi_in)
     own_ts, peer_ts = connection.own_ts, connection.peer_ts
+    if replaces is not None:
+        own_ts, peer_ts = replaces.own_ts, replaces.peer_ts
+    elif trigger is not None:
+        own_ts, peer_ts = (
+            trigger.offered() if exact else ((trigger.own, *own_ts), (trigger.peer, *peer_ts))
+        )
     if connection.mode is Mode.TRANSPORT and sa.encapsulated:
         own_ts, peer_ts = _at_ends_of(sa, own_ts, peer_ts)
     transport = (NotifyPayload(NotifyType.USE_TRANSPORT_MODE),)
@@ -159,7 +168,8 @@ def answer_child(
     if connection.mode is Mode.TRANSPORT and not asked:
         raise NoProposalChosen("the connection is transport mode, the peer asks for tunnel mode")
     mode = connection.mode
-    own_ts, peer_ts = _narrowed(sa, mode, tsi, tsr)
+    granted = _granted(sa, mode, tsi, tsr)
+    own_ts, peer_ts = granted.own_ts, granted.peer_ts
     child = ChildSa(
         ike=sa,
         connection=connection,
@@ -180,9 +190,11 @@ def answer_child(
     if replaces is not None:
         replaces.peer_replacement = child
     transport = (NotifyPayload(NotifyType.USE_TRANSPORT_MODE),)
+    more = (NotifyPayload(NotifyType.ADDITIONAL_TS_POSSIBLE),)
     chosen = Proposal(proposal.number, proposal.protocol, child.spi_in, proposal.transforms)
     return (
         *(transport if mode is Mode.TRANSPORT else ()),
+        *(more if granted.more else ()),
         SaPayload((chosen,)),
         TsiPayload(peer_ts),
         TsrPayload(own_ts),
@@ -278,10 +290,8 @@ def _child_payloads(message: Message) -> tuple[SaPayload, TsiPayload, TsrPayload
     return sa_payload, tsi, tsr
 
 
-def _narrowed(
-    sa: IkeSa, mode: Mode, tsi: TsiPayload, tsr: TsrPayload
-) -> tuple[Selectors, Selectors]:
-    """Own and the peer's selectors as the responder grants them. Raises TsUnacceptable.
+def _granted(sa: IkeSa, mode: Mode, tsi: TsiPayload, tsr: TsrPayload) -> Grant:
+    """The selectors that the responder grants. Raises TsUnacceptable and SinglePairRequired.
 
     In transport mode behind a NAT the peer wrote addresses from before translation: those that its
     packets arrive with are put in their place, here and in the answer (RFC 7296 section 2.23.1).
@@ -293,7 +303,10 @@ def _narrowed(
         own_ts, peer_ts = _at_ends_of(sa, own_ts, peer_ts)
         if sa.peer_behind_nat:
             allowed_peer = _at_address(allowed_peer, sa.path.remote.address)
-    return narrow(own_ts, connection.own_ts), narrow(peer_ts, allowed_peer)
+    if not (own_ts and peer_ts):
+        raise TsUnacceptable("no selectors in the request")
+    allowed = connection.own_ts, allowed_peer
+    return grant((own_ts, peer_ts), allowed, connection.narrowing)
 
 
 def _at_ends_of(sa: IkeSa, own: Selectors, peer: Selectors) -> tuple[Selectors, Selectors]:

@@ -26,6 +26,17 @@ class Mode(Enum):
     TRANSPORT = "transport"
 
 
+class Narrowing(Enum):
+    """How much a responder grants of what both policies allow (RFC 7296 section 2.9)."""
+
+    POLICY = "policy"
+    """All of it."""
+    PACKET = "packet"
+    """Only the flow that the initiator names first, where it names one."""
+    PAIR = "pair"
+    """Only one pair of addresses."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """An identification payload's content (RFC 7296 section 3.5)."""
@@ -120,6 +131,7 @@ class ConnectionConfig:
     peer_auth: tuple[PeerAuth, ...] = ()
     """Rounds in which the peer must; empty: one, with `psk`."""
     mode: Mode = Mode.TUNNEL
+    narrowing: Narrowing = Narrowing.POLICY
     ike_lifetime: Lifetime = Lifetime(seconds=14400.0)
     child_lifetime: Lifetime = Lifetime(seconds=3600.0)
     retransmission: Retransmission = Retransmission()

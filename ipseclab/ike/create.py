@@ -38,6 +38,7 @@ from ipseclab.ike.lifecycle import activate_child, postpone, remove_child
 from ipseclab.ike.negotiation import ke_method, method_asked_for, offered_methods
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
+from ipseclab.ike.selectors import Trigger
 from ipseclab.ike.task import Task
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
@@ -82,8 +83,17 @@ class CreateChild(Retrying):
     name = "create CHILD_SA"
     touches_children = True
 
-    def __init__(self, connection: ConnectionConfig, replaces: ChildSa | None = None) -> None:
+    def __init__(
+        self,
+        connection: ConnectionConfig,
+        replaces: ChildSa | None = None,
+        *,
+        trigger: Trigger | None = None,
+        exact: bool = False,
+    ) -> None:
         super().__init__()
+        self.trigger = trigger
+        self.exact = exact
         self.connection = connection
         self.replaces = replaces
         methods = offered_methods(connection.esp_proposals)
@@ -104,7 +114,15 @@ class CreateChild(Retrying):
             self.private = KE_METHODS[self.method].generate(ctx.rng)
             ke = (KePayload(self.method, self.private.public),)
         with_ke = self.method if ke else None
-        self.offer = offer_child(ctx, sa, self.connection, with_ke=with_ke, replaces=old)
+        self.offer = offer_child(
+            ctx,
+            sa,
+            self.connection,
+            with_ke=with_ke,
+            replaces=old,
+            trigger=self.trigger,
+            exact=self.exact,
+        )
         *sa_and_mode, tsi, tsr = self.offer.payloads
         rekey: tuple[Payload, ...] = ()
         if old is not None:
@@ -130,6 +148,7 @@ class CreateChild(Retrying):
             remove_child(ctx, new, DELETED)
         if self.replaces is not None:
             _replace(ctx, self.replaces, new)
+        close_if_useless(ctx, new, self.trigger)
 
     @override
     def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
@@ -165,7 +184,9 @@ class CreateChild(Retrying):
         )
         if old is not None and old.state is not ChildState.INSTALLED:
             return  # the peer replaced or closed it meanwhile: nothing is left to do
-        if kind == NotifyType.TEMPORARY_FAILURE:
+        if kind == NotifyType.SINGLE_PAIR_REQUIRED and not self.exact:
+            ask_for_pair(ctx, sa, self.connection, self.trigger)
+        elif kind == NotifyType.TEMPORARY_FAILURE:
             self.retry_later(ctx, sa, now)
         elif kind == NotifyType.CHILD_SA_NOT_FOUND and old is not None:
             # Section 2.25: drop it without a DELETE, and make a new one from scratch.
@@ -183,6 +204,28 @@ class CreateChild(Retrying):
             rival = old.peer_replacement
             replaced = rival is not None and rival.usable
             old.state = ChildState.REPLACED_BY_PEER if replaced else ChildState.INSTALLED
+
+
+def ask_for_pair(
+    ctx: Context, sa: IkeSa, connection: ConnectionConfig, trigger: Trigger | None
+) -> None:
+    """The peer grants a pair of addresses a CHILD_SA: ask for the pair of the packet that wants
+    one, where there is such a packet (RFC 7296 section 2.9)."""
+    if trigger is not None:
+        ctx.queue(sa, CreateChild(connection, trigger=trigger, exact=True))
+
+
+def close_if_useless(ctx: Context, child: ChildSa, trigger: Trigger | None) -> None:
+    """Close an SA made for a packet that it cannot carry: the peer narrowed without regard to what
+    was named first, and SAs that nobody uses would pile up."""
+    if trigger is None or not child.usable:
+        return
+    if trigger.is_carried_by(child.own_ts, child.peer_ts):
+        return
+    others = (other for other in child.ike.children.values() if other is not child)
+    same = (child.own_ts, child.peer_ts)
+    if any(other.usable and (other.own_ts, other.peer_ts) == same for other in others):
+        close_child(ctx, child, REDUNDANT)
 
 
 def _replace(ctx: Context, old: ChildSa, new: ChildSa) -> None:

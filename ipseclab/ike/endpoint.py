@@ -37,11 +37,13 @@ from ipseclab.ike.lifecycle import activate_child, close_ike, remove_child
 from ipseclab.ike.protection import Envelope, OpenedMessage, Verified
 from ipseclab.ike.rekey import answer_rekey, put_to_use
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, PeerRequest
+from ipseclab.ike.selectors import Trigger
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import ZERO_SPI, send_requests
 from ipseclab.ike.upkeep import do_due, follow, queue_rekey
 from ipseclab.outputs import Deadline, UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, NotifyType
+from ipseclab.wire.ip import Flow
 from ipseclab.wire.message import IkeHeader, Message, decode_header, decode_message
 from ipseclab.wire.payloads import NotifyPayload, Payload
 
@@ -68,6 +70,28 @@ class IkeEndpoint:
             if not any(task.replaces is None for task in fresh):
                 self._ctx.queue(sa, CreateChild(config))
         return self._done(now)
+
+    def acquire(self, connection: str, flow: Flow, now: float) -> list[IkeOutput]:
+        """A packet of `flow` needs a CHILD_SA: set up what is missing for it."""
+        config, trigger = self._ctx.connection(connection), Trigger.of(flow)
+        sa = self._ctx.newest(connection)
+        if sa is None:
+            self._start(config, now, trigger)
+        elif (
+            sa.alive
+            and len(sa.children) < self._ctx.config.limits.children_per_ike
+            and not self._has_or_wants(sa, trigger)
+        ):
+            self._ctx.queue(sa, CreateChild(config, trigger=trigger))
+        return self._done(now)
+
+    @staticmethod
+    def _has_or_wants(sa: IkeSa, trigger: Trigger) -> bool:
+        fresh = (task for task in sa.wanted() if isinstance(task, CreateChild))
+        return any(
+            child.usable and trigger.is_carried_by(child.own_ts, child.peer_ts)
+            for child in sa.children.values()
+        ) or any(task.replaces is None and task.trigger in (None, trigger) for task in fresh)
 
     def create_child(self, connection: str, now: float) -> list[IkeOutput]:
         """One more CHILD_SA beside those that the connection has."""
@@ -112,7 +136,7 @@ class IkeEndpoint:
             self._ctx.queue(sa, Liveness())
         return self._done(now)
 
-    def _start(self, config: ConnectionConfig, now: float) -> None:
+    def _start(self, config: ConnectionConfig, now: float, trigger: Trigger | None = None) -> None:
         if config.peer_address is None:
             self._ctx.notice("cannot_initiate", connection=config.name, reason="no peer address")
             return
@@ -125,6 +149,7 @@ class IkeEndpoint:
             path=UdpPath(*(UdpEndpoint(address, IKE_PORT) for address in ends)),
             state=IkeState.INIT_SENT,
             created=now,
+            trigger=trigger,
         )
         self._ctx.sas[sa.own_spi] = sa
         self._ctx.enter(sa)

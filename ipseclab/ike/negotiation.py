@@ -1,6 +1,6 @@
-"""What both ends can agree on: one proposal of several, and traffic selectors narrowed.
+"""What both ends can agree on: one proposal of several.
 
-RFC 7296 sections 2.7 (proposals), 2.9 (selectors), 3.3.6 (unknown attributes).
+RFC 7296 sections 2.7 (proposals), 3.3.6 (unknown attributes); selectors are in `selectors.py`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ipseclab.crypto.kex import KE_METHODS
-from ipseclab.errors import InvalidSyntax, NoProposalChosen, TsUnacceptable
+from ipseclab.errors import InvalidSyntax, NoProposalChosen
 from ipseclab.ike.proposals import KEY_EXCHANGES, distinct_methods, proposal_text
 from ipseclab.registry import EsnId, IntegId, KeMethod, ProtocolId, TransformType
 from ipseclab.wire.proposal import ADDITIONAL_KE, Proposal, Transform
-from ipseclab.wire.selector import TrafficSelector
 
-MAX_NEGOTIATED_SELECTORS = 64
 KE_METHOD_SIZE = 2  # RFC 7296 section 3.10.1, INVALID_KE_PAYLOAD
 
 # What leaving a transform type out says (RFC 7296 section 3.3.3 and RFC 4303 for ESN).
@@ -165,30 +163,3 @@ def method_asked_for(data: bytes, proposals: tuple[Proposal, ...], *, tried: KeM
     if wanted == tried or wanted not in offered_methods(proposals) or wanted not in KE_METHODS:
         raise InvalidSyntax(f"peer wants {wanted.name}, which was not offered")
     return wanted
-
-
-def narrow(
-    offered: tuple[TrafficSelector, ...], allowed: tuple[TrafficSelector, ...]
-) -> tuple[TrafficSelector, ...]:
-    """What of the offered selectors the own policy allows (RFC 7296 section 2.9).
-
-    Raises TsUnacceptable when that is nothing.
-    """
-    common = [one.intersection(two) for one in offered for two in allowed]
-    result = tuple(dict.fromkeys(selector for selector in common if selector is not None))
-    if not result:
-        wanted = ", ".join(map(str, allowed))
-        raise TsUnacceptable(f"selectors {', '.join(map(str, offered))} do not overlap {wanted}")
-    return result[:MAX_NEGOTIATED_SELECTORS]
-
-
-def check_narrowed(
-    answer: tuple[TrafficSelector, ...], offered: tuple[TrafficSelector, ...]
-) -> tuple[TrafficSelector, ...]:
-    """The responder's selectors, each inside an offered one. Raises TsUnacceptable."""
-    for selector in answer:
-        if not any(selector.is_subset_of(other) for other in offered):
-            raise TsUnacceptable(f"selector {selector} is outside of what was offered")
-    if not answer:
-        raise TsUnacceptable("no selectors in the answer")
-    return answer

@@ -17,6 +17,7 @@ from ipseclab.crypto.prf import Prf
 from ipseclab.ike.config import ConnectionConfig, Mode
 from ipseclab.ike.keys import IkeKeys
 from ipseclab.ike.protection import MessageProtection
+from ipseclab.ike.selectors import Trigger
 from ipseclab.outputs import UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, NotifyType
 from ipseclab.wire.proposal import Proposal
@@ -156,6 +157,8 @@ class IkeSa:
     tasks: deque[Task] = field(default_factory=deque)
     postponed: list[tuple[float, Task]] = field(default_factory=list)
     """Tasks that met TEMPORARY_FAILURE, and from when on they may be tried again."""
+    trigger: Trigger | None = None
+    """The packet that set it up, if one did."""
     children: dict[bytes, ChildSa] = field(default_factory=dict)
     round_trip: float = inf
     """Seconds from one message of the handshake to its answer, retransmissions included."""

@@ -89,7 +89,7 @@ class Datapath:
         self._flows = FlowCache()
         self._parked = ParkingLot(self._limits.parked_packets, self._limits.parked_octets)
         self._timers: Timers[bytes | str, TimerKind] = Timers()
-        self._acquire_after: dict[str, float] = {}
+        self._acquire_after: dict[tuple[str, Flow | None], float] = {}
 
     # -- the SAs ---------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class Datapath:
         entry.active = True
         self._timers.cancel(p.spi_in, TimerKind.ACTIVATE)
         self._flows.forget(p.policy)
-        self._acquire_after.pop(p.policy, None)
+        self._acquire_after.pop((p.policy, None), None)
         details = {"spi_in": p.spi_in.hex(), "spi_out": p.spi_out.hex()}
         outputs: list[DatapathOutput] = [Notice("child_active", details)]
         for parked in self._parked.take(p.policy):
@@ -182,6 +182,10 @@ class Datapath:
             else:
                 self._parked.add(p.policy, parked)
         self._arm_park(p.policy)
+        waiting = self._parked.first(p.policy)
+        if waiting is not None and not self.sad.covering(p.policy, waiting.flow):
+            # This SA was narrowed (RFC 7296 section 2.9), and what still waits needs one more.
+            outputs += self._acquire(p.policy, p.connection, waiting.flow, now, again=True)
         return outputs
 
     # -- outbound --------------------------------------------------------------------------------
@@ -233,7 +237,9 @@ class Datapath:
             reason = covering[0].refusal
             assert reason is not None
             return [*outputs, self._dropped(reason, OUTBOUND, packet)]
-        return self._acquire(policy, flow, now) + self._park(policy, flow, packet, now)
+        assert policy.connection is not None
+        acquire = self._acquire(policy.name, policy.connection, flow, now)
+        return acquire + self._park(policy, flow, packet, now)
 
     def _await_peer(
         self, entry: SadEntry, policy: Policy, flow: Flow, packet: bytes, now: float
@@ -245,14 +251,20 @@ class Datapath:
         self._timers.set(entry.parameters.spi_in, TimerKind.ACTIVATE, entry.activate_at)
         return self._park(policy, flow, packet, now)
 
-    def _acquire(self, policy: Policy, flow: Flow, now: float) -> list[DatapathOutput]:
-        name = policy.name
-        if now < self._acquire_after.get(name, -inf):
+    def _acquire(
+        self, policy: str, connection: str, flow: Flow, now: float, *, again: bool = False
+    ) -> list[DatapathOutput]:
+        """Ask for an SA, once an interval for a policy, and `again` once an interval for a flow
+        that the SA which came does not carry."""
+        if now < self._acquire_after.get((policy, flow if again else None), -inf):
             return []
-        self._acquire_after[name] = now + self._limits.acquire_interval
+        past = [key for key, until in self._acquire_after.items() if until <= now]
+        for key in past:
+            del self._acquire_after[key]
+        until = now + self._limits.acquire_interval
+        self._acquire_after[policy, None] = self._acquire_after[policy, flow] = until
         self.counters.acquires += 1
-        assert policy.connection is not None
-        return [Acquire(name, policy.connection, flow)]
+        return [Acquire(policy, connection, flow)]
 
     def _park(self, policy: Policy, flow: Flow, packet: bytes, now: float) -> list[DatapathOutput]:
         if not self._limits.parked_packets:

@@ -39,6 +39,11 @@ class ParkingLot:
         self._used[policy] = used
         return True
 
+    def first(self, policy: str) -> Parked | None:
+        """The packet at the head of a policy's queue."""
+        queue = self._queues.get(policy)
+        return queue[0] if queue else None
+
     def take(self, policy: str) -> deque[Parked]:
         """Empty a policy's queue and return what was in it."""
         self._used.pop(policy, None)
@@ -57,8 +62,8 @@ class ParkingLot:
 
     def next_expiry(self, policy: str) -> float | None:
         """When the packet at the head has waited long enough; None for an empty queue."""
-        queue = self._queues.get(policy)
-        return queue[0].expires if queue else None
+        parked = self.first(policy)
+        return parked.expires if parked is not None else None
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())

@@ -18,6 +18,7 @@ from ipseclab.ike.authentication.rounds import ANOTHER, SEVERAL, Progress, Step,
 from ipseclab.ike.child import ChildOffer, finish_child, offer_child
 from ipseclab.ike.config import ANY_IDENTITY, Identity
 from ipseclab.ike.context import Context
+from ipseclab.ike.create import ask_for_pair
 from ipseclab.ike.informational import CloseAfterFailure, DeleteSpi
 from ipseclab.ike.lifecycle import announce, close_ike, establish
 from ipseclab.ike.protection import OpenedMessage
@@ -91,7 +92,7 @@ class AuthTask(Task):
         several = len(connection.own_rounds) > 1 or len(connection.peer_rounds) > 1
         child: tuple[Payload, ...] = ()
         if all(extension.wants_child(ctx, sa) for extension in EXTENSIONS):
-            self.offer = offer_child(ctx, sa, connection, with_ke=None)
+            self.offer = offer_child(ctx, sa, connection, with_ke=None, trigger=sa.trigger)
             child = self.offer.payloads
         asked = [p for extension in EXTENSIONS for p in extension.first_request(ctx, sa)]
         return (
@@ -188,6 +189,8 @@ class AuthTask(Task):
         elif self.offer is not None:
             reason = error.name if error is not None else "no SA payload"
             ctx.notice("child_failed", connection=sa.connection.name, reason=reason)
+            if error == NotifyType.SINGLE_PAIR_REQUIRED:
+                ask_for_pair(ctx, sa, sa.connection, sa.trigger)
 
 
 def _error_of(message: Message) -> NotifyType | None:
