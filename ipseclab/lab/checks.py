@@ -254,10 +254,10 @@ def _check_transport(
         ("remote_ts", entry.remote_ts, ends.responder),
     ):
         own = IPv4Network(interface.address)
-        for network in stated if stated is not None else ():
-            if network != own:
+        for selector in stated if stated is not None else ():
+            if selector.network != own:
                 problem = (
-                    f"{network} in transport mode, expected {interface.node}'s own address {own}"
+                    f"{selector} in transport mode, expected {interface.node}'s own address {own}"
                 )
                 raise source.error((*path, key), problem)
 
@@ -291,6 +291,9 @@ def _check_strongswan(
     if entry.mode != "tunnel":
         problem = f"{entry.mode!r} with a strongswan end, expected tunnel"
         raise source.error((*path, "mode"), problem)
+    if entry.narrowing != "policy":
+        problem = f"{entry.narrowing!r} with a strongswan end, expected policy"
+        raise source.error((*path, "narrowing"), problem)
     if entry.encapsulation != "forced" and not ends.nats:
         problem = "'auto' without a NAT between and with a strongswan end, expected forced"
         raise source.error((*path, "encapsulation"), problem)

@@ -7,6 +7,7 @@ section 8); everything else is discarded.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
 from ipseclab.gateway import GatewayConfig
@@ -14,7 +15,7 @@ from ipseclab.ike.config import ConnectionConfig, Identity, IkeConfig, IkeLimits
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ipsec.datapath import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
-from ipseclab.lab.model import Connection, Stack, Start
+from ipseclab.lab.model import Connection, NetworkSelector, Stack, Start
 from ipseclab.lab.topology import Topology
 from ipseclab.registry import IdType, IpProtocol
 from ipseclab.wire.selector import TrafficSelector
@@ -58,7 +59,7 @@ def protected_networks(topology: Topology, node: str) -> tuple[IPv4Network, ...]
     """The destinations that `node` hands to its stack: the far networks of its connections."""
     found: dict[IPv4Network, None] = {}
     for item in topology.connections_of(node):
-        found.update(dict.fromkeys(_far_networks(item, node)))
+        found.update(dict.fromkeys(one.network for one in _far_networks(item, node)))
     return tuple(found)
 
 
@@ -87,6 +88,7 @@ def _connection(item: Connection, node: str) -> ConnectionConfig:
         own_ts=_selectors(_near_networks(item, node)),
         peer_ts=_selectors(_far_networks(item, node)),
         mode=item.mode if item.mode is not None else Mode.TUNNEL,
+        narrowing=item.narrowing,
         ike_lifetime=item.ike_lifetime,
         child_lifetime=item.child_lifetime,
         retransmission=item.retransmission,
@@ -103,11 +105,11 @@ def _peer_address(item: Connection, initiator: bool) -> str | None:
     return None if item.nats else str(item.initiator_address)
 
 
-def _near_networks(item: Connection, node: str) -> tuple[IPv4Network, ...]:
+def _near_networks(item: Connection, node: str) -> tuple[NetworkSelector, ...]:
     return item.local_ts if node == item.initiator else item.remote_ts
 
 
-def _far_networks(item: Connection, node: str) -> tuple[IPv4Network, ...]:
+def _far_networks(item: Connection, node: str) -> tuple[NetworkSelector, ...]:
     """The other side's networks as `node` has to name them.
 
     In transport mode through a NAT the responder sees the packets of the initiator come from the
@@ -116,12 +118,13 @@ def _far_networks(item: Connection, node: str) -> tuple[IPv4Network, ...]:
     if node == item.initiator:
         return item.remote_ts
     if item.mode is Mode.TRANSPORT and item.nats:
-        return (IPv4Network(item.seen_address),)
+        seen = IPv4Network(item.seen_address)
+        return tuple(replace(selector, network=seen) for selector in item.local_ts)
     return item.local_ts
 
 
-def _selectors(networks: tuple[IPv4Network, ...]) -> tuple[TrafficSelector, ...]:
-    return tuple(TrafficSelector.of_network(str(network)) for network in networks)
+def _selectors(networks: tuple[NetworkSelector, ...]) -> tuple[TrafficSelector, ...]:
+    return tuple(network.traffic_selector for network in networks)
 
 
 def _policy(item: Connection, node: str) -> Policy:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
-from typing import Literal
+from typing import Literal, Self
 
-from ipseclab.ike.config import Lifetime, Mode, Retransmission
+from ipseclab.ike.config import Lifetime, Mode, Narrowing, Retransmission
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.nat import NatConfig
+from ipseclab.registry import IpProtocol
+from ipseclab.wire.selector import ANY_PORTS, TrafficSelector
 
 Direction = Literal["forward", "backward"]
 FORWARD: Direction = "forward"
@@ -118,6 +121,60 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkSelector:
+    """Part of a network's traffic: of one IP protocol (0: all) and of a range of ports.
+
+    Written as strongSwan does: ``10.1.0.0/24``, ``10.1.0.0/24[tcp]``, ``10.1.0.0/24[udp/53]``,
+    ``10.1.0.0/24[17/5000-5010]``.
+    """
+
+    network: IPv4Network
+    protocol: int = 0
+    ports: tuple[int, int] = ANY_PORTS
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError."""
+        match = _SELECTOR.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no selector")
+        network = IPv4Network(match["network"])
+        if match["protocol"] is None:
+            return cls(network)
+        first, last = match["first"], match["last"]
+        ports = ANY_PORTS if first is None else (int(first), int(last or first))
+        protocol = _protocol(match["protocol"])
+        with_ports = protocol in (IpProtocol.TCP, IpProtocol.UDP)
+        if not (ports == ANY_PORTS or (with_ports and ports[0] <= ports[1] <= ANY_PORTS[1])):
+            raise ValueError(f"{text!r} has no ports that protocol {protocol} could have")
+        return cls(network, protocol, ports)
+
+    @property
+    def traffic_selector(self) -> TrafficSelector:
+        """The same in IKE's form."""
+        return TrafficSelector.of_network(str(self.network), self.protocol, self.ports)
+
+    def __str__(self) -> str:
+        return str(self.traffic_selector)
+
+
+_SELECTOR = re.compile(
+    r"(?P<network>[^\[\]]+)"
+    r"(\[(?P<protocol>[a-z]+|[0-9]{1,3})(/(?P<first>[0-9]{1,5})(-(?P<last>[0-9]{1,5}))?)?\])?"
+)
+
+
+def _protocol(text: str) -> int:
+    try:
+        number = int(text) if text.isdecimal() else IpProtocol[text.upper()].value
+    except KeyError:
+        raise ValueError(f"{text!r} is no protocol") from None
+    if not 0 < number < 256:
+        raise ValueError(f"protocol {number}, expected 1 to 255")
+    return number
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """A connection with everything that its two ends have to know, defaults filled in.
 
@@ -128,6 +185,7 @@ class Connection:
     initiator: str
     responder: str
     mode: Mode | None
+    narrowing: Narrowing
     initiator_address: IPv4Address
     responder_address: IPv4Address
     seen_address: IPv4Address
@@ -138,9 +196,9 @@ class Connection:
     psk: str
     ike: tuple[str, ...]
     esp: tuple[str, ...]
-    local_ts: tuple[IPv4Network, ...]
+    local_ts: tuple[NetworkSelector, ...]
     """The initiator's side."""
-    remote_ts: tuple[IPv4Network, ...]
+    remote_ts: tuple[NetworkSelector, ...]
     """The responder's side."""
     ike_lifetime: Lifetime
     child_lifetime: Lifetime

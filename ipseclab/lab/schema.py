@@ -7,7 +7,7 @@ also make the JSON Schema that editors complete from.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -30,6 +30,7 @@ from ipseclab.lab.impairment import (
     LossModel,
     NthPackets,
 )
+from ipseclab.lab.model import NetworkSelector
 from ipseclab.lab.units import Quantity, parse_quantity, parse_size
 
 SMALLEST_MTU = 576
@@ -93,10 +94,10 @@ InterfaceAddress = Annotated[
     _text_to(_interface, "an IPv4 address with prefix length like 192.0.2.1/24"),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+/[0-9]+$"}),
 ]
-Network = Annotated[
-    IPv4Network,
-    _text_to(IPv4Network, "an IPv4 network like 10.1.0.0/24"),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+(/[0-9]+)?$"}),
+Selector = Annotated[
+    NetworkSelector,
+    _text_to(NetworkSelector.parse, "an IPv4 network like 10.1.0.0/24 or 10.1.0.0/24[tcp/80]"),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+(/[0-9]+)?(\[.*\])?$"}),
 ]
 
 
@@ -125,7 +126,7 @@ EspProposals = Annotated[
     list[Annotated[str, _proposal(parse_esp_proposal)]], Field(min_length=1), _ONE_OR_LIST
 ]
 IdPair = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)]
-Networks = Annotated[list[Network], Field(min_length=1), _ONE_OR_LIST]
+Selectors = Annotated[list[Selector], Field(min_length=1), _ONE_OR_LIST]
 
 
 class _Strict(BaseModel):
@@ -323,10 +324,13 @@ class ConnectionFile(_Strict):
     psk: Annotated[str, Field(min_length=1)] | None = None
     ids: IdPair | None = None
     """Identities of initiator and responder; by default the nodes' names."""
-    local_ts: Networks | None = None
+    local_ts: Selectors | None = None
     """The initiator's networks; by default those behind it, or its own address."""
-    remote_ts: Networks | None = None
+    remote_ts: Selectors | None = None
     """The responder's networks; by default those behind it, or its own address."""
+    narrowing: Literal["policy", "packet", "pair"] = "policy"
+    """What the responder grants: all that both policies allow, or a CHILD_SA for each flow, or one
+    for each pair of addresses (RFC 7296 section 2.9)."""
     lifetimes: LifetimesFile = LifetimesFile()
     retransmission: RetransmissionFile = RetransmissionFile()
     liveness: Seconds | None = None

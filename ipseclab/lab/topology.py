@@ -12,11 +12,20 @@ from pathlib import Path
 
 import networkx as nx
 
-from ipseclab.ike.config import Lifetime, Mode, Retransmission
+from ipseclab.ike.config import Lifetime, Mode, Narrowing, Retransmission
 from ipseclab.lab.checks import check_connections, check_structure, peers_of, resolve_ends
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.library import TOPOLOGIES, find_file
-from ipseclab.lab.model import Connection, Interface, Link, Node, NodeKind, Stack, Start
+from ipseclab.lab.model import (
+    Connection,
+    Interface,
+    Link,
+    NetworkSelector,
+    Node,
+    NodeKind,
+    Stack,
+    Start,
+)
 from ipseclab.lab.nat import NatBehaviour, NatConfig
 from ipseclab.lab.routes import Route, Routing
 from ipseclab.lab.schema import (
@@ -245,6 +254,7 @@ def _connection(
         initiator=entry.initiator,
         responder=entry.responder,
         mode=mode,
+        narrowing=Narrowing(entry.narrowing),
         initiator_address=ends.initiator.address,
         responder_address=ends.responder.address,
         seen_address=seen,
@@ -268,18 +278,17 @@ def _connection(
 def _selectors(
     entry: ConnectionFile,
     own: Interface,
-    stated: list[IPv4Network] | None,
+    stated: list[NetworkSelector] | None,
     file: TopologyFile,
     routing: Routing,
-) -> tuple[IPv4Network, ...]:
+) -> tuple[NetworkSelector, ...]:
     """The networks stated, or those behind the node, or its own address."""
-    address = (IPv4Network(own.address),)
     if stated is not None:
         return tuple(stated)
-    if entry.mode == "transport":
-        return address
-    peers = peers_of(file, own.node)
-    return routing.networks_behind(own.node, peers) or address
+    networks: tuple[IPv4Network, ...] = ()
+    if entry.mode != "transport":
+        networks = routing.networks_behind(own.node, peers_of(file, own.node))
+    return tuple(NetworkSelector(one) for one in networks or (IPv4Network(own.address),))
 
 
 def _lifetime(entry: IkeLifetimeFile) -> Lifetime:

@@ -124,7 +124,8 @@ class TrafficSelector:
     def _upper_text(self) -> str:
         if not self.protocol and self.ports == ANY_PORTS:
             return ""
-        name = IpProtocol(self.protocol).name.lower()
+        protocol = IpProtocol(self.protocol)
+        name = protocol.name.lower() if protocol.known else str(self.protocol)
         if self.ports == ANY_PORTS:
             return f"[{name}]"
         if self.ports == OPAQUE_PORTS:

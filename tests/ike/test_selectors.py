@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pair import CONNECTION, NETWORKS, make_pair
-from transcript import transcript
+from transcript import ike_messages, opened, transcript
 
 from ipseclab.errors import SinglePairRequired, TsUnacceptable
 from ipseclab.ike.config import Mode, Narrowing
 from ipseclab.ike.selectors import Trigger, grant, narrow
 from ipseclab.registry import ExchangeType
 from ipseclab.wire.ip import Flow, build_ipv4, build_udp
+from ipseclab.wire.payloads import TsiPayload, TsrPayload
 from ipseclab.wire.selector import TrafficSelector
 
 TCP, UDP, ICMP, GRE = 6, 17, 1, 47
@@ -118,10 +119,18 @@ def send(pair, side, octets):
     assert pair.delivered[1 - side][-1:] == [octets]
 
 
+@pytest.mark.rfc("7296", "2.9", "SHOULD", "packet-first")
 def test_first_packet_names_its_flow_first_and_gets_the_whole_policy():
     pair = make_pair()
     send(pair, 0, packet(2))
     assert [(c.own_ts, c.peer_ts) for c in pair.a.ike.child_sas] == [(NET_1, NET_2)]
+    trigger = Trigger.of(udp_flow())
+    request = next(s for s in ike_messages(pair) if s.is_ike(ExchangeType.IKE_AUTH))
+    _, payloads = opened(pair, request)
+    assert [p.selectors for p in payloads if isinstance(p, TsiPayload | TsrPayload)] == [
+        (trigger.own, *NET_1),
+        (trigger.peer, *NET_2),
+    ]
     pair.agreed()
 
 
@@ -152,6 +161,7 @@ def test_packets_of_several_flows_that_wait_all_get_their_sa():
     assert len(pair.spis(0)) == 4
 
 
+@pytest.mark.rfc("7296", "2.9.2", "SHOULD", "rekey-same-selectors")
 def test_rekeyed_sa_keeps_what_it_was_narrowed_to():
     pair = make_pair(b={"narrowing": Narrowing.PACKET})
     send(pair, 0, packet(2))

@@ -371,7 +371,18 @@ BAD = {
         "psk: secret",
         "psk: secret\n    local_ts: [10.1.0.0/24, 10.1.0.1/24]",
         "27:29: connections[0].local_ts[1]: '10.1.0.1/24' is not usable, "
-        "expected an IPv4 network like 10.1.0.0/24",
+        "expected an IPv4 network like 10.1.0.0/24 or 10.1.0.0/24[tcp/80]",
+    ),
+    "ports of a protocol that has none": (
+        "psk: secret",
+        "psk: secret\n    local_ts: '10.1.0.0/24[gre/80]'",
+        "27:5: connections[0].local_ts: '10.1.0.0/24[gre/80]' is not usable, "
+        "expected an IPv4 network like 10.1.0.0/24 or 10.1.0.0/24[tcp/80]",
+    ),
+    "a narrowing that is none": (
+        "psk: secret",
+        "psk: secret\n    narrowing: all",
+        "27:5: connections[0].narrowing: 'all' is unknown, expected one of policy, packet, pair",
     ),
     "transport mode with networks behind": (
         "psk: secret",

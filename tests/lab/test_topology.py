@@ -11,7 +11,7 @@ from ipseclab.errors import ConfigError
 from ipseclab.ike.config import Lifetime, Mode, Retransmission
 from ipseclab.lab.impairment import Bernoulli, GilbertElliott, NthPackets
 from ipseclab.lab.library import TOPOLOGIES, names
-from ipseclab.lab.model import NodeKind, Stack, Start
+from ipseclab.lab.model import NetworkSelector, NodeKind, Stack, Start
 from ipseclab.lab.nat import NatBehaviour
 from ipseclab.lab.topology import load_topology, parse_topology, topology_schema
 
@@ -28,7 +28,7 @@ EXPECTED = {
 
 
 def networks(*texts):
-    return tuple(IPv4Network(text) for text in texts)
+    return tuple(NetworkSelector(IPv4Network(text)) for text in texts)
 
 
 def test_the_topologies_that_the_lab_promises_are_there():
@@ -351,3 +351,28 @@ def test_a_bad_override_is_named(key, value, problem):
     with pytest.raises(ConfigError) as caught:
         topology.with_overrides({"description": "x", key: value})
     assert str(caught.value) == f"{topology.source.file}: override: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("text", "protocol", "ports"),
+    [
+        ("10.1.0.0/24", 0, (0, 65535)),
+        ("10.1.0.0/24[tcp]", 6, (0, 65535)),
+        ("10.1.0.0/24[udp/53]", 17, (53, 53)),
+        ("10.1.0.0/24[17/5000-5010]", 17, (5000, 5010)),
+        ("10.1.0.0/24[47]", 47, (0, 65535)),
+    ],
+)
+def test_part_of_a_networks_traffic(text, protocol, ports):
+    selector = NetworkSelector.parse(text)
+    assert (selector.protocol, selector.ports) == (protocol, ports)
+    assert selector.traffic_selector.protocol == protocol
+    assert NetworkSelector.parse(str(selector)) == selector
+
+
+@pytest.mark.parametrize(
+    "rest", ["[", "[tcp/80", "[tcp/9-8]", "[256]", "[0]", "[what]", "[udp/65536]"]
+)
+def test_what_is_no_part_of_a_networks_traffic(rest):
+    with pytest.raises(ValueError, match=r"10\.1\.0\.0/24|protocol|'what'"):
+        NetworkSelector.parse(f"10.1.0.0/24{rest}")
