@@ -21,7 +21,11 @@ LABELS = {
     PayloadType.TSI: "TSi",
     PayloadType.TSR: "TSr",
 }
-LEFT_OUT = (NotifyType.NAT_DETECTION_SOURCE_IP, NotifyType.NAT_DETECTION_DESTINATION_IP)
+LEFT_OUT = (
+    NotifyType.NAT_DETECTION_SOURCE_IP,
+    NotifyType.NAT_DETECTION_DESTINATION_IP,
+    NotifyType.IKEV2_FRAGMENTATION_SUPPORTED,
+)
 
 
 def ike_octets(sent: Sent) -> bytes:

@@ -35,7 +35,13 @@ def _several_rounds(connection: ConnectionConfig) -> bytes | None:
     return b"" if len(connection.own_rounds) > 1 or len(connection.peer_rounds) > 1 else None
 
 
+def _fragmentation(connection: ConnectionConfig) -> bytes | None:
+    """RFC 7383 section 2.3."""
+    return b"" if connection.fragmentation else None
+
+
 CAPABILITIES: tuple[Capability, ...] = (
+    Capability(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED, _fragmentation),
     Capability(NotifyType.MULTIPLE_AUTH_SUPPORTED, _several_rounds, unasked=True, initiator=False),
 )
 """In the order in which their notifications are sent."""

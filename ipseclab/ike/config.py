@@ -144,6 +144,11 @@ class ConnectionConfig:
     initial_contact: bool = True
     replay_window: int = 64
     """Packets; RFC 4303 section 3.4.3 asks for at least 32."""
+    fragmentation: bool = True
+    """Announce that fragmented messages can be put together, and send such to a peer that can, too
+    (RFC 7383)."""
+    fragment_size: int = 1280
+    """Octets of an IPv4 packet above which a message is sent in fragments, where it may be."""
     rekey_linger: float = 5.0
     """Seconds that the inbound half of a rekeyed CHILD_SA is still accepted after its DELETE."""
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig, Identity, IkeConfig
 from ipseclab.ike.events import IkeOutput
+from ipseclab.ike.fragments import Reassembly, fragment_fields
 from ipseclab.ike.natt import NON_ESP_MARKER
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
@@ -73,6 +74,7 @@ class Context:
         """Made by a peer's IKE_SA_INIT, not authenticated yet; by own SPI."""
         self.inits: dict[InitKey, IkeSa] = {}
         """Which IKE_SA a peer's IKE_SA_INIT made, so that a repeat of it makes no other."""
+        self.fragments = Reassembly()
         self.ready: deque[IkeSa] = deque()
         self.counters: Counter[str] = Counter()
         self._outputs: list[IkeOutput] = []
@@ -116,6 +118,7 @@ class Context:
             source=str(path.local),
             destination=str(path.remote),
             retransmission=attempt,
+            **fragment_fields(octets),
         )
         marker = NON_ESP_MARKER if path.local.port == NAT_T_PORT else b""
         self._outputs.append(SendDatagram(path, marker + octets))
@@ -207,6 +210,7 @@ class Context:
             "half_open": len(self.half_open),
             "inits": len(self.inits),
             "index": len(self._index),
+            "fragments": len(self.fragments),
             "ready": len(self.ready),
             "timers": len(self.timers),
             "counters": len(self.counters),

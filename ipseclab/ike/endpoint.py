@@ -23,6 +23,7 @@ from ipseclab.ike.config import IKE_PORT, ConnectionConfig, IkeConfig
 from ipseclab.ike.context import Context, SaActivity
 from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey
 from ipseclab.ike.events import IkeOutput
+from ipseclab.ike.fragments import fragment_fields
 from ipseclab.ike.informational import (
     DELETED,
     EXPIRED,
@@ -34,13 +35,13 @@ from ipseclab.ike.informational import (
 )
 from ipseclab.ike.init import Cookies, InitTask, answer_init
 from ipseclab.ike.lifecycle import activate_child, close_ike, remove_child
-from ipseclab.ike.protection import Envelope, OpenedMessage, Verified
+from ipseclab.ike.protection import Envelope, Fragment, OpenedMessage, Verified
 from ipseclab.ike.rekey import answer_rekey, put_to_use
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, PeerRequest
 from ipseclab.ike.selectors import Trigger
 from ipseclab.ike.timers import TimerKind
-from ipseclab.ike.transmit import ZERO_SPI, send_requests
-from ipseclab.ike.upkeep import do_due, follow, queue_rekey
+from ipseclab.ike.transmit import ZERO_SPI, sealed, send_requests
+from ipseclab.ike.upkeep import do_due, follow, forget_fragments, queue_rekey
 from ipseclab.outputs import Deadline, UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, NotifyType
 from ipseclab.wire.ip import Flow
@@ -259,6 +260,7 @@ class IkeEndpoint:
             spi_r=header.spi_r.hex(),
             source=str(path.remote),
             destination=str(path.local),
+            **fragment_fields(octets),
         )
         if header.exchange == ExchangeType.IKE_SA_INIT:
             self._receive_init(path, decode_message(octets), octets, now)
@@ -329,12 +331,20 @@ class IkeEndpoint:
         if last is not None and last.octets == octets:
             # Section 2.1: a repeat gets the very same response, wherever it came from, and has no
             # further effect.
-            self._ctx.counters["ike.repeated_requests"] += 1
-            self._ctx.send(path, last.response, attempt=1)
+            self._send_again(path, last)
             return
         assert sa.protection is not None
-        verified = sa.protection.open(octets)
-        message = verified.message
+        received = sa.protection.open(octets)
+        message = received.message
+        if (
+            isinstance(received, Fragment)
+            and last is not None
+            and last.message_id == message.message_id
+        ):
+            # RFC 7383 section 2.6.1: one fragment asks for the response, not each of them.
+            if received.number == 1:
+                self._send_again(path, last)
+            return
         if sa.state is IkeState.GONE or message.message_id != sa.expected_message_id:
             self._ctx.drop("message_id")
             return
@@ -342,6 +352,9 @@ class IkeEndpoint:
         # initiator that answered IKE_AUTH could have its own AUTH reflected to it.
         if sa.state is IkeState.HALF_OPEN and not _may_ask(sa, message.exchange):
             self._ctx.drop("not_authenticated")
+            return
+        verified = self._whole(sa, received, now)
+        if verified is None:
             return
         sa.expected_message_id += 1
         sa.last_received = now
@@ -353,12 +366,38 @@ class IkeEndpoint:
         envelope = Envelope(
             sa.spi_i, sa.spi_r, message.exchange, sa.initiator, True, message.message_id
         )
-        response = sa.protection.seal(envelope, payloads)
-        sa.peer_request = PeerRequest(message.message_id, octets, response)
-        self._ctx.send(path, response)
+        response = sealed(sa, envelope, payloads)
+        asked = octets if isinstance(received, Verified) else b""
+        sa.peer_request = PeerRequest(message.message_id, asked, response)
+        for part in response:
+            self._ctx.send(path, part)
         sa.last_sent = now
         if sa.close_reason:
             finish_closing(self._ctx, sa, now)
+
+    def _send_again(self, path: UdpPath, answered: PeerRequest) -> None:
+        self._ctx.counters["ike.repeated_requests"] += 1
+        for part in answered.response:
+            self._ctx.send(path, part, attempt=1)
+
+    def _whole(self, sa: IkeSa, received: Verified | Fragment, now: float) -> Verified | None:
+        """The message that is complete now, if one is (RFC 7383 section 2.6)."""
+        if isinstance(received, Verified):
+            if sa.fragmentation:
+                message = received.message
+                self._ctx.fragments.forget_message(
+                    sa.own_spi, response=message.response, message_id=message.message_id
+                )
+            return received
+        if not sa.fragmentation:
+            self._ctx.drop("fragment_unexpected")
+            return None
+        result = self._ctx.fragments.collect(sa.own_spi, received, now)
+        forget_fragments(self._ctx, sa, now)
+        if isinstance(result, str):
+            self._ctx.drop(result)
+            return None
+        return result
 
     def _answer(self, sa: IkeSa, verified: Verified, now: float) -> tuple[Payload, ...]:
         """The payloads of the response; an IkeError becomes its Notify, here and nowhere else."""
@@ -388,14 +427,19 @@ class IkeEndpoint:
             case _:
                 raise InvalidSyntax(f"unexpected {message.exchange.name} request")
 
-    def _receive_response(self, sa: IkeSa, path: UdpPath, verified: Verified, now: float) -> None:
-        message, request = verified.message, sa.own_request
+    def _receive_response(
+        self, sa: IkeSa, path: UdpPath, received: Verified | Fragment, now: float
+    ) -> None:
+        message, request = received.message, sa.own_request
         if (
             request is None
             or message.message_id != request.message_id
             or message.exchange != request.task.exchange
         ):
             self._ctx.drop("unexpected_response")
+            return
+        verified = self._whole(sa, received, now)
+        if verified is None:
             return
         self._ctx.timers.cancel(sa.own_spi, TimerKind.RETRANSMIT)
         sa.own_request = None

@@ -173,6 +173,7 @@ def close_ike(
     sa.state = IkeState.GONE
     sa.authentication = None
     ctx.timers.cancel(sa.own_spi, *TimerKind)
+    ctx.fragments.forget(sa.own_spi)
     forget_init(ctx, sa)
     ctx.leave(sa)
     for task in _take_tasks(sa):

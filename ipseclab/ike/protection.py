@@ -2,7 +2,8 @@
 
 RFC 7296 section 3.14; RFC 5282 for AEAD ciphers. The associated data of an AEAD, and what a
 separate ICV covers in front of the IV, is the same: the IKE header up to and including the
-payload's own generic header.
+payload's own generic header. A message that is too long for the path leaves as several, each with a
+fragment of it in a payload of its own (RFC 7383 section 2.5), which `fragments.py` puts together.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ FLAG_RESPONSE = 0x20
 
 _HEADER = struct.Struct("!8s8sBBBBII")
 _GENERIC = struct.Struct("!BBH")
+_FRAGMENT = struct.Struct("!HH")
 _MAX_SK_BODY = 0xFFFF - _GENERIC.size
+
+MAX_FRAGMENTS = 256
+"""Of one message, sent or received: enough for 65,535 octets in datagrams of 576 octets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,17 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
+class Fragment:
+    """A fragment whose ICV is right; `first` of fragment 1 is that of the whole message."""
+
+    message: Message
+    number: int
+    total: int
+    first: PayloadType
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class OpenedMessage(Message):
     """A message whose `payloads` are those that were inside its Encrypted payload, with the octets
     that they were read from: AUTH covers octets as received (section 2.15)."""
@@ -124,34 +140,88 @@ class MessageProtection:
     def seal(self, envelope: Envelope, payloads: tuple[Payload, ...]) -> bytes:
         """The whole message with `payloads` inside an Encrypted payload."""
         first, inner = encode_payloads(payloads)
+        return self._seal(envelope, PayloadType.SK, first, inner)
+
+    def seal_to_fit(
+        self, envelope: Envelope, payloads: tuple[Payload, ...], largest: int
+    ) -> tuple[bytes, ...]:
+        """The message, or where it had more than `largest` octets its fragments, as full as they
+        can be. Raises WireError for one that takes more than `MAX_FRAGMENTS`."""
+        first, inner = encode_payloads(payloads)
+        if self._size(PayloadType.SK, len(inner)) <= largest:
+            return (self._seal(envelope, PayloadType.SK, first, inner),)
+        suite = self._suite
+        room = largest - self._size(PayloadType.SKF, 0) + suite.block_size
+        share = room // suite.block_size * suite.block_size - 1
+        if share < 1:
+            raise WireError(f"no fragment fits {largest} octets")
+        parts = [inner[start : start + share] for start in range(0, len(inner), share)]
+        if len(parts) > MAX_FRAGMENTS:
+            raise WireError(f"message of {len(parts)} fragments, at most {MAX_FRAGMENTS}")
+        return tuple(
+            self._seal(
+                envelope,
+                PayloadType.SKF,
+                first if number == 1 else PayloadType.NONE,
+                part,
+                _FRAGMENT.pack(number, len(parts)),
+            )
+            for number, part in enumerate(parts, 1)
+        )
+
+    def _size(self, kind: PayloadType, inner: int) -> int:
+        """Octets of a message that holds `inner` octets in one such payload."""
+        suite = self._suite
+        padded = inner + 1 + -(inner + 1) % suite.block_size
+        head = _HEADER.size + _GENERIC.size + _FRAGMENT.size * (kind == PayloadType.SKF)
+        return head + suite.iv_size + padded + suite.icv_size
+
+    def _seal(
+        self,
+        envelope: Envelope,
+        kind: PayloadType,
+        first: PayloadType,
+        inner: bytes,
+        head: bytes = b"",
+    ) -> bytes:
+        """A message of one payload, SK or SKF, whose body begins with `head` in the clear."""
         suite = self._suite
         padding = -(len(inner) + 1) % suite.block_size
         plaintext = inner + bytes(padding) + bytes([padding])
-        body_size = suite.iv_size + len(plaintext) + suite.icv_size
+        body_size = len(head) + suite.iv_size + len(plaintext) + suite.icv_size
         if body_size > _MAX_SK_BODY:
             raise WireError(f"Encrypted payload of {body_size} octets, at most {_MAX_SK_BODY}")
-        associated = _HEADER.pack(
-            envelope.spi_i,
-            envelope.spi_r,
-            PayloadType.SK,
-            IKE_VERSION,
-            envelope.exchange,
-            envelope.initiator * FLAG_INITIATOR | envelope.response * FLAG_RESPONSE,
-            envelope.message_id,
-            _HEADER.size + _GENERIC.size + body_size,
-        ) + _GENERIC.pack(first, 0, _GENERIC.size + body_size)
+        associated = (
+            _HEADER.pack(
+                envelope.spi_i,
+                envelope.spi_r,
+                kind,
+                IKE_VERSION,
+                envelope.exchange,
+                envelope.initiator * FLAG_INITIATOR | envelope.response * FLAG_RESPONSE,
+                envelope.message_id,
+                _HEADER.size + _GENERIC.size + body_size,
+            )
+            + _GENERIC.pack(first, 0, _GENERIC.size + body_size)
+            + head
+        )
         return associated + self._out.seal(associated, self._next_iv(), plaintext)
 
-    def open(self, octets: bytes) -> Verified:
-        """A received message, its ICV verified. Raises WireError, IntegrityFailure."""
+    def open(self, octets: bytes) -> Verified | Fragment:
+        """A received message or fragment, its ICV verified. Raises WireError, IntegrityFailure."""
         message = decode_message(octets)
-        sk = message.find(SkPayload)
-        if sk is None:
+        sealed = message.payloads[-1] if message.payloads else None
+        if not isinstance(sealed, SkPayload | SkfPayload):
             raise WireError(f"{message.exchange.name} without an Encrypted payload")
-        plaintext = self._in.open(octets[: len(octets) - len(sk.body)], sk.body)
+        if isinstance(sealed, SkfPayload) and sealed.total > MAX_FRAGMENTS:
+            raise WireError(f"message of {sealed.total} fragments, at most {MAX_FRAGMENTS}")
+        plaintext = self._in.open(octets[: len(octets) - len(sealed.body)], sealed.body)
         if not plaintext or plaintext[-1] >= len(plaintext):
             raise IntegrityFailure("Encrypted payload: pad length beyond the plaintext")
-        return Verified(message, sk.first, plaintext[: len(plaintext) - 1 - plaintext[-1]])
+        inner = plaintext[: len(plaintext) - 1 - plaintext[-1]]
+        if isinstance(sealed, SkfPayload):
+            return Fragment(message, sealed.number, sealed.total, sealed.first, inner)
+        return Verified(message, sealed.first, inner)
 
     def _next_iv(self) -> bytes:
         size = self._suite.iv_size

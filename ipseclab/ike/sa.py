@@ -26,6 +26,7 @@ from ipseclab.wire.selector import TrafficSelector
 if TYPE_CHECKING:
     from ipseclab.ike.authentication.responder import AuthResponder
     from ipseclab.ike.task import Task
+    from ipseclab.wire.payloads import Payload
 
 MAX_CLOSED_EARLY = 64
 
@@ -91,12 +92,14 @@ class ChildSa:
 
 @dataclass(slots=True)
 class OwnRequest:
-    """The request that waits for its response; its octets are sent again as they are."""
+    """The request that waits for its response; its messages, of which a fragmented one has several,
+    are sent again as they are. `payloads` are kept of a fragmented one, to cut it anew."""
 
     message_id: int
     task: Task
-    octets: bytes
+    messages: tuple[bytes, ...]
     attempt: int = 0
+    payloads: tuple[Payload, ...] = ()
 
     @property
     def makes_child(self) -> bool:
@@ -107,11 +110,12 @@ class OwnRequest:
 
 @dataclass(slots=True)
 class PeerRequest:
-    """The peer's last request and our response, kept for repeats (RFC 7296 section 2.1)."""
+    """The peer's last request and our response, kept for repeats (RFC 7296 section 2.1). `octets`
+    are empty for a request that came in fragments: its repeat may be cut otherwise."""
 
     message_id: int
     octets: bytes
-    response: bytes
+    response: tuple[bytes, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -184,6 +188,11 @@ class IkeSa:
     def encapsulated(self) -> bool:
         """True when ESP of its CHILD_SAs goes in UDP."""
         return self.own_behind_nat or self.peer_behind_nat
+
+    @property
+    def fragmentation(self) -> bool:
+        """True when both ends have said that they can put fragments together (RFC 7383)."""
+        return self.agreed(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)
 
     @property
     def alive(self) -> bool:

@@ -17,4 +17,5 @@ class TimerKind(Enum):
     KEEPALIVE = "NAT keepalive"
     REPLACED = "wait for the old IKE_SA's DELETE"
     CANDIDATE = "wait for a rekey collision to end"
+    FRAGMENTS = "forget an incomplete message"
     FORGET = "forget a closed IKE_SA"

@@ -1,8 +1,12 @@
-"""Requests sent, and sent again: one outstanding an IKE_SA (RFC 7296 sections 2.1 to 2.4)."""
+"""Requests sent, and sent again: one outstanding an IKE_SA (RFC 7296 sections 2.1 to 2.4).
+
+What is too long for the path goes in fragments, where the peer can put them together (RFC 7383).
+"""
 
 from __future__ import annotations
 
 from ipseclab.ike.context import Context
+from ipseclab.ike.fragments import SMALLER_AFTER, SMALLEST_FRAGMENT_SIZE, largest_message
 from ipseclab.ike.lifecycle import close_ike, retransmission_wait
 from ipseclab.ike.protection import Envelope
 from ipseclab.ike.sa import IkeSa, IkeState, OwnRequest
@@ -35,24 +39,56 @@ def _send_request(ctx: Context, sa: IkeSa, task: Task, now: float) -> None:
     sa.closed_early.clear()
     message_id = sa.next_message_id
     sa.next_message_id += 1
-    octets = _encode(sa, task, message_id, payloads)
-    sa.own_request = OwnRequest(message_id, task, octets)
+    messages = _encode(sa, task, message_id, payloads)
+    kept = payloads if len(messages) > 1 else ()
+    sa.own_request = OwnRequest(message_id, task, messages, payloads=kept)
     transmit(ctx, sa, sa.own_request, now)
 
 
-def _encode(sa: IkeSa, task: Task, message_id: int, payloads: tuple[Payload, ...]) -> bytes:
+def _encode(
+    sa: IkeSa, task: Task, message_id: int, payloads: tuple[Payload, ...]
+) -> tuple[bytes, ...]:
     if sa.protection is not None:
         envelope = Envelope(sa.spi_i, sa.spi_r, task.exchange, sa.initiator, False, message_id)
-        return sa.protection.seal(envelope, payloads)
+        return sealed(sa, envelope, payloads)
     assert task.exchange == ExchangeType.IKE_SA_INIT
     bare = Message(sa.spi_i, ZERO_SPI, task.exchange, True, False, message_id, payloads)
     sa.init_request = bare.encode()
-    return sa.init_request
+    return (sa.init_request,)
+
+
+def sealed(
+    sa: IkeSa,
+    envelope: Envelope,
+    payloads: tuple[Payload, ...],
+    *,
+    packet_size: int | None = None,
+) -> tuple[bytes, ...]:
+    """The message, or its fragments when it has to be cut for packets of `packet_size` octets (by
+    default the connection's) and may be."""
+    assert sa.protection is not None
+    if not sa.fragmentation:
+        return (sa.protection.seal(envelope, payloads),)
+    size = packet_size if packet_size is not None else sa.connection.fragment_size
+    return sa.protection.seal_to_fit(envelope, payloads, largest_message(sa.path, size))
+
+
+def transmit_again(ctx: Context, sa: IkeSa, request: OwnRequest, now: float) -> None:
+    """Send a request once more, in smaller pieces when the larger ones do not seem to arrive (RFC
+    7383 section 2.5.2)."""
+    request.attempt += 1
+    if request.payloads and request.attempt == SMALLER_AFTER:
+        exchange, number = request.task.exchange, request.message_id
+        envelope = Envelope(sa.spi_i, sa.spi_r, exchange, sa.initiator, False, number)
+        size = min(SMALLEST_FRAGMENT_SIZE, sa.connection.fragment_size)
+        request.messages = sealed(sa, envelope, request.payloads, packet_size=size)
+    transmit(ctx, sa, request, now)
 
 
 def transmit(ctx: Context, sa: IkeSa, request: OwnRequest, now: float) -> None:
     """Send a request, for the first time or again, and set the timer for the next time."""
-    ctx.send(sa.path, request.octets, attempt=request.attempt)
+    for octets in request.messages:
+        ctx.send(sa.path, octets, attempt=request.attempt)
     sa.last_sent = now
     schedule = sa.connection.retransmission
     wait = retransmission_wait(schedule, request.attempt)

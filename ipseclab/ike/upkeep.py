@@ -16,7 +16,7 @@ from ipseclab.ike.natt import KEEPALIVE
 from ipseclab.ike.rekey import IkeRekey
 from ipseclab.ike.sa import IkeSa, IkeState
 from ipseclab.ike.timers import TimerKind
-from ipseclab.ike.transmit import transmit
+from ipseclab.ike.transmit import transmit_again
 from ipseclab.outputs import SendDatagram, UdpPath
 
 
@@ -58,8 +58,7 @@ def _retransmit(ctx: Context, sa: IkeSa, now: float) -> None:
         # Section 2.4: an IKE_SA whose peer does not answer is gone, and so are its CHILD_SAs.
         close_ike(ctx, sa, request.task.given_up, now)
         return
-    request.attempt += 1
-    transmit(ctx, sa, request, now)
+    transmit_again(ctx, sa, request, now)
 
 
 def _retry(ctx: Context, sa: IkeSa, now: float) -> None:
@@ -126,6 +125,15 @@ def _candidate_due(ctx: Context, sa: IkeSa, now: float) -> None:
     close_ike(ctx, sa, "lost a rekey collision, and no DELETE came", now)
 
 
+def forget_fragments(ctx: Context, sa: IkeSa, now: float) -> None:
+    """Give up messages that have been incomplete for too long, and see when the next ones will."""
+    due = ctx.fragments.forget_older(sa.own_spi, now)
+    if due is not None:
+        ctx.timers.set(sa.own_spi, TimerKind.FRAGMENTS, due)
+    else:
+        ctx.timers.cancel(sa.own_spi, TimerKind.FRAGMENTS)
+
+
 def _forget_due(ctx: Context, sa: IkeSa, now: float) -> None:
     del ctx.sas[sa.own_spi]
 
@@ -140,5 +148,6 @@ _DUE: Mapping[TimerKind, Callable[[Context, IkeSa, float], None]] = {
     TimerKind.KEEPALIVE: _keepalive_due,
     TimerKind.REPLACED: _replaced_due,
     TimerKind.CANDIDATE: _candidate_due,
+    TimerKind.FRAGMENTS: forget_fragments,
     TimerKind.FORGET: _forget_due,
 }

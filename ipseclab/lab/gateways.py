@@ -92,6 +92,8 @@ def _connection(item: Connection, node: str) -> ConnectionConfig:
         ike_lifetime=item.ike_lifetime,
         child_lifetime=item.child_lifetime,
         retransmission=item.retransmission,
+        fragmentation=item.fragmentation,
+        fragment_size=item.fragment_size,
         liveness=item.liveness,
         keepalive=item.keepalive,
         force_encapsulation=item.force_encapsulation,

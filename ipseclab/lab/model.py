@@ -203,6 +203,8 @@ class Connection:
     ike_lifetime: Lifetime
     child_lifetime: Lifetime
     retransmission: Retransmission
+    fragmentation: bool
+    fragment_size: int
     liveness: float | None
     keepalive: float | None
     force_encapsulation: bool

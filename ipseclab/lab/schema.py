@@ -308,6 +308,13 @@ class RetransmissionFile(_Strict):
     limit: Seconds | None = None
 
 
+class FragmentationFile(_Strict):
+    """IKE messages above `size` octets of IPv4 go in fragments, if both ends allow it."""
+
+    enabled: bool = True
+    size: Annotated[int, Field(ge=576, le=65535)] = 1280
+
+
 class ConnectionFile(_Strict):
     """A connection between two nodes: who starts, how it is authenticated, what it protects."""
 
@@ -333,6 +340,7 @@ class ConnectionFile(_Strict):
     for each pair of addresses (RFC 7296 section 2.9)."""
     lifetimes: LifetimesFile = LifetimesFile()
     retransmission: RetransmissionFile = RetransmissionFile()
+    fragmentation: FragmentationFile = FragmentationFile()
     liveness: Seconds | None = None
     keepalive: Seconds | None = 20.0
     encapsulation: Literal["auto", "forced"] = "auto"

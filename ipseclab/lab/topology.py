@@ -268,6 +268,8 @@ def _connection(
         ike_lifetime=_lifetime(entry.lifetimes.ike),
         child_lifetime=_lifetime(entry.lifetimes.child),
         retransmission=Retransmission(**entry.retransmission.model_dump()),
+        fragmentation=entry.fragmentation.enabled,
+        fragment_size=entry.fragmentation.size,
         liveness=entry.liveness,
         keepalive=entry.keepalive,
         force_encapsulation=entry.encapsulation == "forced",

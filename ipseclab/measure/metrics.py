@@ -129,7 +129,9 @@ def retransmissions(view: RunView) -> MetricValue:
     """A response sent again from the cache is no retransmission (RFC 7296 section 2.1)."""
     return float(
         sum(
-            record.fields.get("request") is True and bool(number(record, "retransmission"))
+            record.fields.get("request") is True
+            and bool(number(record, "retransmission"))
+            and record.fields.get("fragment", 1) == 1
             for record in view.events("ike_sent")
         )
     )
@@ -144,6 +146,11 @@ def ike_octets(view: RunView) -> MetricValue:
 def ike_messages(view: RunView) -> MetricValue:
     """IKE messages sent, those of a peer without a trace as received."""
     return float(len(_on_wire(view)))
+
+
+def ike_fragments(view: RunView) -> MetricValue:
+    """IKE messages that carry a fragment of a message (RFC 7383)."""
+    return float(sum("fragment" in record.fields for record in _on_wire(view)))
 
 
 def _on_wire(view: RunView) -> list[TraceRecord]:
@@ -443,6 +450,7 @@ METRICS: dict[str, Metric] = {
         Metric("retransmissions", "1", "IKE requests sent again", retransmissions),
         Metric("ike_octets", "octets", "IKE octets on the wire, both directions", ike_octets),
         Metric("ike_messages", "1", "IKE messages on the wire, both directions", ike_messages),
+        Metric("ike_fragments", "1", "of them those that carry a fragment", ike_fragments),
         Metric("rtt_min", "s", "shortest ping round trip", rtt_min),
         Metric("rtt_median", "s", "median ping round trip", rtt_median),
         Metric("rtt_p95", "s", "95th percentile of ping round trips", rtt_p95),

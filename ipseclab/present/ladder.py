@@ -29,6 +29,7 @@ class _Identity(NamedTuple):
     message_id: FieldValue
     request: FieldValue
     octets: FieldValue
+    fragment: FieldValue = None
 
 
 def ladder(records: Iterable[TraceRecord], *, times: bool = False) -> list[str]:
@@ -96,7 +97,8 @@ class _Rungs:
         fields = record.fields
         kind = "request" if fields["request"] else "response"
         again = " (again)" if fields.get("retransmission") else ""
-        what = f"{fields['exchange']} {kind} {fields['message_id']}{again}"
+        part = f" {fields['fragment']}/{fields['fragments']}" if "fragment" in fields else ""
+        what = f"{fields['exchange']} {kind} {fields['message_id']}{part}{again}"
         if len(self._nodes) > 2:
             return f"{sender or fields['source']} {'--x' if lost else '-->'} {receiver}  {what}"
         if self._role(sender, receiver) == "I":
@@ -113,7 +115,7 @@ class _Rungs:
 def _identity(record: TraceRecord) -> _Identity:
     fields = record.fields
     names = ("spi_i", "exchange", "message_id", "request", "octets")
-    return _Identity(*(fields[name] for name in names))
+    return _Identity(*(fields[name] for name in names), fields.get("fragment"))
 
 
 def _initiator(ike: Sequence[TraceRecord]) -> str:

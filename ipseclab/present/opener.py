@@ -14,6 +14,7 @@ from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Protection, Suite
 from ipseclab.errors import IntegrityFailure, WireError
+from ipseclab.ike.protection import MAX_FRAGMENTS
 from ipseclab.lab.keys_read import KeyPair, Secrets
 from ipseclab.registry import PayloadType
 from ipseclab.wire.message import Message, decode_payloads
@@ -22,8 +23,7 @@ from ipseclab.wire.payloads import Payload, SkfPayload, SkPayload
 ESP_HEADER_SIZE = 8
 ESP_TRAILER_SIZE = 2
 
-# Own limit, above RFC 7383's practical needs: fragments and half-collected messages that are kept.
-MOST_FRAGMENTS = 64
+# Own limit: half-collected messages that are kept.
 MOST_COLLECTIONS = 256
 
 
@@ -143,8 +143,8 @@ class Opener:
 
     def _collect(self, message: Message, fragment: SkfPayload, inner: bytes) -> OpenedSk:
         """RFC 7383 section 2.6: the plaintexts joined in the order of their numbers."""
-        if fragment.total > MOST_FRAGMENTS:
-            return Closed(f"{fragment.total} fragments, at most {MOST_FRAGMENTS} are collected")
+        if fragment.total > MAX_FRAGMENTS:
+            return Closed(f"{fragment.total} fragments, at most {MAX_FRAGMENTS} are collected")
         sender = (message.spi_i, message.spi_r, message.initiator, message.response)
         which = (*sender, message.message_id)
         parts = self._fragments.setdefault(which, {})

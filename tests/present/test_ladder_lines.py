@@ -2,9 +2,10 @@
 
 from pair import CONNECTION, make_pair
 
+from ipseclab.ike.config import Identity
 from ipseclab.lab.trace import TraceRecord
 from ipseclab.present.ladder import ladder
-from ipseclab.registry import ExchangeType
+from ipseclab.registry import ExchangeType, IdType
 
 
 def records(pair):
@@ -32,6 +33,26 @@ def test_a_handshake_and_a_liveness_check_by_the_responder():
         *HANDSHAKE,
         "I <-- R  INFORMATIONAL request 0",
         "I --> R  INFORMATIONAL response 0",
+    ]
+
+
+def test_fragments_are_numbered_and_a_lost_one_is_crossed():
+    names = [Identity(IdType.ID_FQDN, letter * 1800) for letter in (b"a", b"b")]
+    pair = make_pair(
+        a={"own_id": names[0], "peer_id": names[1]}, b={"own_id": names[1], "peer_id": names[0]}
+    )
+    pair.fate = lambda sent: () if sent.index == 3 else (0.0,)
+    pair.do(0, "initiate", CONNECTION)
+    pair.run(6.0)
+    assert ladder(records(pair))[2:10] == [
+        "I --> R  IKE_AUTH request 1 1/4",
+        "I --x R  IKE_AUTH request 1 2/4",
+        "I --> R  IKE_AUTH request 1 3/4",
+        "I --> R  IKE_AUTH request 1 4/4",
+        "I --> R  IKE_AUTH request 1 1/4 (again)",
+        "I --> R  IKE_AUTH request 1 2/4 (again)",
+        "I --> R  IKE_AUTH request 1 3/4 (again)",
+        "I --> R  IKE_AUTH request 1 4/4 (again)",
     ]
 
 

@@ -7,10 +7,10 @@ import pytest
 from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Suite
+from ipseclab.ike.protection import MAX_FRAGMENTS
 from ipseclab.lab.keys_read import EspSecrets, IkeSecrets, KeyPair, Secrets
 from ipseclab.present.opener import (
     MOST_COLLECTIONS,
-    MOST_FRAGMENTS,
     Closed,
     OpenedFragment,
     Opener,
@@ -115,9 +115,9 @@ def test_fragments_of_different_messages_are_kept_apart():
 
 def test_fragments_are_bounded():
     opener = Opener(SECRETS)
-    closed = opener.open_message(*fragment(1, MOST_FRAGMENTS + 1, b"part"))
+    closed = opener.open_message(*fragment(1, MAX_FRAGMENTS + 1, b"part"))
     assert isinstance(closed, Closed)
-    assert f"at most {MOST_FRAGMENTS}" in closed.reason
+    assert f"at most {MAX_FRAGMENTS}" in closed.reason
     for message_id in range(2 * MOST_COLLECTIONS):
         opener.open_message(*fragment(1, 2, b"part", message_id=message_id))
     assert opener.collecting == MOST_COLLECTIONS

@@ -18,6 +18,7 @@ from ipseclab.lab.pcapng import read_pcapng
 from ipseclab.lab.plan import Ping, Probe, RunPlan, Transfer
 from ipseclab.lab.topology import Topology, load_topology
 from ipseclab.lab.traffic import PROBE_PORT
+from ipseclab.present.ladder import ladder
 from ipseclab.registry import ExchangeType, TransformType
 
 PLAN = RunPlan(
@@ -106,6 +107,20 @@ def test_hosts_are_read_in_both_modes(mode: str, tmp_path: Path) -> None:
     )
     run = run_in(SIM, topology, plan, tmp_path / "run")
     _check(run, dissected(run.folder, tmp_path / "config"))
+
+
+@pytest.mark.tshark
+def test_fragments_are_read_and_put_together(tmp_path: Path) -> None:
+    """RFC 7383: identities too long for one datagram; decode and ladder show what tshark sees."""
+    names = ["a" * 1500, "b" * 2500]
+    topology = load_topology("site-to-site").with_overrides({"connections.site.ids": names})
+    run = run_in(SIM, topology, PLAN, tmp_path / "run")
+    frames = dissected(run.folder, tmp_path / "config")
+    _check(run, frames)
+    cut = [record for record in run.events("ike_sent") if "fragment" in record.fields]
+    assert len(cut) == run.metrics["ike_fragments"] == 7
+    assert {record.fields["exchange"] for record in cut} == {"IKE_AUTH"}
+    assert any("IKE_AUTH request 1 2/4" in line for line in ladder(run.records))
 
 
 @pytest.mark.tshark
