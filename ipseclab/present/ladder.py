@@ -29,7 +29,7 @@ class _Identity(NamedTuple):
     message_id: FieldValue
     request: FieldValue
     octets: FieldValue
-    fragment: FieldValue = None
+    fragment: FieldValue
 
 
 def ladder(records: Iterable[TraceRecord], *, times: bool = False) -> list[str]:
@@ -114,8 +114,7 @@ class _Rungs:
 
 def _identity(record: TraceRecord) -> _Identity:
     fields = record.fields
-    names = ("spi_i", "exchange", "message_id", "request", "octets")
-    return _Identity(*(fields[name] for name in names), fields.get("fragment"))
+    return _Identity(*(fields.get(name) for name in _Identity._fields))
 
 
 def _initiator(ike: Sequence[TraceRecord]) -> str:
