@@ -87,6 +87,7 @@ def test_an_empty_run_has_counts_of_zero_and_nothing_else():
         "retransmissions",
         "ike_octets",
         "ike_messages",
+        "ike_fragments",
     }
 
 
