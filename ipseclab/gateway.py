@@ -37,6 +37,7 @@ from ipseclab.outputs import (
     SendPacket,
     UdpPath,
 )
+from ipseclab.registry import EsnId, TransformType
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +263,7 @@ class Gateway:
             soft=self._soft_limit(lifetime),
             hard=SaLimit(lifetime.seconds, lifetime.octets, lifetime.packets),
             replay_window=child.connection.replay_window,
+            esn=_chose_esn(child),
         )
         return self.datapath.add_sa(
             parameters, now, use_outbound=child.use_outbound, hold=child.hold
@@ -276,6 +278,11 @@ class Gateway:
             octets=int(lifetime.octets * left) if lifetime.octets is not None else None,
             packets=int(lifetime.packets * left) if lifetime.packets is not None else None,
         )
+
+
+def _chose_esn(child: ChildSaReady) -> bool:
+    chosen = child.proposal.of_type(TransformType.ESN)
+    return any(transform.id == EsnId.ESN for transform in chosen)
 
 
 def _check(config: GatewayConfig) -> None:

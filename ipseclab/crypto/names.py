@@ -1,12 +1,14 @@
 """Keywords of proposal texts ("aes128gcm16-prfsha256-x25519") and the transforms that they name.
 
-The words are strongSwan's. Reading and writing whole proposals is `ike/proposals.py`.
+The words are strongSwan's; it has none for implicit IVs (RFC 8750), which end in "iiv" here.
+Reading and writing whole proposals is `ike/proposals.py`.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from ipseclab.crypto.cipher import AES_KEY_BITS
 from ipseclab.registry import EncrId, EsnId, IanaEnum, IntegId, KeMethod, PrfId, TransformType
 
 
@@ -65,17 +67,34 @@ ALIASES = {
     "aes256cbc": "aes256",
 }
 
+
+def _aes(word: str, encr: EncrId) -> dict[str, NamedTransform]:
+    """The three key sizes of a cipher; `word` has a place for the size."""
+    return {word.format(bits): NamedTransform(_ENCR, encr, bits) for bits in AES_KEY_BITS}
+
+
 KEYWORDS: dict[str, NamedTransform] = {
-    "aes128": NamedTransform(_ENCR, EncrId.ENCR_AES_CBC, 128),
-    "aes192": NamedTransform(_ENCR, EncrId.ENCR_AES_CBC, 192),
-    "aes256": NamedTransform(_ENCR, EncrId.ENCR_AES_CBC, 256),
-    "aes128gcm16": NamedTransform(_ENCR, EncrId.ENCR_AES_GCM_16, 128),
-    "aes192gcm16": NamedTransform(_ENCR, EncrId.ENCR_AES_GCM_16, 192),
-    "aes256gcm16": NamedTransform(_ENCR, EncrId.ENCR_AES_GCM_16, 256),
+    **_aes("aes{}", EncrId.ENCR_AES_CBC),
+    **_aes("aes{}gcm16", EncrId.ENCR_AES_GCM_16),
     "chacha20poly1305": NamedTransform(_ENCR, EncrId.ENCR_CHACHA20_POLY1305),
+    **_aes("aes{}gcm8", EncrId.ENCR_AES_GCM_8),
+    **_aes("aes{}gcm12", EncrId.ENCR_AES_GCM_12),
+    **_aes("aes{}ccm8", EncrId.ENCR_AES_CCM_8),
+    **_aes("aes{}ccm12", EncrId.ENCR_AES_CCM_12),
+    **_aes("aes{}ccm16", EncrId.ENCR_AES_CCM_16),
+    **_aes("aes{}gmac", EncrId.ENCR_NULL_AUTH_AES_GMAC),
+    **_aes("aes{}ccm8iiv", EncrId.ENCR_AES_CCM_8_IIV),
+    **_aes("aes{}gcm16iiv", EncrId.ENCR_AES_GCM_16_IIV),
+    "chacha20poly1305iiv": NamedTransform(_ENCR, EncrId.ENCR_CHACHA20_POLY1305_IIV),
+    **_aes("aes{}ctr", EncrId.ENCR_AES_CTR),
+    "3des": NamedTransform(_ENCR, EncrId.ENCR_3DES),
+    "null": NamedTransform(_ENCR, EncrId.ENCR_NULL),
     "sha256": NamedTransform(_INTEG, IntegId.AUTH_HMAC_SHA2_256_128),
     "sha384": NamedTransform(_INTEG, IntegId.AUTH_HMAC_SHA2_384_192),
     "sha512": NamedTransform(_INTEG, IntegId.AUTH_HMAC_SHA2_512_256),
+    "sha1": NamedTransform(_INTEG, IntegId.AUTH_HMAC_SHA1_96),
+    "aesxcbc": NamedTransform(_INTEG, IntegId.AUTH_AES_XCBC_96),
+    "aescmac": NamedTransform(_INTEG, IntegId.AUTH_AES_CMAC_96),
     "prfsha256": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_256),
     "prfsha384": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_384),
     "prfsha512": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_512),

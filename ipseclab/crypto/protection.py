@@ -1,33 +1,39 @@
 """One interface for protecting IKE messages and ESP packets, whatever the algorithms.
 
-An AEAD (RFC 4106, RFC 5282, RFC 7634) seals by itself; AES-CBC is joined with an HMAC over what
-stands before the ICV (encrypt-then-MAC: RFC 7296 section 3.14, RFC 4303 section 2.8). Padding and
-the making of IVs are the caller's.
+An AEAD (RFC 4106, RFC 4309, RFC 5282, RFC 7634) seals by itself; any other cipher is joined with a
+MAC over what stands before the ICV (encrypt-then-MAC: RFC 7296 section 3.14, RFC 4303 section 2.8).
+Padding and the making of IVs are the caller's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.ciphers.modes import CBC, CTR
 
-from ipseclab.crypto.cipher import AES_BLOCK_SIZE, Cipher
+from ipseclab.crypto.cipher import AES_BLOCK_SIZE, TRIPLE_DES_BLOCK_SIZE, Cipher, Form
 from ipseclab.crypto.integrity import Integrity
 from ipseclab.errors import IntegrityFailure
 
 
 class Protection(Protocol):
-    """A suite with its keys, for one direction of one SA."""
+    """A suite with its keys, for one direction of one SA.
 
-    def seal(self, associated: bytes, iv: bytes, plaintext: bytes) -> bytes:
+    `suffix` is what a separate MAC covers after the ciphertext although it is not sent: the high
+    half of an extended sequence number (RFC 4303 section 2.2.1). To an AEAD it comes in
+    `associated` (RFC 4106 section 5), and `suffix` is empty.
+    """
+
+    def seal(self, associated: bytes, iv: bytes, plaintext: bytes, suffix: bytes = b"") -> bytes:
         """IV | ciphertext | ICV. An IV must never come twice under one key."""
 
-    def open(self, associated: bytes, sealed: bytes) -> bytes:
+    def open(self, associated: bytes, sealed: bytes, suffix: bytes = b"") -> bytes:
         """The plaintext of IV | ciphertext | ICV. Raises IntegrityFailure, and nothing else."""
 
 
@@ -75,13 +81,33 @@ class Suite:
                 f"keys of {len(encr_key)} and {len(integ_key)} octets, {self.cipher.id.name} needs "
                 f"{self.encr_key_size} and {self.integ_key_size}"
             )
-        if self.integrity is None:
-            return AeadProtection(self.cipher, encr_key)
-        return CbcHmacProtection(self.integrity, encr_key, integ_key)
+        if self.integrity is not None:
+            return _joined(self.cipher, self.integrity, encr_key, integ_key)
+        match self.cipher.form:
+            case Form.IMPLICIT:
+                return ImplicitIvProtection(self.cipher, encr_key)
+            case Form.GMAC:
+                return GmacProtection(self.cipher, encr_key)
+            case _:
+                return AeadProtection(self.cipher, encr_key)
+
+
+def _joined(cipher: Cipher, integrity: Integrity, encr_key: bytes, integ_key: bytes) -> Protection:
+    match cipher.form:
+        case Form.CBC:
+            return CbcMacProtection(cipher, integrity, encr_key, integ_key)
+        case Form.CTR:
+            return CtrMacProtection(cipher, integrity, encr_key, integ_key)
+        case Form.NULL:
+            return NullMacProtection(integrity, integ_key)
+        case Form.AEAD | Form.IMPLICIT | Form.GMAC:
+            raise AssertionError("an AEAD goes without integrity algorithm")
+        case _:
+            assert_never(cipher.form)
 
 
 class AeadProtection:
-    """AES-GCM or ChaCha20-Poly1305; `associated` is the AAD, the nonce is salt | IV."""
+    """AES-GCM, AES-CCM or ChaCha20-Poly1305; `associated` is the AAD, the nonce is salt | IV."""
 
     __slots__ = ("_decrypt", "_encrypt", "_iv_size", "_minimum", "_salt")
 
@@ -94,11 +120,11 @@ class AeadProtection:
         self._iv_size = cipher.iv_size
         self._minimum = cipher.iv_size + cipher.icv_size
 
-    def seal(self, associated: bytes, iv: bytes, plaintext: bytes) -> bytes:
+    def seal(self, associated: bytes, iv: bytes, plaintext: bytes, suffix: bytes = b"") -> bytes:
         """IV | ciphertext | ICV."""
         return iv + self._encrypt(self._salt + iv, plaintext, associated)
 
-    def open(self, associated: bytes, sealed: bytes) -> bytes:
+    def open(self, associated: bytes, sealed: bytes, suffix: bytes = b"") -> bytes:
         """The plaintext. Raises IntegrityFailure."""
         if len(sealed) < self._minimum:
             raise IntegrityFailure(f"{len(sealed)} octets sealed, at least {self._minimum} needed")
@@ -109,49 +135,173 @@ class AeadProtection:
             raise IntegrityFailure("ICV does not verify") from None
 
 
-class CbcHmacProtection:
-    """AES-CBC (RFC 3602) with an HMAC over associated | IV | ciphertext.
+class ImplicitIvProtection:
+    """An AEAD whose IV is the sequence number, as 64 bits (RFC 8750 section 4).
+
+    It stands in `associated` behind the SPI: 32 bits, or 64 of an extended one.
+    """
+
+    __slots__ = ("_decrypt", "_encrypt", "_minimum", "_salt")
+
+    def __init__(self, cipher: Cipher, encr_key: bytes) -> None:
+        assert cipher.primitive is not None
+        primitive = cipher.primitive(encr_key[: cipher.key_size])
+        self._encrypt = primitive.encrypt
+        self._decrypt = primitive.decrypt
+        self._salt = encr_key[cipher.key_size :]
+        self._minimum = cipher.icv_size
+
+    def seal(self, associated: bytes, iv: bytes, plaintext: bytes, suffix: bytes = b"") -> bytes:
+        """Ciphertext | ICV; `iv` stays at home, and has to be the sequence number."""
+        return self._encrypt(self._nonce(associated), plaintext, associated)
+
+    def open(self, associated: bytes, sealed: bytes, suffix: bytes = b"") -> bytes:
+        """The plaintext. Raises IntegrityFailure."""
+        if len(sealed) < self._minimum:
+            raise IntegrityFailure(f"{len(sealed)} octets sealed, at least {self._minimum} needed")
+        try:
+            return self._decrypt(self._nonce(associated), sealed, associated)
+        except InvalidTag:
+            raise IntegrityFailure("ICV does not verify") from None
+
+    def _nonce(self, associated: bytes) -> bytes:
+        return self._salt + associated[4:12].rjust(8, b"\0")
+
+
+class GmacProtection:
+    """AES-GMAC without encryption: IV, plaintext and `associated` are under the ICV (RFC 4543
+    section 3, and draft-mcgrew-gcm-test-01 for the IV, which the RFC leaves in doubt)."""
+
+    __slots__ = ("_icv_size", "_iv_size", "_salt", "_tag")
+
+    def __init__(self, cipher: Cipher, encr_key: bytes) -> None:
+        assert cipher.primitive is not None
+        self._tag = cipher.primitive(encr_key[: cipher.key_size]).encrypt
+        self._salt = encr_key[cipher.key_size :]
+        self._iv_size = cipher.iv_size
+        self._icv_size = cipher.icv_size
+
+    def seal(self, associated: bytes, iv: bytes, plaintext: bytes, suffix: bytes = b"") -> bytes:
+        """IV | plaintext | ICV."""
+        sealed = iv + plaintext
+        return sealed + self._tag(self._salt + iv, b"", associated + sealed)
+
+    def open(self, associated: bytes, sealed: bytes, suffix: bytes = b"") -> bytes:
+        """The plaintext. Raises IntegrityFailure."""
+        covered, icv = sealed[: -self._icv_size], sealed[-self._icv_size :]
+        iv = covered[: self._iv_size]
+        if len(iv) < self._iv_size:
+            raise IntegrityFailure(f"{len(sealed)} octets sealed are not IV and ICV")
+        if not compare_digest(icv, self._tag(self._salt + iv, b"", associated + covered)):
+            raise IntegrityFailure("ICV does not verify")
+        return covered[self._iv_size :]
+
+
+class CbcMacProtection:
+    """CBC (RFC 3602, RFC 2451) with a MAC over associated | IV | ciphertext | suffix.
 
     Making a cipher context costs more than encrypting a packet with it, so each direction keeps one
     and lets the chain of blocks run on: CBC's IV is only what the first block is XORed with, and
     the chain's last block can be XORed away.
     """
 
-    __slots__ = ("_chain", "_decryptor", "_encryptor", "_icv_size", "_mac")
+    __slots__ = ("_block", "_chain", "_decryptor", "_encryptor", "_icv_size", "_mac")
 
-    def __init__(self, integrity: Integrity, encr_key: bytes, integ_key: bytes) -> None:
+    def __init__(
+        self, cipher: Cipher, integrity: Integrity, encr_key: bytes, integ_key: bytes
+    ) -> None:
         self._chain = 0
-        cipher = BlockCipher(AES(encr_key), CBC(bytes(AES_BLOCK_SIZE)))
-        self._encryptor = cipher.encryptor()
-        self._decryptor = cipher.decryptor()
+        self._block = cipher.block_size
+        triple = cipher.block_size == TRIPLE_DES_BLOCK_SIZE
+        algorithm = TripleDES(encr_key) if triple else AES(encr_key)
+        context = BlockCipher(algorithm, CBC(bytes(cipher.block_size)))
+        self._encryptor = context.encryptor()
+        self._decryptor = context.decryptor()
         self._mac = integrity.keyed(integ_key).mac
         self._icv_size = integrity.icv_size
 
-    def seal(self, associated: bytes, iv: bytes, plaintext: bytes) -> bytes:
+    def seal(self, associated: bytes, iv: bytes, plaintext: bytes, suffix: bytes = b"") -> bytes:
         """IV | ciphertext | ICV; the plaintext is whole blocks."""
         sealed = iv + self._encrypt(iv, plaintext)
-        return sealed + self._mac(associated, sealed)
+        return sealed + self._mac(associated, sealed, suffix)
 
-    def open(self, associated: bytes, sealed: bytes) -> bytes:
+    def open(self, associated: bytes, sealed: bytes, suffix: bytes = b"") -> bytes:
         """The plaintext. Raises IntegrityFailure."""
         covered, icv = sealed[: -self._icv_size], sealed[-self._icv_size :]
-        if len(covered) < AES_BLOCK_SIZE or len(covered) % AES_BLOCK_SIZE:
+        if len(covered) < self._block or len(covered) % self._block:
             raise IntegrityFailure(f"{len(sealed)} octets sealed are not IV, whole blocks and ICV")
-        if not compare_digest(icv, self._mac(associated, covered)):
+        if not compare_digest(icv, self._mac(associated, covered, suffix)):
             raise IntegrityFailure("ICV does not verify")
         # The IV, decrypted as if it were a block, gives one block of nonsense and sets the chain.
-        return self._decryptor.update(covered)[AES_BLOCK_SIZE:]
+        return self._decryptor.update(covered)[self._block :]
 
     def _encrypt(self, iv: bytes, plaintext: bytes) -> bytes:
-        if len(iv) != AES_BLOCK_SIZE or len(plaintext) % AES_BLOCK_SIZE:
+        size = self._block
+        if len(iv) != size or len(plaintext) % size:
             raise ValueError(
-                f"IV of {len(iv)} and plaintext of {len(plaintext)} octets for AES-CBC"
+                f"IV of {len(iv)} and plaintext of {len(plaintext)} octets for blocks of {size}"
             )
         if not plaintext:
             return b""
-        first = int.from_bytes(plaintext[:AES_BLOCK_SIZE], "big")
+        first = int.from_bytes(plaintext[:size], "big")
         first ^= int.from_bytes(iv, "big") ^ self._chain
-        octets = first.to_bytes(AES_BLOCK_SIZE, "big") + plaintext[AES_BLOCK_SIZE:]
-        ciphertext = self._encryptor.update(octets)
-        self._chain = int.from_bytes(ciphertext[-AES_BLOCK_SIZE:], "big")
+        ciphertext = self._encryptor.update(first.to_bytes(size, "big") + plaintext[size:])
+        self._chain = int.from_bytes(ciphertext[-size:], "big")
         return ciphertext
+
+
+class CtrMacProtection:
+    """AES-CTR (RFC 3686) with a MAC over associated | IV | ciphertext | suffix.
+
+    One cipher context a direction, set to each packet's counter block: nonce | IV | 1.
+    """
+
+    __slots__ = ("_context", "_icv_size", "_iv_size", "_mac", "_salt")
+
+    def __init__(
+        self, cipher: Cipher, integrity: Integrity, encr_key: bytes, integ_key: bytes
+    ) -> None:
+        key, self._salt = encr_key[: cipher.key_size], encr_key[cipher.key_size :]
+        self._context = BlockCipher(AES(key), CTR(bytes(AES_BLOCK_SIZE))).encryptor()
+        self._iv_size = cipher.iv_size
+        self._mac = integrity.keyed(integ_key).mac
+        self._icv_size = integrity.icv_size
+
+    def seal(self, associated: bytes, iv: bytes, plaintext: bytes, suffix: bytes = b"") -> bytes:
+        """IV | ciphertext | ICV."""
+        sealed = iv + self._stream(iv, plaintext)
+        return sealed + self._mac(associated, sealed, suffix)
+
+    def open(self, associated: bytes, sealed: bytes, suffix: bytes = b"") -> bytes:
+        """The plaintext. Raises IntegrityFailure."""
+        covered, icv = sealed[: -self._icv_size], sealed[-self._icv_size :]
+        if len(covered) < self._iv_size:
+            raise IntegrityFailure(f"{len(sealed)} octets sealed are not IV and ICV")
+        if not compare_digest(icv, self._mac(associated, covered, suffix)):
+            raise IntegrityFailure("ICV does not verify")
+        return self._stream(covered[: self._iv_size], covered[self._iv_size :])
+
+    def _stream(self, iv: bytes, octets: bytes) -> bytes:
+        self._context.reset_nonce(self._salt + iv + b"\0\0\0\1")
+        return self._context.update(octets)
+
+
+class NullMacProtection:
+    """NULL encryption (RFC 2410): a MAC over associated | plaintext | suffix."""
+
+    __slots__ = ("_icv_size", "_mac")
+
+    def __init__(self, integrity: Integrity, integ_key: bytes) -> None:
+        self._mac = integrity.keyed(integ_key).mac
+        self._icv_size = integrity.icv_size
+
+    def seal(self, associated: bytes, iv: bytes, plaintext: bytes, suffix: bytes = b"") -> bytes:
+        """Plaintext | ICV."""
+        return plaintext + self._mac(associated, plaintext, suffix)
+
+    def open(self, associated: bytes, sealed: bytes, suffix: bytes = b"") -> bytes:
+        """The plaintext. Raises IntegrityFailure."""
+        covered, icv = sealed[: -self._icv_size], sealed[-self._icv_size :]
+        if not compare_digest(icv, self._mac(associated, covered, suffix)):
+            raise IntegrityFailure("ICV does not verify")
+        return covered

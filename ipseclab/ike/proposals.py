@@ -43,7 +43,13 @@ def parse_ike_proposal(text: str) -> Proposal:
         by_type[TransformType.PRF] = tuple(
             Transform(TransformType.PRF, PRF_OF_INTEGRITY[IntegId(integrity.id)])
             for integrity in by_type[TransformType.INTEG]
+            if integrity.id in PRF_OF_INTEGRITY
         )
+    for transform in by_type[TransformType.ENCR]:
+        cipher = cipher_of(transform)
+        if cipher is not None and not cipher.serves_ike:
+            word = keyword_of(transform.type, transform.id, transform.key_bits)
+            raise ConfigError(f'proposal "{text}": "{word}" is for ESP alone, not for IKE')
     _require(text, by_type, TransformType.PRF, "a PRF (prfsha256)")
     _require(text, by_type, TransformType.KE, "a key exchange method (x25519)")
     _refuse(text, by_type, TransformType.ESN, "IKE")
@@ -53,13 +59,12 @@ def parse_ike_proposal(text: str) -> Proposal:
 def parse_esp_proposal(text: str) -> Proposal:
     """The ESP proposal of that text, number 1, no SPI. Raises ConfigError.
 
-    A key exchange method asks for one in each CREATE_CHILD_SA exchange. NO_ESN goes without saying.
+    A key exchange method asks for one in each CREATE_CHILD_SA exchange. NO_ESN goes without saying;
+    "esn" alone demands extended sequence numbers, "esn-noesn" prefers them.
     """
     by_type = _parse(text)
-    if any(transform.id == EsnId.ESN for transform in by_type[TransformType.ESN]):
-        # To agree on ESN and then send without would be found out by the first ICV.
-        raise ConfigError(f'proposal "{text}": "esn": our ESP has 32-bit sequence numbers only')
-    by_type[TransformType.ESN] = (Transform(TransformType.ESN, EsnId.NO_ESN),)
+    if not by_type[TransformType.ESN]:
+        by_type[TransformType.ESN] = (Transform(TransformType.ESN, EsnId.NO_ESN),)
     _refuse(text, by_type, TransformType.PRF, "ESP")
     return _proposal(ProtocolId.ESP, by_type)
 

@@ -125,8 +125,8 @@ class OpenedMessage(Message):
 
 
 class MessageProtection:
-    """Both directions of one IKE_SA. IVs count up for AEAD (never repeated under one key) and are
-    drawn from `rng` for CBC, where they must not be predictable (RFC 7296 section 3.14)."""
+    """Both directions of one IKE_SA. IVs count up for AEAD and CTR (never repeated under one key)
+    and are drawn from `rng` for CBC, where they must not be predictable (RFC 7296 section 3.14)."""
 
     def __init__(self, suite: Suite, keys: IkeKeys, *, initiator: bool, rng: random.Random) -> None:
         own = suite.keyed(keys.sk_ei, keys.sk_ai)
@@ -225,7 +225,7 @@ class MessageProtection:
 
     def _next_iv(self) -> bytes:
         size = self._suite.iv_size
-        if not self._suite.cipher.aead:
+        if not self._suite.cipher.counter_iv:
             return self._rng.randbytes(size)
         self._sealed += 1
         return self._sealed.to_bytes(size, "big")

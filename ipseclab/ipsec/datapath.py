@@ -2,8 +2,8 @@
 
 RFC 4301 section 5 (processing), RFC 4303 (ESP), RFC 3948 (ESP in UDP), RFC 7296 section 2.8 (when
 a new SA takes over). No input from the network raises: what cannot be processed is dropped under a
-`DropReason`, counted, and told in a `Notice`. Left to later modules: AH, extended sequence numbers,
-IPv6, and fragments (they are carried in tunnel mode, never made or reassembled).
+`DropReason`, counted, and told in a `Notice`. Left to later modules: AH, IPv6, and fragments (they
+are carried in tunnel mode, never made or reassembled).
 
     send_packet --> flow cache ---------------------------+
                       | miss                              v
@@ -32,7 +32,7 @@ from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen
 from ipseclab.ipsec.flows import FlowCache
 from ipseclab.ipsec.park import Parked, ParkingLot
 from ipseclab.ipsec.sad import (
-    SEQUENCE_SOFT,
+    SEQUENCE_ROOM,
     SPI_SIZE,
     Sad,
     SadEntry,
@@ -411,7 +411,7 @@ class Datapath:
     def _volume_reached(self, entry: SadEntry) -> list[DatapathOutput]:
         outputs: list[DatapathOutput] = []
         why = entry.limit_reached(entry.parameters.soft)
-        if why is None and entry.outbound.packets >= SEQUENCE_SOFT:
+        if why is None and entry.outbound.packets >= entry.outbound.last - SEQUENCE_ROOM:
             why = "sequence"
         if why is not None:
             outputs += self._soften(entry, why)

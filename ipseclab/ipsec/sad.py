@@ -24,8 +24,11 @@ from ipseclab.wire.selector import TrafficSelector
 SEQUENCE_LAST = 0xFFFF_FFFF
 """RFC 4303 section 3.3.3: a 32-bit sequence number must not wrap."""
 
-SEQUENCE_SOFT = SEQUENCE_LAST - (1 << 24)
-"""Where a rekey is asked for although no soft limit says so: 16 million packets before the end."""
+SEQUENCE_LAST_EXTENDED = 0xFFFF_FFFF_FFFF_FFFF
+"""Nor must an extended one (RFC 4303 section 2.2.1)."""
+
+SEQUENCE_ROOM = 1 << 24
+"""A rekey is asked for, although no soft limit says so, 16 million packets before the end."""
 
 SPI_SIZE = 4
 
@@ -50,7 +53,7 @@ class SaLimit:
 class SaParameters:
     """All that IKE agreed on for one pair of ESP SAs. Addresses and SPIs are 4 octets.
 
-    `path` set means ESP in UDP (RFC 3948) along it.
+    `path` set means ESP in UDP (RFC 3948) along it; `esn` extended sequence numbers.
     """
 
     connection: str
@@ -71,15 +74,31 @@ class SaParameters:
     soft: SaLimit = SaLimit()
     hard: SaLimit = SaLimit()
     replay_window: int = 64
+    esn: bool = False
 
 
 class Half:
     """What both directions have: an SPI, a keyed suite, and how much went through."""
 
-    __slots__ = ("alignment", "octet_mark", "octets", "packet_mark", "packets", "protection", "spi")
+    __slots__ = (
+        "aead",
+        "alignment",
+        "esn",
+        "octet_mark",
+        "octets",
+        "packet_mark",
+        "packets",
+        "protection",
+        "spi",
+    )
 
-    def __init__(self, spi: bytes, suite: Suite, encr_key: bytes, integ_key: bytes) -> None:
+    def __init__(
+        self, spi: bytes, parameters: SaParameters, encr_key: bytes, integ_key: bytes
+    ) -> None:
+        suite = parameters.suite
         self.spi = spi
+        self.esn = parameters.esn
+        self.aead = suite.cipher.aead
         self.protection = suite.keyed(encr_key, integ_key)
         self.alignment = max(4, suite.block_size)
         """What payload and trailer are padded to a multiple of (RFC 4303 section 2.4)."""
@@ -93,29 +112,32 @@ class Half:
 class OutboundHalf(Half):
     """The sending half: the sequence number sent last, and where IVs come from."""
 
-    __slots__ = ("counter_iv", "iv_size", "sequence")
+    __slots__ = ("counter_iv", "iv_size", "last", "sequence")
 
     def __init__(self, parameters: SaParameters) -> None:
         p = parameters
-        super().__init__(p.spi_out, p.suite, p.encr_key_out, p.integ_key_out)
+        super().__init__(p.spi_out, p, p.encr_key_out, p.integ_key_out)
         self.sequence = 0
+        self.last = SEQUENCE_LAST_EXTENDED if p.esn else SEQUENCE_LAST
+        """The highest sequence number that may be sent."""
         self.iv_size = p.suite.iv_size
-        self.counter_iv = p.suite.cipher.aead
-        """An AEAD's IV must not repeat and may be a counter (RFC 4106 section 3.1); CBC's must not
-        be foreseen (RFC 3602 section 3)."""
+        self.counter_iv = p.suite.cipher.counter_iv
+        """Where IVs come from: the sequence number, or else `rng`."""
 
 
 class InboundHalf(Half):
     """The receiving half: its replay window, and flows that were found to match its selectors."""
 
-    __slots__ = ("checked_flows", "overhead", "replay")
+    __slots__ = ("checked_flows", "failures", "overhead", "replay")
 
     def __init__(self, parameters: SaParameters) -> None:
         p = parameters
-        super().__init__(p.spi_in, p.suite, p.encr_key_in, p.integ_key_in)
+        super().__init__(p.spi_in, p, p.encr_key_in, p.integ_key_in)
         self.overhead = 2 * SPI_SIZE + p.suite.iv_size + p.suite.icv_size
         """Octets of an ESP packet that are not ciphertext."""
         self.replay = ReplayWindow(p.replay_window)
+        self.failures = 0
+        """Bad ICVs in a row under an extended sequence number (RFC 4303 appendix A3)."""
         self.checked_flows: set[bytes] = set()
 
 
@@ -187,7 +209,8 @@ class SadEntry:
         packets = min((inf if limit.packets is None else limit.packets) for limit in limits)
         octets = min((inf if limit.octets is None else limit.octets) for limit in limits)
         self.inbound.packet_mark = packets
-        self.outbound.packet_mark = packets if self.soft_told else min(packets, SEQUENCE_SOFT)
+        room = self.outbound.last - SEQUENCE_ROOM
+        self.outbound.packet_mark = packets if self.soft_told else min(packets, room)
         self.inbound.octet_mark = self.outbound.octet_mark = octets
 
     def __repr__(self) -> str:

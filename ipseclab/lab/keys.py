@@ -2,9 +2,9 @@
 
 Two of Wireshark's user tables: `ikev2_decryption_table` (a row an IKE_SA) and `esp_sa` (a row an
 ESP SA, one way). The names of algorithms are Wireshark's own; its key of an AEAD cipher ends in
-the salt, like ours. Wireshark 4.0 refuses a whole table for one unknown name, so a row of a cipher
-that it does not know is written as a comment (`# `); `read_ike_rows` and `read_esp_rows` read
-those too.
+the salt, like ours. Wireshark 4.0 refuses a whole table for one unknown name, so a row of an
+algorithm that it does not know is written as a comment (`# `), under IANA's name where no later
+Wireshark has one either; `read_ike_rows` and `read_esp_rows` read those too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _CHACHA_TEXT = "ChaCha20 with Poly1305 [RFC7634]"
 _AES_KEY_SIZES = (16, 24, 32)
 _COMMENT = "# "
 _KEY_BITS = re.compile(r"_(128|192|256)$")
+_CCM_SALT = 3
+_TRIPLE_DES_KEY = 24
 
 _IKE_ENCR: dict[tuple[str, int], str] = {
     **{("ENCR_AES_CBC", n): f"AES-CBC-{8 * n} [RFC3602]" for n in _AES_KEY_SIZES},
@@ -39,6 +41,13 @@ _IKE_ENCR: dict[tuple[str, int], str] = {
         for icv in (8, 12, 16)
         for n in _AES_KEY_SIZES
     },
+    **{
+        (f"ENCR_AES_CCM_{icv}", n + _CCM_SALT): f"AES-CCM-{8 * n} with {icv} octet ICV [RFC5282]"
+        for icv in (8, 12, 16)
+        for n in _AES_KEY_SIZES
+    },
+    **{("ENCR_AES_CTR", n + AEAD_SALT): f"AES-CTR-{8 * n} [RFC5930]" for n in _AES_KEY_SIZES},
+    ("ENCR_3DES", _TRIPLE_DES_KEY): "3DES [RFC2451]",
     ("ENCR_NULL", 0): "NULL [RFC2410]",
     (CHACHA20_POLY1305, 32 + AEAD_SALT): _CHACHA_TEXT,
 }
@@ -50,15 +59,31 @@ _IKE_INTEG = {
     "AUTH_HMAC_SHA2_256_128": "HMAC_SHA2_256_128 [RFC4868]",
     "AUTH_HMAC_SHA2_384_192": "HMAC_SHA2_384_192 [RFC4868]",
     "AUTH_HMAC_SHA2_512_256": "HMAC_SHA2_512_256 [RFC4868]",
+    "AUTH_AES_XCBC_96": "AUTH_AES_XCBC_96",
+    "AUTH_AES_CMAC_96": "AUTH_AES_CMAC_96",
 }
 
 _ESP_ENCR = {
     "ENCR_NULL": "NULL",
+    "ENCR_3DES": "TripleDES-CBC [RFC2451]",
     "ENCR_AES_CBC": "AES-CBC [RFC3602]",
+    "ENCR_AES_CTR": "AES-CTR [RFC3686]",
     "ENCR_AES_GCM_8": "AES-GCM with 8 octet ICV [RFC4106]",
     "ENCR_AES_GCM_12": "AES-GCM with 12 octet ICV [RFC4106]",
     "ENCR_AES_GCM_16": "AES-GCM with 16 octet ICV [RFC4106]",
     CHACHA20_POLY1305: _CHACHA_TEXT,
+    **{
+        name: name
+        for name in (
+            "ENCR_AES_CCM_8",
+            "ENCR_AES_CCM_12",
+            "ENCR_AES_CCM_16",
+            "ENCR_NULL_AUTH_AES_GMAC",
+            "ENCR_AES_CCM_8_IIV",
+            "ENCR_AES_GCM_16_IIV",
+            "ENCR_CHACHA20_POLY1305_IIV",
+        )
+    },
 }
 
 _ESP_INTEG = {
@@ -67,6 +92,8 @@ _ESP_INTEG = {
     "AUTH_HMAC_SHA2_256_128": "HMAC-SHA-256-128 [RFC4868]",
     "AUTH_HMAC_SHA2_384_192": "HMAC-SHA-384-192 [RFC4868]",
     "AUTH_HMAC_SHA2_512_256": "HMAC-SHA-512-256 [RFC4868]",
+    "AUTH_AES_XCBC_96": "AUTH_AES_XCBC_96",
+    "AUTH_AES_CMAC_96": "AUTH_AES_CMAC_96",
 }
 
 
@@ -110,9 +137,10 @@ def esp_row(keys: EspKeyLog) -> str:
 
 
 def table_line(keys: IkeKeyLog | EspKeyLog) -> str:
-    """The line for a table file: the row, as a comment where Wireshark 4.0 lacks the cipher."""
+    """The line for a table file: the row, as a comment where Wireshark 4.0 lacks an algorithm."""
     row = ike_row(keys) if isinstance(keys, IkeKeyLog) else esp_row(keys)
-    return f"{_COMMENT}{row}" if _iana(keys.encr) == CHACHA20_POLY1305 else row
+    unknown = _CHACHA_TEXT in row or "ENCR_" in row or "AUTH_" in row
+    return f"{_COMMENT}{row}" if unknown else row
 
 
 def read_ike_rows(text: str) -> Iterator[IkeKeyLog]:

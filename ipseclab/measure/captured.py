@@ -16,6 +16,7 @@ from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Protection, Suite
 from ipseclab.errors import ConfigError, IntegrityFailure, WireError
+from ipseclab.ipsec.esp import open_captured
 from ipseclab.lab.keys import ESP_TABLE, KEYS_FOLDER, read_esp_rows
 from ipseclab.lab.pcap_read import ipv4_packet, read_capture
 from ipseclab.measure.overhead import OVERHEAD_PARTS, Overhead
@@ -25,7 +26,6 @@ from ipseclab.wire.ip import UDP_HEADER_SIZE, decode_ipv4_header
 
 IKE_PORTS = (500, 4500)
 NAT_T_PORT = 4500
-ESP_HEADER_SIZE = 8
 SMALLEST_ESP = 16
 MOST_OPENED = 20_000
 """Data packets taken apart in one capture; sizes repeat long before."""
@@ -190,7 +190,7 @@ def _open_esp(
     opener = openers.get(esp[:4])
     if opener is None or len(esp) < SMALLEST_ESP:
         return None
-    plaintext = opener.protection.open(esp[:ESP_HEADER_SIZE], esp[ESP_HEADER_SIZE:])
+    plaintext = open_captured(opener.suite, opener.protection, esp)
     padding, next_header = plaintext[-2], plaintext[-1]
     inner = plaintext[: len(plaintext) - 2 - padding]
     inner_ip, protocol, segment = 0, int(next_header), inner

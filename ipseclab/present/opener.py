@@ -15,6 +15,7 @@ from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Protection, Suite
 from ipseclab.errors import IntegrityFailure, WireError
 from ipseclab.ike.protection import MAX_FRAGMENTS
+from ipseclab.ipsec.esp import open_captured
 from ipseclab.lab.keys_read import KeyPair, Secrets
 from ipseclab.registry import PayloadType
 from ipseclab.wire.message import Message, decode_payloads
@@ -97,12 +98,14 @@ class Opener:
     def open_esp(self, esp: bytes) -> OpenedEsp | Closed:
         """The inside of an ESP packet (from its SPI on)."""
         spi = esp[:4]
-        header, sealed = esp[:ESP_HEADER_SIZE], esp[ESP_HEADER_SIZE:]
         kept = self._esp.get(spi)
         candidates = [kept] if kept is not None else list(self._esp_candidates(spi))
         for suite, protection in candidates:
-            plaintext = _try(protection, header, sealed)
-            if plaintext is not None:
+            try:
+                plaintext = open_captured(suite, protection, esp)
+            except IntegrityFailure:
+                continue
+            else:
                 self._esp[spi] = suite, protection
                 return _opened_esp(plaintext, suite)
         return self._closed(f"SPI {spi.hex()}", len(candidates))

@@ -17,7 +17,8 @@ from ipseclab.crypto.prf import PRFS, Prf
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "crypto.json").read_text())["hmac"]
 
 each_prf = pytest.mark.parametrize("prf", PRFS.values(), ids=lambda prf: prf.id.name)
-each_integrity = pytest.mark.parametrize("integrity", INTEGRITIES.values(), ids=lambda i: i.id.name)
+SHA2 = [i for i in INTEGRITIES.values() if i.hash_name in ("sha256", "sha384", "sha512")]
+each_integrity = pytest.mark.parametrize("integrity", SHA2, ids=lambda i: i.id.name)
 each_vector = pytest.mark.parametrize("row", VECTORS, ids=lambda row: row["source"])
 
 
@@ -79,5 +80,5 @@ def test_prf_plus_ends_with_its_counter(prf: Prf) -> None:
 
 
 def test_each_integrity_has_its_prf() -> None:
-    for number, integrity in INTEGRITIES.items():
-        assert PRFS[PRF_OF_INTEGRITY[number]].hash_name == integrity.hash_name
+    for integrity in SHA2:
+        assert PRFS[PRF_OF_INTEGRITY[integrity.id]].hash_name == integrity.hash_name

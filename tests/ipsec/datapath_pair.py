@@ -12,6 +12,7 @@ from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Suite
 from ipseclab.ipsec.datapath import Datapath, DatapathLimits, SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
+from ipseclab.measure.workload import esp_suites
 from ipseclab.outputs import (
     DeliverPacket,
     Notice,
@@ -44,6 +45,8 @@ SUITES = {
         CIPHERS[EncrId.ENCR_AES_CBC, 256], INTEGRITIES[IntegId.AUTH_HMAC_SHA2_512_256]
     ),
 }
+ALL_SUITES = esp_suites()
+"""Every one that a proposal can name; `SUITES` is the choice that most tests run with."""
 GCM = SUITES["aes128gcm16"]
 
 

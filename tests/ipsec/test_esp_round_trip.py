@@ -4,6 +4,7 @@ import random
 
 import pytest
 from datapath_pair import (
+    ALL_SUITES,
     LEFT,
     PATH,
     RIGHT,
@@ -18,6 +19,7 @@ from datapath_pair import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipseclab.ipsec.esp import RESYNC_FAILURES
 from ipseclab.ipsec.ipv4 import OuterHeader
 from ipseclab.outputs import SendDatagram, SendPacket
 from ipseclab.registry import IpProtocol
@@ -198,3 +200,52 @@ def test_counters_count_plain_packets_and_octets():
     counts = pair.right.counters.as_dict()
     assert (counts["packets_in"], counts["octets_in"]) == (3, sum(sizes))
     assert counts["drops.bad_icv"] == 0
+
+
+@given(
+    size=st.integers(0, 9000),
+    name=st.sampled_from(sorted(ALL_SUITES)),
+    way=st.sampled_from([(True, None), (True, PATH), (False, None)]),
+    esn=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_suite_carries_every_size(size, name, way, esn):
+    tunnel, path = way
+    pair = Pair(ALL_SUITES[name], tunnel=tunnel, path=path, esn=esn)
+    packet = pair.packet(bytes(size))
+    assert delivered(pair.to_right(packet)) == [packet]
+
+
+@pytest.mark.parametrize("name", ["aes128gcm16", "aes128ccm8iiv", "aes256-sha512", "null-aesxcbc"])
+class TestExtendedSequenceNumbers:
+    def pair(self, name, sequence):
+        pair = Pair(ALL_SUITES[name], esn=True)
+        pair.left.sad.inbound(pair.left_sa.spi_in).outbound.sequence = sequence
+        pair.right.sad.inbound(pair.right_sa.spi_in).inbound.replay.mark(sequence)
+        return pair
+
+    def test_the_lower_half_wraps(self, name):
+        pair = self.pair(name, 2**32 - 4)
+        sealed = [pair.left.send_packet(pair.packet(bytes([n])), 0.0)[0] for n in range(8)]
+        low = [int.from_bytes(output.packet[24:28], "big") for output in sealed]
+        assert low == [2**32 - 3, 2**32 - 2, 2**32 - 1, 0, 1, 2, 3, 4]
+        for index in (6, 1, 3, 0, 7, 2, 5, 4):
+            assert len(delivered(receive(pair.right, sealed[index]))) == 1
+        assert reasons(receive(pair.right, sealed[3])) == ["replayed"]
+
+    def test_after_four_thousand_million_lost_packets_the_ends_meet_again(self, name):
+        """RFC 4303 appendix A3."""
+        pair = self.pair(name, 1000)
+        pair.left.sad.inbound(pair.left_sa.spi_in).outbound.sequence = (2 << 32) + 2000
+        refused = 0
+        while not delivered(pair.to_right(pair.packet())):
+            refused += 1
+        assert refused == RESYNC_FAILURES - 1
+        assert drops(pair.right) == {"bad_icv": refused}
+        assert len(delivered(pair.to_right(pair.packet()))) == 1
+
+    def test_a_higher_half_is_under_the_icv(self, name):
+        pair = self.pair(name, 5 << 32)
+        (output,) = pair.left.send_packet(pair.packet(), 0.0)
+        other = self.pair(name, 6 << 32)
+        assert reasons(receive(other.right, output)) == ["bad_icv"]

@@ -34,7 +34,7 @@ class NaiveWindow:
 def test_window_decides_as_a_model_that_remembers_everything(size, steps):
     window, model = ReplayWindow(size), NaiveWindow(size)
     for step in steps:
-        sequence = min(max(0, window.top + step), 0xFFFF_FFFF)
+        sequence = max(0, window.top + step)
         accepted = window.check(sequence)
         if accepted:
             newest = window.mark(sequence)
@@ -73,3 +73,49 @@ def test_jump_over_the_whole_window_forgets_what_was_in_it():
 def test_window_size_outside_its_limits_is_refused(size):
     with pytest.raises(ValueError, match="from 32 to 4096 expected"):
         ReplayWindow(size)
+
+
+@given(
+    size=st.sampled_from([32, 64, 100, 1024, 4096]),
+    top=st.integers(0, 2**35),
+    runs=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 5000)), max_size=8),
+)
+def test_a_run_is_so_many_marks(size, top, runs):
+    one, other = ReplayWindow(size), ReplayWindow(size)
+    for window in (one, other):
+        if top:
+            window.mark(top)
+    for gap, count in runs:
+        first = one.top + gap
+        one.mark_run(first, count)
+        for sequence in range(max(first, first + count - size), first + count):
+            other.mark(sequence)
+    assert one.top == other.top
+    for sequence in range(max(0, one.top - size - 5), one.top + 1):
+        assert one.check(sequence) == other.check(sequence)
+
+
+@given(
+    size=st.sampled_from([32, 64, 1024, 4096]),
+    top=st.one_of(st.integers(0, 2**40), st.integers(-5000, 5000).map(lambda n: (5 << 32) + n)),
+    step=st.one_of(st.integers(-4095, 4095), st.integers(-(2**31), 2**31)),
+)
+def test_higher_half_is_found_within_the_window_and_half_a_subspace_above(size, top, step):
+    """RFC 4303 appendix A2.2: right for whatever lies in the window, or not too far above."""
+    window = ReplayWindow(size)
+    window.top = top
+    sequence = top + max(step, 1 - size)
+    if sequence >= 0:
+        assert window.extended(sequence & 0xFFFF_FFFF) == sequence
+
+
+def test_left_of_the_window_means_the_next_subspace():
+    window = ReplayWindow(64)
+    window.top = (1 << 32) + 1000
+    assert window.extended(1000 - 63) == (1 << 32) + 937
+    assert window.extended(1000 - 64) == (2 << 32) + 936
+    window.top = (1 << 32) + 10
+    assert window.extended(0xFFFF_FFFF) == 0xFFFF_FFFF
+    assert window.extended(2**32 - 54) == 2**32 - 54 + (1 << 32)
+    window.top = 10  # there is nothing before the first subspace
+    assert window.extended(0xFFFF_FFFF) == 0xFFFF_FFFF

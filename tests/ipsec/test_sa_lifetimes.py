@@ -6,7 +6,7 @@ import pytest
 from datapath_pair import PATH, Pair, delivered, drops, reasons, receive, sa_pair
 
 from ipseclab.ipsec.datapath import Acquire, HardExpired, SaLimit, SoftExpired
-from ipseclab.ipsec.sad import SEQUENCE_LAST, SEQUENCE_SOFT
+from ipseclab.ipsec.sad import SEQUENCE_LAST, SEQUENCE_ROOM
 from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendDatagram, SendPacket
 
 
@@ -176,7 +176,7 @@ def test_sequence_number_is_never_used_twice():
 
 def test_rekey_is_asked_for_before_the_sequence_numbers_end():
     pair = Pair(hard=SaLimit(seconds=3600.0))
-    near_the_end(pair, SEQUENCE_SOFT - 2)
+    near_the_end(pair, SEQUENCE_LAST - SEQUENCE_ROOM - 2)
     told = [expiries(pair.left.send_packet(pair.packet(), 0.0)) for _ in range(4)]
     assert told == [[], [SoftExpired(pair.left_sa.spi_in, "sequence")], [], []]
 

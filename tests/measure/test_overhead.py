@@ -28,7 +28,7 @@ PATH = UdpPath(UdpEndpoint("192.0.2.1", 4500), UdpEndpoint("192.0.2.2", 4500))
 
 
 def suite_name(suite: Suite) -> str:
-    integrity = f"-{suite.integrity.hash_name}" if suite.integrity is not None else ""
+    integrity = f"-{suite.integrity.id.name}" if suite.integrity is not None else ""
     return f"{suite.cipher.id.name}-{suite.cipher.key_bits}{integrity}"
 
 

@@ -157,13 +157,21 @@ def test_key_sizes_tell_the_suites():
         found = suites_for(KeyPair(bytes(encr), bytes(integ)))
         return [(s.cipher.id.name, s.integrity.id.name if s.integrity else "") for s in found]
 
-    assert names(20) == [("ENCR_AES_GCM_16", "")]
-    assert names(36) == [("ENCR_AES_GCM_16", ""), ("ENCR_CHACHA20_POLY1305", "")]
+    assert names(20)[0] == ("ENCR_AES_GCM_16", "")
+    assert {name for name, _ in names(20)} == {
+        "ENCR_AES_GCM_16",
+        "ENCR_AES_GCM_12",
+        "ENCR_AES_GCM_8",
+        "ENCR_AES_GCM_16_IIV",
+        "ENCR_NULL_AUTH_AES_GMAC",
+    }
+    assert names(36)[:2] == [("ENCR_AES_GCM_16", ""), ("ENCR_CHACHA20_POLY1305", "")]
     assert names(16, 32) == [("ENCR_AES_CBC", IntegId.AUTH_HMAC_SHA2_256_128.name)]
+    assert names(20, 20) == [("ENCR_AES_CTR", IntegId.AUTH_HMAC_SHA1_96.name)]
     assert names(16) == []
-    assert names(20, 32) == []
-    assert names(24, 20) == []
-    assert {integrity.key_size for integrity in INTEGRITIES.values()} == {32, 48, 64}
+    assert names(24, 33) == []
+    assert names(29, 20) == []
+    assert {i.key_size for i in INTEGRITIES.values()} == {16, 20, 32, 48, 64}
 
 
 def test_an_identity_inside_is_read():
