@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DONE, FAILED, BAD_INPUT, LACKS, INTERRUPTED = 0, 1, 2, 3, 130
 RESULTS = Path("results")
 SHOWN_FIGURES = 12
+SHOWN_WARNINGS = 5
 LOG_WIDTH = 160
 SET_UP = 5.0
 """Seconds that a run takes beside its duration: a first guess for the progress bar."""
@@ -151,7 +152,7 @@ def agree(
     ] = False,
 ) -> None:
     """Hold the two worlds side by side, metric by metric; exit code 1 when they disagree."""
-    from ipseclab.measure.agreement import compare, verdict, worth_showing
+    from ipseclab.measure.agreement import compare, points_of_one, verdict, worth_showing
     from ipseclab.measure.experiment import load_experiment
     from ipseclab.measure.results import ResultsFolder
     from ipseclab.present.tables import agreement_table
@@ -174,8 +175,14 @@ def agree(
         raise ConfigError("the two worlds have no point in common, expected runs of one experiment")
     shown = found if every else worth_showing(found)
     console.print(agreement_table(shown, "sim and netns"))
+    lacking = points_of_one(sim_rows, netns_rows)
+    for world, points in lacking.items():
+        for point in points:
+            console.print(f"only in {world}, not compared: {point}")
+    _warn(netns_rows)
     if verdict(found):
-        console.print("The worlds agree.")
+        common = ", at the points that both have" if any(lacking.values()) else ""
+        console.print(f"The worlds agree{common}.")
         return
     console.print(f"The worlds do not agree. {_busy()}".rstrip())
     if netns is None:
@@ -439,10 +446,22 @@ def _report(
         _console().print(metrics_table(rows, experiment.file.metrics, title))
         _draw(folder)
         print(f"results: {folder.path}")
+        _warn(rows)
     for failure in failures:
         print(f"run {failure.run} failed: {failure.why}", file=sys.stderr)
     if failures:
         raise Exit(FAILED)
+
+
+def _warn(rows: tuple[Row, ...]) -> None:
+    """What the manifest holds as warnings, as far as a screen has room."""
+    from ipseclab.measure.results import warnings_of
+
+    found = warnings_of(rows)
+    for line in found[:SHOWN_WARNINGS]:
+        print(f"warning: {line}", file=sys.stderr)
+    if len(found) > SHOWN_WARNINGS:
+        print(f"warning: and {len(found) - SHOWN_WARNINGS} runs more", file=sys.stderr)
 
 
 def _draw(folder: ResultsFolder) -> None:

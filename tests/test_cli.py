@@ -136,6 +136,37 @@ def test_results_of_another_seed_are_refused_and_kept(command, tmp_path):
     assert (tmp_path / "out/manifest.json").read_text() == before
 
 
+def test_results_of_another_program_are_refused_and_kept(command, tmp_path):
+    words = ("run", "small.yaml", "--out", "out", "--costs", "zero")
+    command(*words)
+    path = tmp_path / "out/manifest.json"
+    document = json.loads(path.read_text())
+    assert len(document["sources"]) == 16
+    path.write_text(json.dumps(document | {"sources": "of another commit"}))
+    before = path.read_text()
+    code, out, err = command(*words)
+    assert (code, out) == (2, "")
+    assert "another program" in err
+    assert "give another --out" in err
+    assert err.count("\n") == 1
+    assert path.read_text() == before
+
+
+def test_a_run_in_which_the_lab_lost_packets_is_warned_of(command, tmp_path):
+    words = ("run", "small.yaml", "--out", "out", "--costs", "zero")
+    command(*words)
+    path = next((tmp_path / "out/runs").glob("*/row.json"))
+    row = json.loads(path.read_text())
+    row["metrics"]["overruns"] = 12.0
+    path.write_text(json.dumps(row))
+    code, _, err = command(*words)
+    assert code == 0
+    assert err.count("\n") == 1
+    assert "warning: run 00000_rtt-0.01_r0: the lab itself lost 12 packets" in err
+    (warning,) = json.loads((tmp_path / "out/manifest.json").read_text())["warnings"]
+    assert warning in err
+
+
 def test_without_out_each_run_gets_a_folder_of_its_own(command, tmp_path):
     for _ in range(2):
         code, _, _ = command("run", "small.yaml", "--costs", "zero")
@@ -185,6 +216,17 @@ def test_agree_knows_which_results_are_of_which_world(command, tmp_path):
     code, _, err = command("agree", "one")
     assert code == 2
     assert "results of one world, expected two" in err
+
+
+def test_agree_names_the_points_that_one_world_alone_has(command, tmp_path):
+    command("run", "small.yaml", "--out", "one", "--costs", "zero")
+    command("run", "small.yaml", "--out", "two", "--costs", "zero")
+    for path in (tmp_path / "two/runs").glob("*rtt-0.02*/row.json"):
+        path.unlink()
+    code, out, _ = command("agree", "one", "two")
+    assert code == 0
+    assert "only in sim, not compared: rtt=0.02" in out
+    assert "The worlds agree, at the points that both have." in out
 
 
 def test_doctor_says_what_is_there(command):

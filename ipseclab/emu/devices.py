@@ -47,6 +47,8 @@ _SO_NO_CHECK = 11
 _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
 _SO_TIMESTAMPNS = 35
+_SOL_PACKET = 263
+_PACKET_STATISTICS = 6
 _STAMP = struct.Struct("qq")
 
 _OFFLOADS = {
@@ -189,6 +191,13 @@ def stamped(opened: socket.socket) -> Callable[[], tuple[bytes, float]]:
         return frame, (seconds * 1_000_000_000 + nanoseconds - offset) * 1e-9
 
     return take
+
+
+def queue_losses(*opened: socket.socket) -> int:
+    """Frames that packet sockets had no room for since this was last asked."""
+    return sum(
+        struct.unpack("II", one.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1] for one in opened
+    )
 
 
 def open_tap_socket(name: str) -> socket.socket:

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ipseclab.emu import devices, routing
+from ipseclab.emu import devices, overruns, routing
 from ipseclab.emu.capture import CaptureSpec, merge_captures, start_capture
 from ipseclab.emu.driver import AskStatus, Command, GatewaySpec, Report, read_keys, start_gateway
-from ipseclab.emu.natbox import NatSpec, Rebind, start_nat
+from ipseclab.emu.natbox import AskOverruns, NatSpec, Rebind, start_nat
 from ipseclab.emu.nodes import Nodes, build_nodes, relay_interface
 from ipseclab.emu.peers.strongswan import KEYS_DETAIL, StrongswanSpec, start_strongswan
 from ipseclab.emu.probe import Measured, probe_links
@@ -127,6 +127,7 @@ class Lab:
         self._recorders: dict[str, Child] = {}
         self._captures: list[Path] = []
         self._key_files: list[BinaryIO] = []
+        self._lost_before: dict[str, int] = {}
         self.events = Trace()
         self.folders.make_fresh()
         self.capture = Capture(out)
@@ -177,9 +178,13 @@ class Lab:
         self._await_ready(self._recorders.values())
 
     def restart_links(self) -> None:
-        """Have every relay begin again at packet 0 and write its trace."""
+        """Have every relay begin again at packet 0 and write its trace; what was lost until now is
+        not the run's."""
         for name, relay in self._links.items():
             relay.ask(Restart(self.folders.part(f"link-{name}")))
+        for nat in self._nats.values():
+            nat.ask(AskOverruns())
+        self._lost_before = self._kernel_losses()
 
     def adopt(self, child: Child) -> Child:
         """Take a process of a flow into the lab's care."""
@@ -352,11 +357,26 @@ class Lab:
         """What each relay has done so far."""
         return {name: relay.ask(RelayReport()) for name, relay in self._links.items()}
 
+    def lost_in_nodes(self) -> dict[str, int]:
+        """Packets that each node's processes were too slow for, since the links were restarted."""
+        lost = self._kernel_losses()
+        before = {name: self._lost_before.get(name, 0) for name in lost}
+        return {
+            **{name: max(0, lost[name] - before[name]) for name in lost},
+            # A NAT's process takes its frames past the kernel's own queues.
+            **{name: nat.ask(AskOverruns()) for name, nat in self._nats.items()},
+        }
+
+    def _kernel_losses(self) -> dict[str, int]:
+        """What each node's kernel had no room for since the node is there."""
+        return {name: overruns.losses(self.pid(name)) for name in self.topology.nodes}
+
     def facts(self) -> dict[str, Any]:
-        """What the world can say at a run's end: counters, CPU seconds, frames not coped with."""
+        """What the world can say at a run's end: counters, CPU seconds, packets not coped with."""
         reports = {name: self.report(name) for name in self.gateways}
         return {
             "kernel": platform.release(),
+            "overruns": self.lost_in_nodes(),
             "relays": {name: asdict(done) for name, done in self.relay_work().items()},
             "gateways": {
                 name: {"counters": report.counters, "cpu_seconds": report.cpu_seconds}

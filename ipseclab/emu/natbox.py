@@ -52,6 +52,11 @@ class Rebind:
     address: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AskOverruns:
+    """Control: asks how many frames the kernel had no room for since this was last asked."""
+
+
 def start_nat(spec: NatSpec, *, network: int, log: Path) -> Child:
     """Start a NAT's process in its node's network namespace; it says "ready"."""
     return start(
@@ -203,6 +208,8 @@ class NatBox:
                 else:
                     self._note(notices, now)
                     control.send("")
+            case AskOverruns():
+                control.send(devices.queue_losses(*(p.socket for p in self._ports.values())))
             case _:
                 return False
         return True

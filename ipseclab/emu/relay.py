@@ -8,11 +8,11 @@ are those that the simulator loses. Other frames than IPv4 are not carried: neig
 from __future__ import annotations
 
 import gc
-import struct
 import time
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
+from typing import TextIO
 
 from ipseclab.emu import devices
 from ipseclab.emu.process import (
@@ -31,8 +31,6 @@ BURST = 64
 """Frames taken from one side before the clock and the other side are looked at."""
 LARGEST_PENDING = 200_000
 """Frames under way in a link; more are dropped, counted as `overrun`."""
-_SOL_PACKET = 263
-_PACKET_STATISTICS = 6
 _HEADER = devices.ETHERNET_HEADER.size
 
 
@@ -58,7 +56,8 @@ class SetImpairment:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Control: count packets from index 0 again, and write the trace to `trace` from now on."""
+    """Control: count packets from index 0 again, and what is carried and lost from nothing; write
+    the trace to `trace` from now on."""
 
     trace: Path
 
@@ -91,9 +90,10 @@ class Relay:
         self._stamped = tuple(devices.stamped(opened) for opened in self._sockets)
         self._configs = spec.impairments
         self._impairments = self._fresh()
+        self._sink: TextIO | None = None
         self._trace: Trace | None = None
-        # Frames under way: (when due, order of arrival, out of which side, the frame).
-        self._pending: list[tuple[float, int, int, bytes]] = []
+        # Frames under way: (when due, order of arrival, out of which side, index, the frame).
+        self._pending: list[tuple[float, int, int, int, bytes]] = []
         self._order = 0
         self._frames = [0, 0]
         self._overruns = 0
@@ -152,7 +152,7 @@ class Relay:
                         self._overrun(side, outcome.index, frame, now)
                 elif len(pending) < LARGEST_PENDING:
                     self._order += 1
-                    heappush(pending, (outcome.at, self._order, 1 - side, frame))
+                    heappush(pending, (outcome.at, self._order, 1 - side, outcome.index, frame))
                 else:
                     self._overrun(side, outcome.index, frame, now)
 
@@ -160,11 +160,11 @@ class Relay:
         """Send every frame that is due."""
         pending, sockets, now = self._pending, self._sockets, riser.now
         while pending and pending[0][0] <= now:
-            _at, order, side, frame = heappop(pending)
+            _at, _order, side, index, frame = heappop(pending)
             try:
                 sockets[side].send(frame)
             except OSError:
-                self._overrun(1 - side, order, frame, now)
+                self._overrun(1 - side, index, frame, now)
             riser.done()
 
     def _obey(self, control: Control) -> bool:
@@ -176,16 +176,25 @@ class Relay:
                     impairment.reconfigure(config)
                 control.send(True)
             case Restart(path):
-                self._impairments = self._fresh()
-                self._pending.clear()
-                # Line by line: a killed run leaves what happened up to then.
-                self._trace = Trace(path.open("a", buffering=1, encoding="utf-8"), keep=False)
+                self._restart(path)
                 control.send(True)
             case Report():
                 control.send(self._carried())
             case _:
                 return False
         return True
+
+    def _restart(self, path: Path) -> None:
+        self._impairments = self._fresh()
+        self._pending.clear()
+        self._frames = [0, 0]
+        devices.queue_losses(*self._sockets)
+        self._overruns = 0
+        if self._sink is not None:
+            self._sink.close()
+        # Line by line: a killed run leaves what happened up to then.
+        self._sink = path.open("a", buffering=1, encoding="utf-8")
+        self._trace = Trace(self._sink, keep=False)
 
     def _fresh(self) -> tuple[Impairment, Impairment]:
         spec = self._spec
@@ -197,9 +206,7 @@ class Relay:
 
     def _carried(self) -> Carried:
         """With the frames that the kernel had no room for in the sockets' queues."""
-        for opened in self._sockets:
-            statistics = opened.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
-            self._overruns += struct.unpack("II", statistics)[1]
+        self._overruns += devices.queue_losses(*self._sockets)
         frames = (self._frames[0], self._frames[1])
         return Carried(frames, self._overruns, time.process_time())
 

@@ -16,6 +16,8 @@ from ipseclab.measure.metrics import METRICS
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.results import Row, Scalar
 
+Point = tuple[tuple[str, Scalar], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -80,6 +82,19 @@ def compare(sim: Sequence[Row], netns: Sequence[Row]) -> tuple[Agreement, ...]:
     )
 
 
+def points_of_one(sim: Sequence[Row], netns: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+    """The points that one world alone has run, in words, by the world that has them."""
+    ours, theirs = (dict.fromkeys(_point(row) for row in rows) for rows in (sim, netns))
+    return {
+        "sim": tuple(_in_words(point) for point in ours if point not in theirs),
+        "netns": tuple(_in_words(point) for point in theirs if point not in ours),
+    }
+
+
+def _in_words(point: Point) -> str:
+    return " ".join(f"{name}={value}" for name, value in point) or "the one point"
+
+
 def worth_showing(found: Sequence[Agreement]) -> tuple[Agreement, ...]:
     """What was judged; the parts of an overhead only where they differ."""
     return tuple(
@@ -111,13 +126,14 @@ def _agreement(point: Mapping[str, Scalar], metric: str, sim: float, netns: floa
     return Agreement(point, metric, sim, netns, str(tolerance), tolerance.allows(sim, netns))
 
 
-Point = tuple[tuple[str, Scalar], ...]
+def _point(row: Row) -> Point:
+    return tuple(row.parameters.items())
 
 
 def _medians(rows: Sequence[Row]) -> dict[Point, dict[str, float]]:
     values: dict[Point, dict[str, list[float]]] = {}
     for row in rows:
-        point = values.setdefault(tuple(row.parameters.items()), {})
+        point = values.setdefault(_point(row), {})
         for metric, value in row.metrics.items():
             if value is not None:
                 point.setdefault(metric, []).append(value)

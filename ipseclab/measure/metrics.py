@@ -8,8 +8,9 @@ None, which becomes an empty cell, never a zero.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean
 
 import numpy as np
@@ -202,31 +203,54 @@ def rekey_lost(view: RunView) -> MetricValue:
     probes = view.probes()
     if not windows or not probes:
         return None
-    lost = [sent for probe in probes for sent in _unexplained(view, probe)]
+    lost = _unexplained(view, probes)
     return float(sum(any(start <= sent <= end for start, end in windows) for sent in lost))
 
 
-def _unexplained(view: RunView, probe: ProbeLog) -> list[float]:
+def _unexplained(view: RunView, probes: Sequence[ProbeLog]) -> list[float]:
     """When those probes left that neither arrived, nor were dropped or damaged by a link, nor were
     still on their way when the run ended.
 
-    Drops of packets as long as a probe, in the clear or as the capture shows it protected, are
-    matched one to one with the missing probes, each with the latest that left before it.
+    Each drop accounts for one missing probe: of a flow that crosses the link in that direction,
+    as long as its packets are there, the latest that had left.
     """
-    missing = [
-        t
-        for sequence, t in sorted(probe.sent.items())
-        if sequence not in probe.received and t < view.end() - TRANSIT_LIMIT
-    ]
-    fits = _sizes_on_links(view, probe)
-    free = _LatestFree(missing)
-    for drop in view.events("link_dropped", "link_corrupted"):
+    flows = [_Missing(view, probe) for probe in probes]
+    drops = sorted(view.events("link_dropped", "link_corrupted"), key=lambda record: record.t)
+    for drop in drops:
         if text(drop, "reason") == "overrun":
             continue  # the relay could not cope: not what the link is set to lose
+        fitting = [flow for flow in flows if flow.may_be(drop)]
+        if fitting:
+            max(fitting, key=lambda flow: flow.times.latest(drop.t)).times.take(drop.t)
+    return [sent for flow in flows for sent in flow.times.left()]
+
+
+class _Missing:
+    """The probes of a flow that are missing, and which packets on which links may be its."""
+
+    def __init__(self, view: RunView, probe: ProbeLog) -> None:
+        self._fits = _sizes_on_links(view, probe)
+        self._ways = view.ways.get(probe.flow, ())
+        settled = _settled_until(probe, view.end())
+        self.times = _LatestFree(
+            [t for n, t in probe.sent.items() if n not in probe.received and t <= settled]
+        )
+
+    def may_be(self, drop: TraceRecord) -> bool:
+        """True when the packet dropped may have been one of this flow's."""
+        way = (drop.node, text(drop, "direction"))
         octets = number(drop, "octets")
-        if octets is None or fits(int(octets)):
-            free.take(drop.t)
-    return free.left()
+        return (not self._ways or way in self._ways) and (octets is None or self._fits(int(octets)))
+
+
+def _settled_until(probe: ProbeLog, end: float) -> float:
+    """Until when a probe must have left that is missing for good, not on its way at the run's end:
+    a later one has arrived, or it had longer than any of them took."""
+    longest = probe.longest_transit
+    arrived = [probe.sent[number] for number in probe.received if number in probe.sent]
+    return max(
+        end - (TRANSIT_LIMIT if longest is None else min(TRANSIT_LIMIT, longest)), *arrived, 0.0
+    )
 
 
 class _LatestFree:
@@ -237,10 +261,15 @@ class _LatestFree:
         # The nearest free place at or before each place (shifted by one: 0 is none).
         self._free = list(range(len(times) + 1))
 
+    def latest(self, moment: float) -> float:
+        """The latest free time up to `moment`; minus infinity when there is none."""
+        place = self._find(bisect_right(self._times, moment))
+        return self._times[place - 1] if place else -inf
+
     def take(self, moment: float) -> None:
         """Take the latest free time up to `moment` that is no further back than a transit."""
-        place = self._find(bisect_right(self._times, moment))
-        if place and self._times[place - 1] >= moment - TRANSIT_LIMIT:
+        if self.latest(moment) >= moment - TRANSIT_LIMIT:
+            place = self._find(bisect_right(self._times, moment))
             self._free[place] = place - 1
 
     def _find(self, place: int) -> int:
@@ -410,6 +439,11 @@ def cpu_per_packet(view: RunView) -> MetricValue:
     return view.cpu_per_packet
 
 
+def overruns(view: RunView) -> MetricValue:
+    """Where it is not 0, what the other metrics say is partly the machine's doing."""
+    return view.overruns
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -435,8 +469,8 @@ METRICS: dict[str, Metric] = {
         Metric(
             "rekey_lost",
             "packets",
-            "probes sent and never delivered in the window around the rekey, less those that the "
-            "link model dropped",
+            "probes sent and never delivered in the window around the rekey, less those that a "
+            "link on their way dropped and those under way at the run's end",
             rekey_lost,
         ),
         Metric(
@@ -462,6 +496,13 @@ METRICS: dict[str, Metric] = {
             "s",
             "NAT mapping lost or changed -> next packet delivered inward",
             nat_recovery,
+        ),
+        Metric(
+            "overruns",
+            "packets",
+            "packets that the lab itself lost, being too slow: relays, NATs, sockets, devices; "
+            "emulated worlds only",
+            overruns,
         ),
         Metric(
             "cpu_per_packet", "s", "process CPU / packets, emulated worlds only", cpu_per_packet

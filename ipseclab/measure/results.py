@@ -13,6 +13,7 @@ A run is done when its row stands. Whatever ends a sweep early, running it again
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -23,6 +24,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -32,9 +34,20 @@ from ipseclab.measure.metrics import MetricValue, definition_of, known, unit_of
 
 SCHEMA = 1
 ROW_FILE = "row.json"
-IDENTITY = ("schema", "experiment", "digest", "world", "seed", "repetitions", "quick", "costs")
+IDENTITY = (
+    "schema",
+    "experiment",
+    "digest",
+    "world",
+    "seed",
+    "repetitions",
+    "quick",
+    "costs",
+    "sources",
+)
 """What must be equal for a sweep to go on in a folder that holds results already."""
 PACKAGES = ("cryptography", "simpy", "mininet", "numpy", "matplotlib", "pydantic")
+SOURCES_DIGITS = 16
 LEADING = ("run", "world", "seed", "repetition")
 
 Scalar = str | int | float | bool | None
@@ -87,6 +100,8 @@ class Manifest:
     runs: int
     repetitions: int = 1
     costs: str = "zero"
+    sources: str = ""
+    """A digest of the program (`sources_digest`): its commit alone says nothing of changes."""
     command: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     status: str = "running"
@@ -97,6 +112,8 @@ class Manifest:
     machine: Mapping[str, str | int | None] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, object] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """What a reader of these results has to know, a line each."""
 
 
 def same_run(before: Manifest, now: Manifest) -> bool:
@@ -163,6 +180,12 @@ class ResultsFolder:
         """See that the folder's results are of the run that is wanted now. Raises ConfigError."""
         for name in IDENTITY:
             old, new = getattr(before, name), getattr(now, name)
+            if old != new and name == "sources":
+                raise ConfigError(
+                    f"holds results of another program: {_program(before)}, this is "
+                    f"{_program(now)}; give another --out, or go on with the former",
+                    Place(str(self.path)),
+                )
             if old != new:
                 raise ConfigError(
                     f"holds results with {name} {old}, not {new}; give another --out, or the same "
@@ -206,6 +229,17 @@ class ResultsFolder:
         columns = table_columns(rows, units)
         write_atomic(self.path / "runs.csv", to_csv(rows, columns))
         write_parquet(self.path / "runs.parquet", rows, columns)
+
+
+def warnings_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What is wrong with runs that have results, a line each: the lab lost packets of its own, so
+    that what they measured is partly the machine's doing."""
+    return tuple(
+        f"run {row.run}: the lab itself lost {lost:.0f} packets, this machine being too slow "
+        "(metric overruns)"
+        for row in rows
+        if (lost := row.metrics.get("overruns"))
+    )
 
 
 def table_columns(rows: Sequence[Row], units: Mapping[str, str]) -> tuple[Column, ...]:
@@ -342,6 +376,25 @@ def source_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+@cache
+def sources_digest() -> str:
+    """The first octets of a digest over the package's own source files, wherever they came from: a
+    clone at any commit, changed or not, or an installed package."""
+    root = Path(ipseclab.__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:SOURCES_DIGITS]
+
+
+def _program(manifest: Manifest) -> str:
+    """Which ipseclab a manifest is of, for people; `+` says that it was not the commit's alone."""
+    version, commit = (manifest.machine.get(name) for name in ("version", "commit"))
+    at = f" at {str(commit)[:12]}{'+' * str(commit).endswith('+')}" if commit else ""
+    return f"ipseclab {version or '?'}{at} (sources {manifest.sources or 'unknown'})"
 
 
 def now_text() -> str:

@@ -28,6 +28,8 @@ from ipseclab.measure.results import (
     machine_facts,
     now_text,
     package_versions,
+    sources_digest,
+    warnings_of,
 )
 
 TRIES = 2
@@ -119,6 +121,7 @@ def manifest_of(experiment: Experiment, asked: Asked, runs: int) -> Manifest:
         runs=runs,
         repetitions=asked.repetitions_of(experiment),
         costs=asked.costs_name if asked.world == "sim" else "",
+        sources=sources_digest(),
         command=asked.command,
         units=experiment.units(),
         started=now_text(),
@@ -157,7 +160,13 @@ def run_sweep(
         if rows:
             folder.write_tables(rows, units)
         folder.write_manifest(
-            replace(manifest, status=status, runs_done=len(rows), finished=now_text())
+            replace(
+                manifest,
+                status=status,
+                runs_done=len(rows),
+                finished=now_text(),
+                warnings=warnings_of(rows),
+            )
         )
     return rows, failures
 

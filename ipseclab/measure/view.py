@@ -16,6 +16,7 @@ from typing import TypeVar
 from ipseclab.errors import ConfigError, Place
 from ipseclab.lab.plan import TrafficFlow
 from ipseclab.lab.trace import TraceRecord, read_trace
+from ipseclab.lab.ways import LinkWay
 from ipseclab.measure.captured import Load
 
 PairKey = tuple[str, ...]
@@ -69,6 +70,14 @@ class ProbeLog:
             return None
         return median(b - a for a, b in pairwise(times))
 
+    @property
+    def longest_transit(self) -> float | None:
+        """The longest time from a sending to its delivery; None when nothing was delivered."""
+        return max(
+            (at - self.sent[number] for number, at in self.received.items() if number in self.sent),
+            default=None,
+        )
+
     def longest_silence(self, start: float, end: float) -> float | None:
         """The longest time without a delivery that touches `start`..`end`; None without two
         probes."""
@@ -82,8 +91,9 @@ class RunView:
     """One run as the metrics see it.
 
     `inside` names the nodes behind a NAT; `flows` is the plan's traffic; `load` what the run's
-    capture held when it kept one; `cpu_per_packet` what the gateways' processes needed (s), in the
-    emulated world.
+    capture held when it kept one; `ways` each flow's links with their directions, where they are
+    known; `duration` how long the run was (s). In the emulated world `cpu_per_packet` is what the
+    gateways' processes needed (s), `overruns` how many packets the lab itself lost.
     """
 
     records: tuple[TraceRecord, ...]
@@ -91,6 +101,9 @@ class RunView:
     inside: tuple[str, ...] = ()
     load: Load | None = None
     cpu_per_packet: float | None = None
+    overruns: float | None = None
+    ways: Mapping[str, tuple[LinkWay, ...]] = field(default_factory=dict)
+    duration: float | None = None
     by_event: Mapping[str, tuple[TraceRecord, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -102,6 +115,9 @@ class RunView:
         inside: tuple[str, ...] = (),
         load: Load | None = None,
         cpu_per_packet: float | None = None,
+        overruns: float | None = None,
+        ways: Mapping[str, tuple[LinkWay, ...]] | None = None,
+        duration: float | None = None,
     ) -> RunView:
         """Index the records of one run, in order of time."""
         ordered = tuple(sorted(records, key=lambda record: record.t))
@@ -114,6 +130,9 @@ class RunView:
             inside,
             load,
             cpu_per_packet,
+            overruns,
+            ways if ways is not None else {},
+            duration,
             {event: tuple(found) for event, found in by_event.items()},
         )
 
@@ -136,7 +155,10 @@ class RunView:
         return tuple(found)
 
     def end(self) -> float:
-        """The time of the last record; 0.0 of an empty run."""
+        """The run's end, or the time of the last record where that is not known; 0.0 of an empty
+        run."""
+        if self.duration is not None:
+            return self.duration
         return self.records[-1].t if self.records else 0.0
 
     def probes(self) -> tuple[ProbeLog, ...]:

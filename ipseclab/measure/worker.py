@@ -14,15 +14,16 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import TextIO
+from typing import Any, TextIO
 
 from ipseclab.errors import ConfigError, EnvironmentLacks, IpsecLabError
 from ipseclab.lab.keys import CAPTURE_NAME, Capture
 from ipseclab.lab.trace import Trace, read_trace
+from ipseclab.lab.ways import link_ways
 from ipseclab.measure.captured import read_load
 from ipseclab.measure.job import JOB_FILE, LOG_FILE, Job
 from ipseclab.measure.metrics import measure
@@ -118,12 +119,18 @@ def _fail(folder: Path, **failure: str) -> None:
 def measured(job: Job, folder: Path, wall_time: float) -> Row:
     """The row of a run whose trace and capture stand in its folder."""
     capture = folder / CAPTURE_NAME
+    topology, facts = job.resolved(), world_facts(folder / WORLD_FILE)
     view = RunView.of(
         read_trace(folder / TRACE_FILE),
         flows=job.plan.flows,
-        inside=nodes_inside(job.resolved()),
+        inside=nodes_inside(topology),
         load=read_load(capture) if capture.is_file() else None,
-        cpu_per_packet=cpu_per_packet(folder / WORLD_FILE),
+        cpu_per_packet=None if facts is None else cpu_per_packet(facts),
+        overruns=None if facts is None else overruns(facts),
+        ways={
+            flow.name: link_ways(topology, flow.source, flow.destination) for flow in job.plan.flows
+        },
+        duration=job.plan.duration,
     )
     return Row(
         run=job.run,
@@ -136,12 +143,25 @@ def measured(job: Job, folder: Path, wall_time: float) -> Row:
     )
 
 
-def cpu_per_packet(path: Path) -> float | None:
-    """Seconds of CPU for a packet in or out, from what the emulated world's gateways reported."""
+def world_facts(path: Path) -> Mapping[str, Any] | None:
+    """What the emulated world had to say of a run; None of a simulated one."""
     try:
-        gateways = json.loads(path.read_text(encoding="utf-8"))["gateways"].values()
+        facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    return facts
+
+
+def overruns(facts: Mapping[str, Any]) -> float:
+    """Packets that the lab itself lost: processes and queues that could not keep up."""
+    return float(
+        sum(facts["overruns"].values()) + sum(done["overruns"] for done in facts["relays"].values())
+    )
+
+
+def cpu_per_packet(facts: Mapping[str, Any]) -> float | None:
+    """Seconds of CPU for a packet in or out, from what the emulated world's gateways reported."""
+    gateways = facts["gateways"].values()
     # strongSwan does not count the packets of SAs that are gone.
     ours = [gateway for gateway in gateways if gateway["counters"]]
     seconds = sum(gateway["cpu_seconds"] for gateway in ours)

@@ -247,3 +247,87 @@ def test_plain_packets_from_outside_do_not_get_in(sandboxed: Callable[[str], Any
     assert done.code == 0, done.log
     # Its own ICMP is the one thing that the gateway answers outside (own-icmp).
     assert done.log.split("\n")[:4] == ["r1 to h2: 1", "r1 to gw2: 0", "h2 to r1: 1", "True"]
+
+
+def test_what_the_lab_itself_loses_is_counted_where_it_was_lost(
+    sandboxed: Callable[[str], Any],
+) -> None:
+    done = sandboxed(
+        """
+        import os, signal, socket, time
+        from ipseclab.emu import devices
+        from ipseclab.emu.lab import Lab
+        from ipseclab.lab.topology import load_topology
+        topology = load_topology("site-to-site-nat").with_overrides(
+            {"links.wan.delay": 0.0, "links.wan.mtu": 1400})
+        devices.SOCKET_BUFFER = 100_000  # soon full
+        lab = Lab(topology, seed=1, out=OUT, relayed=lambda link: link.name == "wan")
+        lab.build()
+        lab.start_nodes()
+        lab.restart_links()
+        lab.initiate({"gw1": ("site",)})
+        def lost():
+            relays = {name: done.overruns for name, done in lab.relay_work().items()}
+            return {**lab.lost_in_nodes(), **relays}
+        def flood(name, stopped):
+            os.kill(stopped.pid, signal.SIGSTOP)
+            with devices.in_network(lab.pid("h1")):
+                sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            with sender:
+                for number in range(2_000):
+                    sender.sendto(bytes(1000), (str(topology.nodes["h2"].address), 9))
+                    if number % 20 == 0:
+                        time.sleep(0.002)
+            os.kill(stopped.pid, signal.SIGCONT)
+            lab.wait_until(time.monotonic() + 0.5)
+            print(name, lost()[name] > 0)
+            lab.restart_links()
+        lab.wait_until(time.monotonic() + 0.5)
+        print(sum(lost().values()))
+        flood("gw1", lab.gateways["gw1"])
+        flood("gw2", lab.gateways["gw2"])
+        flood("nat1", lab._nats["nat1"])
+        flood("wan", lab._links["wan"])
+        print(sum(lost().values()))
+        """
+    )
+    assert done.code == 0, done.log
+    assert done.log.split("\n") == ["0", "gw1 True", "gw2 True", "nat1 True", "wan True", "0", ""]
+
+
+def test_a_frame_that_a_relay_cannot_send_is_named_by_its_index(
+    sandboxed: Callable[[str], Any], tmp_path: Path
+) -> None:
+    done = sandboxed(
+        f"""
+        import os, socket, subprocess, time
+        from ipseclab.emu import devices
+        from ipseclab.emu.lab import Lab
+        from ipseclab.emu.nodes import relay_interface
+        from ipseclab.lab.topology import parse_topology
+        topology = parse_topology({LOSSY!r})
+        lab = Lab(topology, seed={SEED}, out=OUT)
+        lab.build()
+        for _ in range(3):
+            lab.restart_links()
+        relay = lab._links["wan"]
+        opened = [os.readlink(e) for e in os.scandir(f"/proc/{{relay.pid}}/fd") if e.is_symlink()]
+        print(sum(path.endswith("link-wan.jsonl") for path in opened))
+        subprocess.run(["ip", "link", "set", relay_interface(0, 1), "mtu", "68"], check=True)
+        with devices.in_network(lab.pid("h1")):
+            sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sender:
+            for _ in range(40):
+                sender.sendto(bytes(64), ("10.1.0.2", 9))
+        lab.wait_until(time.monotonic() + 0.5)
+        print(lab.relay_work()["wan"].overruns)
+        """
+    )
+    assert done.code == 0, done.log
+    drawn = list(islice(losses(Bernoulli(0.2), SEED, "wan", "forward"), 40))
+    opened, overruns = map(int, done.log.split())
+    assert opened == 1, "each restart leaves a file open"
+    records = list(read_trace(tmp_path / "parts" / "link-wan.jsonl"))
+    overrun = [r.fields["index"] for r in records if r.fields["reason"] == "overrun"]
+    assert overrun == [index for index, gone in enumerate(drawn) if not gone]
+    assert overruns == len(overrun) > 20

@@ -7,6 +7,7 @@ from ipseclab.measure.agreement import (
     TIMES,
     Tolerance,
     compare,
+    points_of_one,
     verdict,
     worth_showing,
 )
@@ -61,6 +62,13 @@ def test_points_and_metrics_of_one_world_alone_are_left_out():
     sim = [row("sim", 1, overhead=1.0, goodput=None), row("sim", 2, overhead=1.0)]
     netns = [row("netns", 1, overhead=1.0, goodput=1.0), row("netns", 3, overhead=1.0)]
     assert [dict(found.point) for found in compare(sim, netns)] == [{"size": 1}]
+
+
+def test_points_of_one_world_alone_are_named():
+    sim = [row("sim", 1), row("sim", 2), row("sim", 2, 1), row("sim", 4)]
+    netns = [row("netns", 1), row("netns", 3)]
+    assert points_of_one(sim, netns) == {"sim": ("size=2", "size=4"), "netns": ("size=3",)}
+    assert points_of_one(sim[:1], netns[:1]) == {"sim": (), "netns": ()}
 
 
 def test_a_judged_metric_that_one_world_lacks_disagrees():

@@ -225,6 +225,49 @@ def test_rekey_lost_takes_packets_as_long_as_the_capture_shows_the_probe(octets,
     assert found["rekey_lost"] == lost
 
 
+WAYS = {"p": (("lan", "forward"), ("wan", "forward")), "q": (("wan", "backward"),)}
+
+
+@pytest.mark.parametrize(
+    ("link", "direction", "lost"),
+    [("wan", "forward", 0), ("lan", "forward", 0), ("wan", "backward", 1), ("wan2", "forward", 1)],
+)
+def test_rekey_lost_is_explained_only_where_the_probe_went(link, direction, lost):
+    sent = grid(0.5, 6.0, 0.1)
+    drop = record(sent[18] + 0.01, link, "link_dropped", direction=direction, index=7, octets=92)
+    flows = (Probe("p", "h1", "h2", size=64),)
+    trace = [HANDSHAKE, REKEY, list(probe(sent, lost=[18])), [drop]]
+    assert values(*trace, flows=flows, ways=WAYS)["rekey_lost"] == lost
+    assert values(*trace, flows=flows)["rekey_lost"] == 0
+
+
+def test_a_drop_explains_the_probe_of_one_flow_alone():
+    sent = grid(0.5, 6.0, 0.1)
+    drop = record(sent[18] + 0.01, "wan", "link_dropped", direction="forward", octets=92)
+    both = [*probe(sent, lost=[18]), *probe(sent, lost=[18], flow="r")]
+    flows = (Probe("p", "h1", "h2", size=64), Probe("r", "h1", "h2", size=64))
+    ways = {**WAYS, "r": WAYS["p"]}
+    found = values(HANDSHAKE, REKEY, both, [drop], flows=flows, ways=ways)
+    assert found["rekey_lost"] == 1
+
+
+def test_rekey_lost_counts_up_to_the_end_all_but_what_may_be_under_way():
+    """A probe takes 0.05 s, the rekey's window ends with the run."""
+    sent = grid(0.5, 2.5, 0.01)
+    last = len(sent) - 1
+    trace = [HANDSHAKE, REKEY]
+    for missing, lost in (
+        ([last], 0),  # it left 0.005 s before the end: it may have come through
+        ([last - 2], 1),  # so had this one, but later ones have come
+        (list(range(last - 9, last + 1)), 5),  # half of these have had their time
+        (list(range(last - 4, last + 1)), 0),
+    ):
+        found = values(*trace, probe(sent, lost=missing), duration=sent[last] + 0.005)
+        assert found["rekey_lost"] == lost, missing
+    # Without another record, the run went on: they had time enough.
+    assert values(*trace, probe(sent, lost=[last]), duration=9.0)["rekey_lost"] == 1
+
+
 def test_rekey_lost_leaves_out_probes_far_from_the_rekey():
     sent = grid(0.5, 12.0, 0.1)
     far = [i for i, t in enumerate(sent) if 6.0 < t < 6.3]

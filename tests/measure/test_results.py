@@ -7,8 +7,17 @@ from dataclasses import replace
 import pytest
 from pyarrow import parquet
 
+import ipseclab
 from ipseclab.errors import ConfigError
-from ipseclab.measure.results import Manifest, ResultsFolder, Row, source_commit, table_columns
+from ipseclab.measure.results import (
+    Manifest,
+    ResultsFolder,
+    Row,
+    source_commit,
+    sources_digest,
+    table_columns,
+    warnings_of,
+)
 
 MANIFEST = Manifest(
     experiment="e", digest="abc", world="sim", seed=1, quick=False, runs=2, units={"rtt": "s"}
@@ -90,6 +99,53 @@ def test_another_run_is_refused_in_one_line(folder, other):
         folder.begin(replace(MANIFEST, **other))
     assert "\n" not in str(caught.value)
     assert folder.manifest() == MANIFEST or folder.manifest().seed == MANIFEST.seed
+
+
+def test_another_programs_results_are_refused_by_name(folder):
+    clean, changed = "a" * 40, "b" * 40 + "+"
+    before = replace(MANIFEST, sources="1234", machine={"version": "1.0", "commit": clean})
+    folder.write_manifest(before)
+    folder.begin(replace(before, machine={"version": "1.0", "commit": changed}))  # docs, say
+    folder.write_manifest(before)
+    stored = folder.manifest_path.read_text()
+    with pytest.raises(ConfigError) as caught:
+        folder.begin(
+            replace(MANIFEST, sources="5678", machine={"version": "1.0", "commit": changed})
+        )
+    assert str(caught.value).endswith(
+        "holds results of another program: ipseclab 1.0 at aaaaaaaaaaaa (sources 1234), this is "
+        "ipseclab 1.0 at bbbbbbbbbbbb+ (sources 5678); give another --out, or go on with the former"
+    )
+    assert folder.manifest_path.read_text() == stored
+
+
+def test_the_digest_of_the_sources_is_of_every_file_of_the_package(tmp_path, monkeypatch):
+    package = tmp_path / "ipseclab"
+    (package / "inner").mkdir(parents=True)
+    monkeypatch.setattr(ipseclab, "__file__", str(package / "__init__.py"))
+
+    def digest():
+        sources_digest.cache_clear()
+        return sources_digest()
+
+    found = [digest()]
+    for name, text in (("a.py", "1"), ("a.py", "2"), ("inner/b.py", "2"), ("inner/a.py", "")):
+        (package / name).write_text(text)
+        found.append(digest())
+    assert len(set(found)) == len(found)
+    (package / "cache.pyc").write_text("no source")
+    assert digest() == found[-1]
+    sources_digest.cache_clear()
+
+
+def test_runs_in_which_the_lab_lost_packets_are_warned_of():
+    calm, busy, simulated = (
+        row("00000_a", 0, overruns=0.0),
+        row("00001_b", 0, overruns=3.0),
+        row("00002_c", 0, overruns=None),
+    )
+    (warning,) = warnings_of([calm, busy, simulated])
+    assert warning.startswith("run 00001_b: the lab itself lost 3 packets")
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):

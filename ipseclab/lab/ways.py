@@ -1,0 +1,51 @@
+"""Which links a flow's packets cross, and in which direction: the metrics and the figures ask.
+
+What a connection protects goes by way of its two ends, whatever the shortest way between the hosts
+is; a NAT's one-way door does not matter, since what comes back through it goes the way it came.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from ipseclab.lab.model import Connection, Direction
+from ipseclab.lab.topology import Topology
+
+LinkWay = tuple[str, Direction]
+
+
+def link_ways(topology: Topology, source: str, destination: str) -> tuple[LinkWay, ...]:
+    """Each link on the way with its direction, in order; empty when there is no way."""
+    found: list[LinkWay] = []
+    for start, end in pairwise(_stations(topology, source, destination)):
+        path = topology.routing.path(start, end)
+        if path is None:
+            back = topology.routing.path(end, start)
+            if back is None:
+                return ()
+            path = back[::-1]
+        for near, far in pairwise(path):
+            link = topology.link(topology.nodes[near].interface_to(far).link)
+            found.append((link.name, link.direction_from(near)))
+    return tuple(found)
+
+
+def _stations(topology: Topology, source: str, destination: str) -> list[str]:
+    """Source, the ends of the connection that protects the flow, destination; each once."""
+    for connection in topology.connections:
+        if _carries(topology, connection, source, destination):
+            ends = connection.ends
+        elif _carries(topology, connection, destination, source):
+            ends = connection.ends[::-1]
+        else:
+            continue
+        return list(dict.fromkeys((source, *ends, destination)))
+    return [source, destination]
+
+
+def _carries(topology: Topology, connection: Connection, local: str, remote: str) -> bool:
+    """True when a packet from `local` to `remote` fits the initiator's selectors."""
+    own, peer = topology.nodes[local].address, topology.nodes[remote].address
+    return any(own in network for network in connection.local_ts) and any(
+        peer in network for network in connection.remote_ts
+    )
