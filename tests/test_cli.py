@@ -162,7 +162,7 @@ def test_a_run_in_which_the_lab_lost_packets_is_warned_of(command, tmp_path):
     code, _, err = command(*words)
     assert code == 0
     assert err.count("\n") == 1
-    assert "warning: run 00000_rtt-0.01_r0: the lab itself lost 12 packets" in err
+    assert f"warning: run {path.parent.name}: the lab itself lost 12 packets" in err
     (warning,) = json.loads((tmp_path / "out/manifest.json").read_text())["warnings"]
     assert warning in err
 
