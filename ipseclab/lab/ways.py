@@ -44,8 +44,9 @@ def _stations(topology: Topology, source: str, destination: str) -> list[str]:
 
 
 def _carries(topology: Topology, connection: Connection, local: str, remote: str) -> bool:
-    """True when a packet from `local` to `remote` fits the initiator's selectors."""
+    """True when a packet from `local` to `remote` fits the initiator's selectors, whatever its
+    protocol and ports: connections that these tell apart have the same ends."""
     own, peer = topology.nodes[local].address, topology.nodes[remote].address
-    return any(own in network for network in connection.local_ts) and any(
-        peer in network for network in connection.remote_ts
+    return any(own in item.network for item in connection.local_ts) and any(
+        peer in item.network for item in connection.remote_ts
     )

@@ -31,11 +31,13 @@ sleepers[0].wait()
 """
 
 OUTSIDE = """
+import signal
 import sys
-import time
 from pathlib import Path
 from ipseclab.emu.sandbox import run_in_sandbox
 out = Path(sys.argv[1])
+# What a background job starts, as these tests may be, inherits SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 run_in_sandbox("sleepers", str(out), out=out, interactive=True)
 """
 
