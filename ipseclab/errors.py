@@ -104,6 +104,12 @@ class SinglePairRequired(IkeError):
     notify = NotifyType.SINGLE_PAIR_REQUIRED
 
 
+class TsMaxQueue(IkeError):
+    """No further CHILD_SA with the same selectors is wanted (RFC 9611)."""
+
+    notify = NotifyType.TS_MAX_QUEUE
+
+
 class TemporaryFailure(IkeError):
     """A collision that resolves itself: try again later (RFC 7296 section 2.25)."""
 

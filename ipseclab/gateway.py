@@ -264,6 +264,7 @@ class Gateway:
             hard=SaLimit(lifetime.seconds, lifetime.octets, lifetime.packets),
             replay_window=child.connection.replay_window,
             esn=_chose_esn(child),
+            resource=child.resource,
         )
         return self.datapath.add_sa(
             parameters, now, use_outbound=child.use_outbound, hold=child.hold

@@ -23,8 +23,9 @@ from ipseclab.ike.negotiation import (
     without_key_exchange,
 )
 from ipseclab.ike.proposals import proposal_text, suite_of
+from ipseclab.ike.resources import free_resource, resource_notify, wants_resources
 from ipseclab.ike.sa import ChildSa, IkeSa
-from ipseclab.ike.selectors import Grant, Selectors, Trigger, check_narrowed, grant
+from ipseclab.ike.selectors import BY_POLICY, ChildWish, Grant, Selectors, check_narrowed, grant
 from ipseclab.outputs import EspKeyLog
 from ipseclab.registry import KeMethod, NotifyType, ProtocolId, TransformType
 from ipseclab.wire.message import Message
@@ -44,6 +45,7 @@ class ChildOffer:
     peer_ts: Selectors
     payloads: tuple[Payload, ...]
     replaces: ChildSa | None = None
+    resource: int = 0
 
 
 def offer_child(
@@ -53,26 +55,20 @@ def offer_child(
     *,
     with_ke: KeMethod | None,
     replaces: ChildSa | None = None,
-    trigger: Trigger | None = None,
-    exact: bool = False,
+    wish: ChildWish = BY_POLICY,
 ) -> ChildOffer:
     """An offer by the connection's configuration; `with_ke` None leaves key exchange out.
 
-    A rekey asks for what the old SA has (RFC 7296 section 2.9.2). `trigger` comes first in what is
-    asked for; with `exact` there is nothing else.
+    A rekey asks for what the old SA has (RFC 7296 section 2.9.2).
     """
     proposals = connection.esp_proposals
     if with_ke is None:
         proposals = without_key_exchange(proposals)
     spi_in = ctx.new_child_spi()
     proposals = with_spi(proposals, spi_in)
-    own_ts, peer_ts = connection.own_ts, connection.peer_ts
     if replaces is not None:
-        own_ts, peer_ts = replaces.own_ts, replaces.peer_ts
-    elif trigger is not None:
-        own_ts, peer_ts = (
-            trigger.offered() if exact else ((trigger.own, *own_ts), (trigger.peer, *peer_ts))
-        )
+        wish = ChildWish(selectors=(replaces.own_ts, replaces.peer_ts), resource=replaces.resource)
+    own_ts, peer_ts = wish.asked_for(connection.own_ts, connection.peer_ts)
     if connection.mode is Mode.TRANSPORT and sa.encapsulated:
         own_ts, peer_ts = _at_ends_of(sa, own_ts, peer_ts)
     transport = (NotifyPayload(NotifyType.USE_TRANSPORT_MODE),)
@@ -84,11 +80,13 @@ def offer_child(
         peer_ts,
         (
             *(transport if connection.mode is Mode.TRANSPORT else ()),
+            *resource_notify(connection, wish.resource),
             SaPayload(proposals),
             TsiPayload(own_ts),
             TsrPayload(peer_ts),
         ),
         replaces,
+        wish.resource,
     )
 
 
@@ -138,6 +136,7 @@ def _finish(
         made_by_peer=False,
         lowest_nonce=min(nonces),
         replaces=offer.replaces.spi_in if offer.replaces is not None else None,
+        resource=offer.resource,
     )
     install(ctx, child, nonces, secret, use_outbound=offer.replaces is None)
     return child
@@ -170,6 +169,10 @@ def answer_child(
     mode = connection.mode
     granted = _granted(sa, mode, tsi, tsr)
     own_ts, peer_ts = granted.own_ts, granted.peer_ts
+    several = wants_resources(connection, message)
+    resource = replaces.resource if replaces is not None else 0
+    if several and replaces is None:
+        resource = free_resource(sa, connection, own_ts, peer_ts)
     child = ChildSa(
         ike=sa,
         connection=connection,
@@ -182,6 +185,7 @@ def answer_child(
         made_by_peer=True,
         lowest_nonce=min(nonces),
         replaces=replaces.spi_in if replaces is not None else None,
+        resource=resource,
     )
     # Packets could overtake our response, which the peer needs to open them (section 2.8): a
     # first SA waits for the peer's first packet or a round trip, a rekeyed one for its DELETE too.
@@ -195,6 +199,7 @@ def answer_child(
     return (
         *(transport if mode is Mode.TRANSPORT else ()),
         *(more if granted.more else ()),
+        *(resource_notify(connection, resource) if several else ()),
         SaPayload((chosen,)),
         TsiPayload(peer_ts),
         TsrPayload(own_ts),
@@ -261,6 +266,7 @@ def install(
             encapsulate=sa.encapsulated,
             use_outbound=use_outbound,
             hold=hold,
+            resource=child.resource,
         )
     )
     _log_keys(ctx, child, inbound, outbound)

@@ -132,6 +132,8 @@ class ConnectionConfig:
     """Rounds in which the peer must; empty: one, with `psk`."""
     mode: Mode = Mode.TUNNEL
     narrowing: Narrowing = Narrowing.POLICY
+    resources: int = 1
+    """CHILD_SAs with the same selectors that this end wants or takes (RFC 9611)."""
     ike_lifetime: Lifetime = Lifetime(seconds=14400.0)
     child_lifetime: Lifetime = Lifetime(seconds=3600.0)
     retransmission: Retransmission = Retransmission()

@@ -37,8 +37,9 @@ from ipseclab.ike.init import NONCE_SIZE, agree, checked_nonce, respond
 from ipseclab.ike.lifecycle import activate_child, postpone, remove_child
 from ipseclab.ike.negotiation import ke_method, method_asked_for, offered_methods
 from ipseclab.ike.protection import OpenedMessage
+from ipseclab.ike.resources import further_resources, wants_resources
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
-from ipseclab.ike.selectors import Trigger
+from ipseclab.ike.selectors import BY_POLICY, ChildWish, Trigger
 from ipseclab.ike.task import Task
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
@@ -88,12 +89,10 @@ class CreateChild(Retrying):
         connection: ConnectionConfig,
         replaces: ChildSa | None = None,
         *,
-        trigger: Trigger | None = None,
-        exact: bool = False,
+        wish: ChildWish = BY_POLICY,
     ) -> None:
         super().__init__()
-        self.trigger = trigger
-        self.exact = exact
+        self.wish = wish
         self.connection = connection
         self.replaces = replaces
         methods = offered_methods(connection.esp_proposals)
@@ -115,13 +114,7 @@ class CreateChild(Retrying):
             ke = (KePayload(self.method, self.private.public),)
         with_ke = self.method if ke else None
         self.offer = offer_child(
-            ctx,
-            sa,
-            self.connection,
-            with_ke=with_ke,
-            replaces=old,
-            trigger=self.trigger,
-            exact=self.exact,
+            ctx, sa, self.connection, with_ke=with_ke, replaces=old, wish=self.wish
         )
         *sa_and_mode, tsi, tsr = self.offer.payloads
         rekey: tuple[Payload, ...] = ()
@@ -148,7 +141,9 @@ class CreateChild(Retrying):
             remove_child(ctx, new, DELETED)
         if self.replaces is not None:
             _replace(ctx, self.replaces, new)
-        close_if_useless(ctx, new, self.trigger)
+        elif not self.wish.resource:
+            make_further(ctx, new, message)
+        close_if_useless(ctx, new, self.wish.trigger)
 
     @override
     def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
@@ -184,8 +179,10 @@ class CreateChild(Retrying):
         )
         if old is not None and old.state is not ChildState.INSTALLED:
             return  # the peer replaced or closed it meanwhile: nothing is left to do
-        if kind == NotifyType.SINGLE_PAIR_REQUIRED and not self.exact:
-            ask_for_pair(ctx, sa, self.connection, self.trigger)
+        if kind == NotifyType.SINGLE_PAIR_REQUIRED and self.wish.selectors is None:
+            ask_for_pair(ctx, sa, self.connection, self.wish.trigger)
+        elif kind == NotifyType.TS_MAX_QUEUE:
+            _want_no_more(sa, self.wish)
         elif kind == NotifyType.TEMPORARY_FAILURE:
             self.retry_later(ctx, sa, now)
         elif kind == NotifyType.CHILD_SA_NOT_FOUND and old is not None:
@@ -206,13 +203,30 @@ class CreateChild(Retrying):
             old.state = ChildState.REPLACED_BY_PEER if replaced else ChildState.INSTALLED
 
 
+def make_further(ctx: Context, child: ChildSa, message: Message) -> None:
+    """`message` granted the first SA of its selectors: make the others that both ends want."""
+    if not child.usable or not wants_resources(child.connection, message):
+        return
+    for resource in further_resources(child):
+        wish = ChildWish(selectors=(child.own_ts, child.peer_ts), resource=resource)
+        ctx.queue(child.ike, CreateChild(child.connection, wish=wish))
+
+
+def _want_no_more(sa: IkeSa, refused: ChildWish) -> None:
+    """The peer has as many SAs with those selectors as it wants (RFC 9611)."""
+    for task in tuple(sa.tasks):
+        if isinstance(task, CreateChild) and task.wish.selectors == refused.selectors:
+            sa.tasks.remove(task)
+
+
 def ask_for_pair(
     ctx: Context, sa: IkeSa, connection: ConnectionConfig, trigger: Trigger | None
 ) -> None:
     """The peer grants a pair of addresses a CHILD_SA: ask for the pair of the packet that wants
     one, where there is such a packet (RFC 7296 section 2.9)."""
     if trigger is not None:
-        ctx.queue(sa, CreateChild(connection, trigger=trigger, exact=True))
+        wish = ChildWish(trigger, trigger.offered())
+        ctx.queue(sa, CreateChild(connection, wish=wish))
 
 
 def close_if_useless(ctx: Context, child: ChildSa, trigger: Trigger | None) -> None:

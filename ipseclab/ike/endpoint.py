@@ -38,7 +38,7 @@ from ipseclab.ike.lifecycle import activate_child, close_ike, remove_child
 from ipseclab.ike.protection import Envelope, Fragment, OpenedMessage, Verified
 from ipseclab.ike.rekey import answer_rekey, put_to_use
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, PeerRequest
-from ipseclab.ike.selectors import Trigger
+from ipseclab.ike.selectors import ChildWish, Trigger
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import ZERO_SPI, sealed, send_requests
 from ipseclab.ike.upkeep import do_due, follow, forget_fragments, queue_rekey
@@ -83,7 +83,7 @@ class IkeEndpoint:
             and len(sa.children) < self._ctx.config.limits.children_per_ike
             and not self._has_or_wants(sa, trigger)
         ):
-            self._ctx.queue(sa, CreateChild(config, trigger=trigger))
+            self._ctx.queue(sa, CreateChild(config, wish=ChildWish(trigger)))
         return self._done(now)
 
     @staticmethod
@@ -92,7 +92,7 @@ class IkeEndpoint:
         return any(
             child.usable and trigger.is_carried_by(child.own_ts, child.peer_ts)
             for child in sa.children.values()
-        ) or any(task.replaces is None and task.trigger in (None, trigger) for task in fresh)
+        ) or any(task.replaces is None and task.wish.trigger in (None, trigger) for task in fresh)
 
     def create_child(self, connection: str, now: float) -> list[IkeOutput]:
         """One more CHILD_SA beside those that the connection has."""

@@ -38,6 +38,8 @@ class ChildSaReady:
     encapsulate: bool
     use_outbound: bool
     hold: float
+    resource: int = 0
+    """Which of several SAs with the same selectors (RFC 9611)."""
 
 
 @dataclass(frozen=True, slots=True)

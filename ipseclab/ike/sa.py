@@ -78,6 +78,8 @@ class ChildSa:
     made_by_peer: bool
     lowest_nonce: bytes
     replaces: bytes | None = None
+    resource: int = 0
+    """Which of several with the same selectors (RFC 9611)."""
     state: ChildState = ChildState.INSTALLED
     peer_replacement: ChildSa | None = None
     """The SA that the peer's rekey of this one made."""

@@ -59,6 +59,28 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildWish:
+    """Why a CHILD_SA is wanted: for the packet of `trigger`; with `selectors` (own, peer) and no
+    others; as number `resource` of several with the same (RFC 9611)."""
+
+    trigger: Trigger | None = None
+    selectors: tuple[Selectors, Selectors] | None = None
+    resource: int = 0
+
+    def asked_for(self, own: Selectors, peer: Selectors) -> tuple[Selectors, Selectors]:
+        """What to ask for where the policy has `own` and `peer`."""
+        if self.selectors is not None:
+            return self.selectors
+        if self.trigger is not None:
+            return (self.trigger.own, *own), (self.trigger.peer, *peer)
+        return own, peer
+
+
+BY_POLICY = ChildWish()
+"""What the policy says, and nothing in particular."""
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """What a responder grants; `more`: another CHILD_SA could have what this one has not."""
 

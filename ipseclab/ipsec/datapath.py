@@ -29,7 +29,7 @@ from ipseclab.ipsec.counters import Counters, Dropped, DropReason
 from ipseclab.ipsec.encapsulation import decapsulate, encapsulate
 from ipseclab.ipsec.esp import open_esp
 from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen, SoftExpired
-from ipseclab.ipsec.flows import FlowCache
+from ipseclab.ipsec.flows import FlowCache, of_flow
 from ipseclab.ipsec.park import Parked, ParkingLot
 from ipseclab.ipsec.sad import (
     SEQUENCE_ROOM,
@@ -226,11 +226,11 @@ class Datapath:
             if now >= entry.hard_at:
                 outputs += self._expire(entry, "seconds")
         usable = [entry for entry in covering if entry.refusal is None]
-        for entry in usable:
-            if entry.active:
-                if key := ipv4.flow_key(packet):
-                    self._flows.remember(key, entry)
-                return outputs + self._protect(entry, packet, now)
+        if active := [entry for entry in usable if entry.active]:
+            entry = of_flow(active, flow)
+            if key := ipv4.flow_key(packet):
+                self._flows.remember(key, entry)
+            return outputs + self._protect(entry, packet, now)
         if usable:
             return outputs + self._await_peer(usable[0], policy, flow, packet, now)
         if covering:

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from ipseclab.ipsec.sad import SadEntry
+from ipseclab.wire.ip import Flow
 
 FLOW_LIMIT = 65_536
 """Flows remembered; when full, starts again empty."""
+
+
+def of_flow(entries: list[SadEntry], flow: Flow) -> SadEntry:
+    """Which of the SAs that cover `flow`, newest first, carries it: the newest one of a resource
+    that the flow's own octets choose (RFC 9611), so that a flow stays in order."""
+    resources = sorted({entry.parameters.resource for entry in entries})
+    if len(resources) == 1:
+        return entries[0]
+    source, destination, *numbers = flow
+    octets = source + destination + b"".join(number.to_bytes(2, "big") for number in numbers)
+    chosen = resources[crc32(octets) % len(resources)]
+    return next(entry for entry in entries if entry.parameters.resource == chosen)
 
 
 class FlowCache:

@@ -75,6 +75,8 @@ class SaParameters:
     hard: SaLimit = SaLimit()
     replay_window: int = 64
     esn: bool = False
+    resource: int = 0
+    """Which of several SAs with the same selectors (RFC 9611)."""
 
 
 class Half:

@@ -294,6 +294,9 @@ def _check_strongswan(
     if entry.narrowing != "policy":
         problem = f"{entry.narrowing!r} with a strongswan end, expected policy"
         raise source.error((*path, "narrowing"), problem)
+    if entry.resources != 1:
+        problem = f"{entry.resources} with a strongswan end, expected 1"
+        raise source.error((*path, "resources"), problem)
     if entry.encapsulation != "forced" and not ends.nats:
         problem = "'auto' without a NAT between and with a strongswan end, expected forced"
         raise source.error((*path, "encapsulation"), problem)

@@ -186,6 +186,7 @@ class Connection:
     responder: str
     mode: Mode | None
     narrowing: Narrowing
+    resources: int
     initiator_address: IPv4Address
     responder_address: IPv4Address
     seen_address: IPv4Address

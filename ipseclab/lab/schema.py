@@ -338,6 +338,8 @@ class ConnectionFile(_Strict):
     narrowing: Literal["policy", "packet", "pair"] = "policy"
     """What the responder grants: all that both policies allow, or a CHILD_SA for each flow, or one
     for each pair of addresses (RFC 7296 section 2.9)."""
+    resources: Annotated[int, Field(ge=1, le=64)] = 1
+    """CHILD_SAs with the same selectors, one a resource such as a CPU (RFC 9611)."""
     lifetimes: LifetimesFile = LifetimesFile()
     retransmission: RetransmissionFile = RetransmissionFile()
     fragmentation: FragmentationFile = FragmentationFile()

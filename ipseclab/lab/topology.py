@@ -255,6 +255,7 @@ def _connection(
         responder=entry.responder,
         mode=mode,
         narrowing=Narrowing(entry.narrowing),
+        resources=entry.resources,
         initiator_address=ends.initiator.address,
         responder_address=ends.responder.address,
         seen_address=seen,

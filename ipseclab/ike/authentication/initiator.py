@@ -18,11 +18,12 @@ from ipseclab.ike.authentication.rounds import ANOTHER, SEVERAL, Progress, Step,
 from ipseclab.ike.child import ChildOffer, finish_child, offer_child
 from ipseclab.ike.config import ANY_IDENTITY, Identity
 from ipseclab.ike.context import Context
-from ipseclab.ike.create import ask_for_pair
+from ipseclab.ike.create import ask_for_pair, make_further
 from ipseclab.ike.informational import CloseAfterFailure, DeleteSpi
 from ipseclab.ike.lifecycle import announce, close_ike, establish
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import IkeSa
+from ipseclab.ike.selectors import ChildWish
 from ipseclab.ike.task import Task
 from ipseclab.registry import ExchangeType, NotifyType, PayloadType
 from ipseclab.wire.message import Message
@@ -92,7 +93,7 @@ class AuthTask(Task):
         several = len(connection.own_rounds) > 1 or len(connection.peer_rounds) > 1
         child: tuple[Payload, ...] = ()
         if all(extension.wants_child(ctx, sa) for extension in EXTENSIONS):
-            self.offer = offer_child(ctx, sa, connection, with_ke=None, trigger=sa.trigger)
+            self.offer = offer_child(ctx, sa, connection, with_ke=None, wish=ChildWish(sa.trigger))
             child = self.offer.payloads
         asked = [p for extension in EXTENSIONS for p in extension.first_request(ctx, sa)]
         return (
@@ -185,7 +186,9 @@ class AuthTask(Task):
                 ctx.queue(sa, DeleteSpi(self.offer.spi_in))
             raise
         if self.offer is not None and made:
-            finish_child(ctx, sa, self.offer, message, (sa.nonce_i, sa.nonce_r), b"")
+            nonces = (sa.nonce_i, sa.nonce_r)
+            child = finish_child(ctx, sa, self.offer, message, nonces, b"")
+            make_further(ctx, child, message)
         elif self.offer is not None:
             reason = error.name if error is not None else "no SA payload"
             ctx.notice("child_failed", connection=sa.connection.name, reason=reason)
