@@ -2,16 +2,27 @@
 
 A test marked `netns`, `strongswan` or `tshark` that would be skipped fails instead, and a whole run
 in which none of a kind was executed fails at its end.
+
+Properties are drawn anew in each run at a desk, and are the same ones in each run of CI, so that a
+red run there is about the change. No example has a time limit: other work shares these machines.
 """
 
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 DEMANDED = ("netns", "strongswan", "tshark")
 OWED = {"": DEMANDED, "netns": ("netns", "strongswan"), "not netns": ("tshark",)}
 """What a run of these tests (by its -m) must have executed; other parts of them owe nothing."""
 IN_CI = os.environ.get("IPSECLAB_CI") == "1"
+settings.register_profile(
+    "ipseclab",
+    deadline=None,
+    derandomize=IN_CI,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ipseclab")
 executed = dict.fromkeys(DEMANDED, 0)
 
 
