@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from pair import Pair, Sent
 
+from ipseclab.errors import IntegrityFailure
 from ipseclab.lab.keys_read import KeyPair
 from ipseclab.outputs import IkeKeyLog, SendDatagram
 from ipseclab.present.opener import suites_for
@@ -42,15 +43,20 @@ def opened(pair: Pair, sent: Sent) -> tuple[Message, tuple[Payload, ...]]:
     sk = message.find(SkPayload)
     if sk is None:
         return message, message.payloads
-    key = next(
-        key
-        for key in pair.keys
-        if isinstance(key, IkeKeyLog) and (key.spi_i, key.spi_r) == (message.spi_i, message.spi_r)
-    )
-    keys = KeyPair(key.sk_ei, key.sk_ai) if message.initiator else KeyPair(key.sk_er, key.sk_ar)
-    protection = next(suites_for(keys)).keyed(keys.encr, keys.integ)
-    plaintext = protection.open(octets[: len(octets) - len(sk.body)], sk.body)
-    return message, decode_payloads(sk.first, plaintext[: len(plaintext) - 1 - plaintext[-1]])
+    # Newest first: each IKE_INTERMEDIATE leaves new keys behind, of the same SPIs.
+    for key in reversed(pair.keys):
+        if not isinstance(key, IkeKeyLog):
+            continue
+        if (key.spi_i, key.spi_r) != (message.spi_i, message.spi_r):
+            continue
+        keys = KeyPair(key.sk_ei, key.sk_ai) if message.initiator else KeyPair(key.sk_er, key.sk_ar)
+        protection = next(suites_for(keys)).keyed(keys.encr, keys.integ)
+        try:
+            plaintext = protection.open(octets[: len(octets) - len(sk.body)], sk.body)
+        except IntegrityFailure:
+            continue
+        return message, decode_payloads(sk.first, plaintext[: len(plaintext) - 1 - plaintext[-1]])
+    raise AssertionError(f"no key opens {message.exchange.name} {message.message_id}")
 
 
 def ike_messages(pair: Pair, *, first: int = 0) -> list[Sent]:

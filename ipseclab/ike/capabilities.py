@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ipseclab.ike.config import ConnectionConfig
+from ipseclab.ike.negotiation import offers_additional
 from ipseclab.registry import NotifyType
 from ipseclab.wire.payloads import NotifyPayload
 
@@ -40,8 +41,14 @@ def _fragmentation(connection: ConnectionConfig) -> bytes | None:
     return b"" if connection.fragmentation else None
 
 
+def _intermediate(connection: ConnectionConfig) -> bytes | None:
+    """RFC 9370 section 2.2.1: said by who has additional key exchanges to propose."""
+    return b"" if offers_additional(connection.ike_proposals) else None
+
+
 CAPABILITIES: tuple[Capability, ...] = (
     Capability(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED, _fragmentation),
+    Capability(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED, _intermediate),
     Capability(NotifyType.MULTIPLE_AUTH_SUPPORTED, _several_rounds, unasked=True, initiator=False),
 )
 """In the order in which their notifications are sent."""

@@ -17,7 +17,6 @@ from ipseclab.errors import (
     InvalidSyntax,
     WireError,
 )
-from ipseclab.ike.authentication.initiator import AuthTask
 from ipseclab.ike.authentication.responder import answer_auth
 from ipseclab.ike.config import IKE_PORT, ConnectionConfig, IkeConfig
 from ipseclab.ike.context import Context, SaActivity
@@ -34,6 +33,12 @@ from ipseclab.ike.informational import (
     finish_closing,
 )
 from ipseclab.ike.init import Cookies, InitTask, answer_init
+from ipseclab.ike.intermediate import (
+    after_init,
+    answer_intermediate,
+    finish_intermediate,
+    open_request,
+)
 from ipseclab.ike.lifecycle import activate_child, close_ike, remove_child
 from ipseclab.ike.protection import Envelope, Fragment, OpenedMessage, Verified
 from ipseclab.ike.rekey import answer_rekey, put_to_use
@@ -324,7 +329,7 @@ class IkeEndpoint:
             sa.own_request = None
             sa.init_response = octets
             sa.state = IkeState.HALF_OPEN
-            self._ctx.queue(sa, AuthTask(), first=True)
+            self._ctx.queue(sa, after_init(sa), first=True)
 
     def _receive_request(self, sa: IkeSa, path: UdpPath, octets: bytes, now: float) -> None:
         last = sa.peer_request
@@ -333,8 +338,7 @@ class IkeEndpoint:
             # further effect.
             self._send_again(path, last)
             return
-        assert sa.protection is not None
-        received = sa.protection.open(octets)
+        received = open_request(sa, octets)
         message = received.message
         if (
             isinstance(received, Fragment)
@@ -372,6 +376,7 @@ class IkeEndpoint:
         for part in response:
             self._ctx.send(path, part)
         sa.last_sent = now
+        finish_intermediate(self._ctx, sa, envelope, payloads)
         if sa.close_reason:
             finish_closing(self._ctx, sa, now)
 
@@ -418,6 +423,8 @@ class IkeEndpoint:
         match message.exchange:
             case ExchangeType.IKE_AUTH if sa.state is IkeState.HALF_OPEN:
                 return answer_auth(self._ctx, sa, message, now)
+            case ExchangeType.IKE_INTERMEDIATE if sa.state is IkeState.HALF_OPEN:
+                return answer_intermediate(self._ctx, sa, message)
             case ExchangeType.CREATE_CHILD_SA if is_ike_rekey(message):
                 return answer_rekey(self._ctx, sa, message, now)
             case ExchangeType.CREATE_CHILD_SA:
@@ -465,4 +472,6 @@ def _may_ask(sa: IkeSa, exchange: ExchangeType) -> bool:
     if sa.initiator:
         return False
     giving_up = sa.authentication is not None and exchange == ExchangeType.INFORMATIONAL
-    return giving_up or exchange == ExchangeType.IKE_AUTH
+    # IKE_AUTH comes when all key exchanges that were agreed on are done (RFC 9370 section 2.2.2).
+    wanted = ExchangeType.IKE_INTERMEDIATE if sa.additional else ExchangeType.IKE_AUTH
+    return giving_up or exchange == wanted

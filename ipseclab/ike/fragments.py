@@ -65,6 +65,8 @@ class _Collection:
     due: float
     """When it is given up."""
     first: PayloadType = PayloadType.NONE
+    head: bytes = b""
+    """The whole message's, of fragment 1."""
     octets: int = 0
     parts: dict[int, bytes] = field(default_factory=dict)
 
@@ -112,7 +114,7 @@ class Reassembly:
             return None
         self._remove(key)
         whole = b"".join(found.parts[number] for number in range(1, found.total + 1))
-        return Verified(message, found.first, whole)
+        return Verified(message, found.first, whole, found.head)
 
     def forget(self, own_spi: bytes) -> None:
         """The IKE_SA is gone."""
@@ -148,6 +150,7 @@ class Reassembly:
         found.parts[fragment.number] = fragment.octets
         if fragment.number == 1:
             found.first = fragment.first
+            found.head = fragment.whole_head
         found.octets += size
         self._octets += size
 

@@ -34,6 +34,7 @@ from ipseclab.ike.context import Context
 from ipseclab.ike.keys import ike_keys, skeyseed
 from ipseclab.ike.lifecycle import close_ike, log_keys
 from ipseclab.ike.negotiation import (
+    additional_methods,
     check_chosen,
     choose_proposal,
     ke_method,
@@ -60,6 +61,7 @@ from ipseclab.wire.payloads import (
 )
 from ipseclab.wire.proposal import Proposal
 
+INTERMEDIATE = NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED
 NONCE_SIZE = 32
 MIN_NONCE_SIZE, MAX_NONCE_SIZE = 16, 256  # RFC 7296 section 3.9
 MAX_COOKIE_SIZE = 64  # RFC 7296 section 2.6
@@ -120,6 +122,8 @@ class InitTask(Task):
             return False
         sa_payload, ke, nonce = _init_payloads(message)
         proposal = check_chosen(sa_payload.proposals, self.proposals)
+        if additional_methods(proposal) and message.notify(INTERMEDIATE) is None:
+            raise InvalidSyntax("additional key exchanges chosen, and no IKE_INTERMEDIATE")
         if ke.method != ke_method(proposal) or ke.method != self.method:
             raise InvalidSyntax(f"KE of {ke.method.name}, sent {self.method.name}")
         secret = agree(self.private, ke)
@@ -129,7 +133,7 @@ class InitTask(Task):
         sa.path = path
         sa.peer_offers = offers_in(message.all(NotifyPayload))
         _find_nat(sa, message, path)
-        _derive(ctx, sa, proposal, secret)
+        _first_keys(ctx, sa, proposal, secret)
         if sa.encapsulated:
             sa.path = natt.floated(path)
         return True
@@ -231,7 +235,12 @@ def _answer(
     possible = ctx.possible_connections(path)
     if not possible.connections:
         raise NoProposalChosen(f"no connection for {path}")
-    proposal = choose_proposal(sa_payload.proposals, possible.ike_proposals, ProtocolId.IKE)
+    proposal = choose_proposal(
+        sa_payload.proposals,
+        possible.ike_proposals,
+        ProtocolId.IKE,
+        additional=message.notify(INTERMEDIATE) is not None,
+    )
     wanted = ke_method(proposal)
     if ke.method != wanted:
         raise InvalidKePayload(wanted)
@@ -254,7 +263,7 @@ def _answer(
     pretend = any(connection.force_encapsulation for connection in possible.connections)
     if pretend:
         sa.own_behind_nat = True
-    _derive(ctx, sa, proposal, secret)
+    _first_keys(ctx, sa, proposal, secret)
     notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend)
     nonce_r = NoncePayload(sa.nonce_r)
     sa.peer_offers = offers_in(message.all(NotifyPayload))
@@ -334,10 +343,16 @@ def _find_nat(sa: IkeSa, message: Message, path: UdpPath) -> None:
         sa.peer_behind_nat = True
 
 
-def _derive(ctx: Context, sa: IkeSa, proposal: Proposal, secret: bytes) -> None:
+def _first_keys(ctx: Context, sa: IkeSa, proposal: Proposal, secret: bytes) -> None:
     """SKEYSEED and all keys (RFC 7296 section 2.14)."""
+    sa.additional = additional_methods(proposal)
+    seed = skeyseed(prf_of(proposal.transforms), sa.nonce_i, sa.nonce_r, secret)
+    derive(ctx, sa, proposal, seed)
+
+
+def derive(ctx: Context, sa: IkeSa, proposal: Proposal, seed: bytes) -> None:
+    """All keys of a SKEYSEED: what is sent and received from now on is protected with them."""
     prf, suite = prf_of(proposal.transforms), suite_of(proposal.transforms)
-    seed = skeyseed(prf, sa.nonce_i, sa.nonce_r, secret)
     keys = ike_keys(prf, suite, seed, (sa.nonce_i, sa.nonce_r), (sa.spi_i, sa.spi_r))
     sa.proposal, sa.prf, sa.keys = proposal, prf, keys
     sa.protection = MessageProtection(suite, keys, initiator=sa.initiator, rng=ctx.rng)

@@ -41,6 +41,13 @@ def skeyseed(prf: Prf, nonce_i: bytes, nonce_r: bytes, shared_secret: bytes) -> 
     return prf.prf(nonce_i + nonce_r, shared_secret)
 
 
+def additional_skeyseed(
+    prf: Prf, sk_d: bytes, nonce_i: bytes, nonce_r: bytes, shared_secret: bytes
+) -> bytes:
+    """SKEYSEED(n) = prf(SK_d(n-1), SK(n) | Ni | Nr) (RFC 9370 section 2.2.2)."""
+    return prf.prf(sk_d, shared_secret + nonce_i + nonce_r)
+
+
 def rekey_skeyseed(
     prf: Prf, sk_d: bytes, nonce_i: bytes, nonce_r: bytes, shared_secret: bytes
 ) -> bytes:

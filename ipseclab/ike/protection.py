@@ -38,6 +38,8 @@ FLAG_RESPONSE = 0x20
 _HEADER = struct.Struct("!8s8sBBBBII")
 _GENERIC = struct.Struct("!BBH")
 _FRAGMENT = struct.Struct("!HH")
+_NEXT_PAYLOAD_AT = 16
+_LENGTH_SIZE, _MESSAGE_LENGTH_SIZE = 2, 4
 _MAX_SK_BODY = 0xFFFF - _GENERIC.size
 
 MAX_FRAGMENTS = 256
@@ -63,6 +65,8 @@ class Verified:
     message: Message
     first: PayloadType
     octets: bytes
+    head: bytes = b""
+    """The message's octets up to and including the Encrypted payload's generic header."""
 
     def opened(self) -> OpenedMessage:
         """With the inner payloads decoded. Raises InvalidSyntax, and UnsupportedCriticalPayload
@@ -89,6 +93,7 @@ class Verified:
             m.minor,
             self.first,
             self.octets,
+            self.head,
         )
 
 
@@ -101,6 +106,16 @@ class Fragment:
     total: int
     first: PayloadType
     octets: bytes
+    head: bytes = b""
+    """What stands before the IV."""
+
+    @property
+    def whole_head(self) -> bytes:
+        """Of fragment 1: the head of the whole message, had it been sent in one piece; its lengths
+        are still the fragment's."""
+        kind = bytes([PayloadType.SK])
+        end = len(self.head) - _FRAGMENT.size
+        return self.head[:_NEXT_PAYLOAD_AT] + kind + self.head[_NEXT_PAYLOAD_AT + 1 : end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +125,8 @@ class OpenedMessage(Message):
 
     first: PayloadType = PayloadType.NONE
     octets: bytes = b""
+    head: bytes = b""
+    """What stands before the Encrypted payload's IV, as received."""
 
     def body(self, kind: PayloadType) -> bytes:
         """The octets behind the generic header of the first payload of that type."""
@@ -122,6 +139,30 @@ class OpenedMessage(Message):
                 return body
             here = following
         raise InvalidSyntax(f"no {kind.name} payload")
+
+
+def head_of(
+    envelope: Envelope, first: PayloadType, body_size: int, kind: PayloadType = PayloadType.SK
+) -> bytes:
+    """IKE header, and generic header of the one Encrypted payload of that body."""
+    return _HEADER.pack(
+        envelope.spi_i,
+        envelope.spi_r,
+        kind,
+        IKE_VERSION,
+        envelope.exchange,
+        envelope.initiator * FLAG_INITIATOR | envelope.response * FLAG_RESPONSE,
+        envelope.message_id,
+        _HEADER.size + _GENERIC.size + body_size,
+    ) + _GENERIC.pack(first, 0, _GENERIC.size + body_size)
+
+
+def adjusted(head: bytes, body_size: int) -> bytes:
+    """A received `head` with the lengths of a body of that size (RFC 9242 section 3.3.2)."""
+    generic = (_GENERIC.size + body_size).to_bytes(_LENGTH_SIZE, "big")
+    total = (len(head) + body_size).to_bytes(_MESSAGE_LENGTH_SIZE, "big")
+    begin = _HEADER.size - _MESSAGE_LENGTH_SIZE
+    return head[:begin] + total + head[_HEADER.size : -_LENGTH_SIZE] + generic
 
 
 class MessageProtection:
@@ -191,20 +232,7 @@ class MessageProtection:
         body_size = len(head) + suite.iv_size + len(plaintext) + suite.icv_size
         if body_size > _MAX_SK_BODY:
             raise WireError(f"Encrypted payload of {body_size} octets, at most {_MAX_SK_BODY}")
-        associated = (
-            _HEADER.pack(
-                envelope.spi_i,
-                envelope.spi_r,
-                kind,
-                IKE_VERSION,
-                envelope.exchange,
-                envelope.initiator * FLAG_INITIATOR | envelope.response * FLAG_RESPONSE,
-                envelope.message_id,
-                _HEADER.size + _GENERIC.size + body_size,
-            )
-            + _GENERIC.pack(first, 0, _GENERIC.size + body_size)
-            + head
-        )
+        associated = head_of(envelope, first, body_size, kind) + head
         return associated + self._out.seal(associated, self._next_iv(), plaintext)
 
     def open(self, octets: bytes) -> Verified | Fragment:
@@ -215,13 +243,14 @@ class MessageProtection:
             raise WireError(f"{message.exchange.name} without an Encrypted payload")
         if isinstance(sealed, SkfPayload) and sealed.total > MAX_FRAGMENTS:
             raise WireError(f"message of {sealed.total} fragments, at most {MAX_FRAGMENTS}")
-        plaintext = self._in.open(octets[: len(octets) - len(sealed.body)], sealed.body)
+        head = octets[: len(octets) - len(sealed.body)]
+        plaintext = self._in.open(head, sealed.body)
         if not plaintext or plaintext[-1] >= len(plaintext):
             raise IntegrityFailure("Encrypted payload: pad length beyond the plaintext")
         inner = plaintext[: len(plaintext) - 1 - plaintext[-1]]
         if isinstance(sealed, SkfPayload):
-            return Fragment(message, sealed.number, sealed.total, sealed.first, inner)
-        return Verified(message, sealed.first, inner)
+            return Fragment(message, sealed.number, sealed.total, sealed.first, inner, head)
+        return Verified(message, sealed.first, inner, head)
 
     def _next_iv(self) -> bytes:
         size = self._suite.iv_size

@@ -19,12 +19,13 @@ from ipseclab.ike.keys import IkeKeys
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.ike.selectors import Trigger
 from ipseclab.outputs import UdpEndpoint, UdpPath
-from ipseclab.registry import ExchangeType, NotifyType
+from ipseclab.registry import ExchangeType, KeMethod, NotifyType
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
 
 if TYPE_CHECKING:
     from ipseclab.ike.authentication.responder import AuthResponder
+    from ipseclab.ike.intermediate import PendingKeys
     from ipseclab.ike.task import Task
     from ipseclab.wire.payloads import Payload
 
@@ -145,6 +146,12 @@ class IkeSa:
     int_auth: bytes = b""
     """What AUTH covers of the IKE_INTERMEDIATE exchanges: IntAuth_i | IntAuth_r | message ID of the
     first IKE_AUTH request (RFC 9242 section 3.3.2); empty without any."""
+    additional: tuple[KeMethod, ...] = ()
+    """Key exchanges that are still to be done in IKE_INTERMEDIATE (RFC 9370)."""
+    former_protection: MessageProtection | None = None
+    """Responder: what the last request was protected with, when its response changed the keys."""
+    pending_keys: PendingKeys | None = None
+    """Responder: the IKE_INTERMEDIATE whose response is not on its way yet."""
     authentication: AuthResponder | None = None
     """Responder: the rounds of IKE_AUTH so far, until all are through."""
     own_offers: dict[NotifyType, bytes] = field(default_factory=dict)

@@ -118,7 +118,12 @@ class Opener:
     def _open_ike(self, message: Message, associated: bytes, sealed: bytes) -> bytes | Closed:
         sa = (message.spi_i, message.spi_r, message.initiator)
         kept = self._ike.get(sa)
-        candidates = [kept] if kept is not None else list(self._ike_candidates(message))
+        if kept is not None:
+            plaintext = _try(kept, associated, sealed)
+            if plaintext is not None:
+                return plaintext
+        # Each IKE_INTERMEDIATE leaves new keys behind (RFC 9370 section 2.2.2).
+        candidates = list(self._ike_candidates(message))
         for protection in candidates:
             plaintext = _try(protection, associated, sealed)
             if plaintext is not None:

@@ -179,6 +179,7 @@ class Processing:
             match output:
                 case Notice(event, details):
                     self._learn(event, details)
+                    total += self._additional(event, details)
                     repeated = event == "ike_sent" and bool(details.get("retransmission"))
                 case SendDatagram(path, data):
                     total += self._sending(path, data, received, repeated=repeated)
@@ -211,6 +212,17 @@ class Processing:
         if suite is None:
             return 0.0
         return self._costs.for_esp(len(inner), sent=False, suite=suite)
+
+    def _additional(self, event: str, details: Mapping[str, object]) -> float:
+        """A step of an additional key exchange, which encryption hides on the wire (RFC 9370)."""
+        if event != "additional_key_exchange":
+            return 0.0
+        method = KeMethod.named(str(details["method"]))
+        initiator = {"generate": True, "agree": False}.get(str(details["step"]))
+        if initiator is not None:
+            return self._costs.for_key_exchange(method, sent=initiator, response=not initiator)
+        received = self._costs.for_key_exchange(method, sent=False, response=False)
+        return received + self._costs.for_key_exchange(method, sent=True, response=True)
 
     def _learn(self, event: str, details: Mapping[str, object]) -> None:
         text = details.get("proposal")
