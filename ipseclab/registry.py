@@ -290,6 +290,18 @@ class EapCode(IanaEnum):
     FAILURE = 4
 
 
+class EapType(IanaEnum):
+    """EAP method types, RFC 3748 section 5 and its registry."""
+
+    IDENTITY = 1
+    NOTIFICATION = 2
+    NAK = 3
+    MD5_CHALLENGE = 4
+    TLS = 13
+    MSCHAPV2 = 26
+    EXPANDED = 254
+
+
 class NotifyType(IanaEnum):
     """RFC 7296 section 3.10.1: errors are below 16384, status notifications from there on."""
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from ipseclab.crypto.signature import OWN_HASHES, encode_hashes
 from ipseclab.ike.config import ConnectionConfig
+from ipseclab.ike.credentials import CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand
 from ipseclab.ike.negotiation import offers_additional
 from ipseclab.registry import NotifyType
 from ipseclab.wire.payloads import NotifyPayload
@@ -46,10 +48,18 @@ def _intermediate(connection: ConnectionConfig) -> bytes | None:
     return b"" if offers_additional(connection.ike_proposals) else None
 
 
+def _signature_hashes(connection: ConnectionConfig) -> bytes | None:
+    """RFC 7427 section 4, when either end of the connection signs."""
+    rounds = (*connection.own_rounds, *connection.peer_rounds)
+    signing = (CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand)
+    return encode_hashes(OWN_HASHES) if any(isinstance(how, signing) for how in rounds) else None
+
+
 CAPABILITIES: tuple[Capability, ...] = (
     Capability(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED, _fragmentation),
     Capability(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED, _intermediate),
     Capability(NotifyType.MULTIPLE_AUTH_SUPPORTED, _several_rounds, unasked=True, initiator=False),
+    Capability(NotifyType.SIGNATURE_HASH_ALGORITHMS, _signature_hashes),
 )
 """In the order in which their notifications are sent."""
 

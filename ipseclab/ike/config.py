@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
-from ipseclab.ike.credentials import LAB_EPOCH
+from ipseclab.ike.credentials import (
+    LAB_EPOCH,
+    CertificateAuth,
+    CertificateDemand,
+    RawKeyAuth,
+    RawKeyDemand,
+)
+from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly
 from ipseclab.registry import IdType
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
@@ -74,10 +81,14 @@ class NullAuth:
     identity: Identity | None = NULL_IDENTITY
 
 
-OwnAuth = SharedKeyAuth | NullAuth
-"""How this end authenticates itself in one round."""
-PeerAuth = SharedKeyAuth | NullAuth
-"""How the peer has to authenticate itself in one round."""
+DirectAuth = SharedKeyAuth | NullAuth | CertificateAuth | RawKeyAuth
+"""How this end authenticates itself with one AUTH payload."""
+DirectDemand = SharedKeyAuth | NullAuth | CertificateDemand | RawKeyDemand
+"""How the peer has to do that."""
+OwnAuth = DirectAuth | EapAuth | EapOnly
+"""How this end authenticates itself in a round: EapAuth as an initiator, EapOnly as a responder."""
+PeerAuth = DirectDemand | EapDemand | EapOnly
+"""How the peer has to: EapDemand of an initiator, EapOnly of a responder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +178,7 @@ class ConnectionConfig:
     @property
     def peer_uses_eap(self) -> bool:
         """True when the peer has to begin without an AUTH of its own (RFC 7296 section 2.16)."""
-        return False
+        return isinstance(self.peer_rounds[0], EapDemand)
 
 
 @dataclass(frozen=True, slots=True)

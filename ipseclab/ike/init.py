@@ -29,6 +29,7 @@ from ipseclab.errors import (
 )
 from ipseclab.ike import natt
 from ipseclab.ike.capabilities import offers_in, offers_of_initiator, offers_of_responder
+from ipseclab.ike.certificates import build_certreqs, taken_requests
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.ike.context import Context
 from ipseclab.ike.keys import ike_keys, skeyseed
@@ -52,6 +53,7 @@ from ipseclab.outputs import UdpPath
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import (
+    CertreqPayload,
     KePayload,
     NoncePayload,
     NotifyPayload,
@@ -132,6 +134,7 @@ class InitTask(Task):
         sa.nonce_r = nonce
         sa.path = path
         sa.peer_offers = offers_in(message.all(NotifyPayload))
+        sa.peer_certreqs = taken_requests(message.all(CertreqPayload))
         _find_nat(sa, message, path)
         _first_keys(ctx, sa, proposal, secret)
         if sa.encapsulated:
@@ -269,10 +272,12 @@ def _answer(
     sa.peer_offers = offers_in(message.all(NotifyPayload))
     offers = offers_of_responder(possible.connections, sa.peer_offers)
     sa.own_offers = offers_in(offers)
+    demands = [how for connection in possible.connections for how in connection.peer_rounds]
     payloads: tuple[Payload, ...] = (
         SaPayload((proposal,)),
         ke_r,
         nonce_r,
+        *build_certreqs(demands),
         *notifies,
         *offers,
     )

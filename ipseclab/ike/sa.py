@@ -20,6 +20,7 @@ from ipseclab.ike.protection import MessageProtection
 from ipseclab.ike.selectors import Trigger
 from ipseclab.outputs import UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType
+from ipseclab.wire.payloads import CertreqPayload
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
 
@@ -152,6 +153,8 @@ class IkeSa:
     """Responder: what the last request was protected with, when its response changed the keys."""
     pending_keys: PendingKeys | None = None
     """Responder: the IKE_INTERMEDIATE whose response is not on its way yet."""
+    peer_certreqs: tuple[CertreqPayload, ...] = ()
+    """What the peer wants to see of certificates (RFC 7296 section 3.7)."""
     authentication: AuthResponder | None = None
     """Responder: the rounds of IKE_AUTH so far, until all are through."""
     own_offers: dict[NotifyType, bytes] = field(default_factory=dict)

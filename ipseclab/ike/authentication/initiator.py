@@ -13,12 +13,22 @@ from typing_extensions import override
 from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax
 from ipseclab.ike.authentication.extensions import EXTENSIONS
 from ipseclab.ike.authentication.identities import check_peer_identity, identity_of, own_identity
-from ipseclab.ike.authentication.methods import prove, verify
-from ipseclab.ike.authentication.rounds import ANOTHER, SEVERAL, Progress, Step, arranged
+from ipseclab.ike.authentication.methods import (
+    build_certificates,
+    prove,
+    prove_by_key,
+    verify,
+    verify_by_key,
+)
+from ipseclab.ike.authentication.rounds import ANOTHER, EAP_ONLY, SEVERAL, Progress, Step, arranged
+from ipseclab.ike.certificates import build_certreqs
 from ipseclab.ike.child import ChildOffer, finish_child, offer_child
 from ipseclab.ike.config import ANY_IDENTITY, Identity
 from ipseclab.ike.context import Context
 from ipseclab.ike.create import ask_for_pair, make_further
+from ipseclab.ike.eap.method import EapRefused
+from ipseclab.ike.eap.peer import EapPeer, PeerSetting
+from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly
 from ipseclab.ike.informational import CloseAfterFailure, DeleteSpi
 from ipseclab.ike.lifecycle import announce, close_ike, establish
 from ipseclab.ike.protection import OpenedMessage
@@ -29,6 +39,7 @@ from ipseclab.registry import ExchangeType, NotifyType, PayloadType
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import (
     AuthPayload,
+    EapPayload,
     IdiPayload,
     IdrPayload,
     NotifyPayload,
@@ -54,6 +65,9 @@ class AuthTask(Task):
     def __init__(self) -> None:
         self.progress = Progress()
         self.offer: ChildOffer | None = None
+        self.eap: EapPeer | None = None
+        """While a round by EAP is under way."""
+        self.eap_answer: EapPayload | None = None
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
@@ -62,11 +76,20 @@ class AuthTask(Task):
             self._fail(ctx, sa, "the responder takes one round of authentication alone", now)
             return None
         self.progress.exchanges += 1
-        match self.progress.step:
-            case Step.ROUND:
-                return self._start_round(ctx, sa)
-            case _:
-                return ()
+        try:
+            match self.progress.step:
+                case Step.ROUND:
+                    return self._start_round(ctx, sa)
+                case Step.EAP:
+                    assert self.eap_answer is not None
+                    return (self.eap_answer,)
+                case Step.EAP_AUTH:
+                    return self._auth_by_key(ctx, sa)
+                case _:
+                    return ()
+        except AuthenticationFailed as problem:
+            self._fail(ctx, sa, str(problem), now)
+            return None
 
     def _start_round(self, ctx: Context, sa: IkeSa) -> tuple[Payload, ...]:
         connection, progress = sa.connection, self.progress
@@ -74,15 +97,41 @@ class AuthTask(Task):
         identity = own_identity(connection, how)
         own_id = IdiPayload(identity.id_type, identity.data)
         progress.own_id = own_id.encode()
-        certificates, auth = prove(sa, how, progress.own_id)
-        progress.own_done += 1
-        proof: tuple[Payload, ...] = (auth,)
-        if progress.own_done < len(connection.own_rounds):
-            proof = (auth, ANOTHER)
+        certificates: tuple[Payload, ...] = ()
+        proof: tuple[Payload, ...] = ()
+        match how:
+            case EapAuth():
+                self.eap = self._eap_peer(ctx, sa, how, identity)
+            case EapOnly():
+                raise AuthenticationFailed("EAP alone authenticates responders, not initiators")
+            case _:
+                assert sa.keys is not None
+                certificates = build_certificates(sa, how)
+                proof = self._own_auth(sa, prove(sa, how, progress.own_id, sa.keys))
         more = self._last_request(ctx, sa)
         if progress.exchanges > 1:
             return (own_id, *certificates, *proof, *more)
         return (own_id, *certificates, *self._first_request(ctx, sa, proof, more))
+
+    @staticmethod
+    def _eap_peer(ctx: Context, sa: IkeSa, how: EapAuth, identity: Identity) -> EapPeer:
+        user = how.eap_identity if how.eap_identity is not None else str(identity).encode()
+        mutual_only = isinstance(sa.connection.peer_rounds[0], EapOnly)
+        return EapPeer(PeerSetting(how, user, mutual_only), rng=ctx.rng)
+
+    def _auth_by_key(self, ctx: Context, sa: IkeSa) -> tuple[Payload, ...]:
+        """The end of a round by EAP."""
+        assert self.eap is not None
+        assert sa.keys is not None
+        auth = prove_by_key(sa, self.eap.key, self.progress.own_id, sa.keys)
+        return (*self._own_auth(sa, auth), *self._last_request(ctx, sa))
+
+    def _own_auth(self, sa: IkeSa, auth: AuthPayload) -> tuple[Payload, ...]:
+        """The round's AUTH, and whether this end has another round."""
+        self.progress.own_done += 1
+        if self.progress.own_done < len(sa.connection.own_rounds):
+            return (auth, ANOTHER)
+        return (auth,)
 
     def _first_request(
         self, ctx: Context, sa: IkeSa, proof: tuple[Payload, ...], more: Iterable[Payload]
@@ -98,9 +147,11 @@ class AuthTask(Task):
         asked = [p for extension in EXTENSIONS for p in extension.first_request(ctx, sa)]
         return (
             *((NotifyPayload(NotifyType.INITIAL_CONTACT),) if contact else ()),
+            *build_certreqs(connection.peer_rounds),
             *self._asked_identity(connection.peer_id),
             *proof,
             *((SEVERAL,) if several else ()),
+            *((EAP_ONLY,) if isinstance(connection.peer_rounds[0], EapOnly) else ()),
             *arranged(child, (*asked, *more)),
         )
 
@@ -125,8 +176,11 @@ class AuthTask(Task):
             self._fail(ctx, sa, error.name, now)
             return
         try:
-            self._take(sa, message)
-            self._advance(ctx, sa, message)
+            self._take(ctx, sa, message, now)
+            self._advance(ctx, sa, message, now)
+        except EapRefused as problem:
+            self._fail(ctx, sa, str(problem), now)
+            return
         except IkeError as problem:
             # Section 2.21.2: the peer believes that the IKE_SA stands, or waits for more, so it
             # must be told.
@@ -143,33 +197,63 @@ class AuthTask(Task):
         ctx.notice("auth_failed", connection=sa.connection.name, reason=reason)
         close_ike(ctx, sa, reason, now)
 
-    def _take(self, sa: IkeSa, message: OpenedMessage) -> None:
+    def _take(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         """What the responder proves of itself in this response. Raises AuthenticationFailed."""
         progress, rounds = self.progress, sa.connection.peer_rounds
         peer_id, auth = message.find(IdrPayload), message.find(AuthPayload)
         if peer_id is not None:
             progress.peer_id = message.body(PayloadType.IDR)
-            check_peer_identity(sa, progress.peer_done, identity_of(peer_id))
+            progress.peer = identity_of(peer_id)
+            check_peer_identity(sa, progress.peer_done, progress.peer)
         if auth is None:
             return
-        if not progress.peer_id:
-            raise AuthenticationFailed("IKE_AUTH response without IDr")
-        if progress.peer_done == len(rounds):
-            raise AuthenticationFailed("one AUTH more than the responder owes")
-        verify(sa, rounds[progress.peer_done], auth, progress.peer_id)
-        progress.peer_done += 1
+        assert sa.keys is not None
+        if progress.step is Step.EAP_AUTH:
+            assert self.eap is not None
+            verify_by_key(sa, self.eap.key, auth, progress.peer_id, sa.keys)
+            self.eap = None
+            owed = progress.peer_done < len(rounds)
+            if owed and isinstance(rounds[progress.peer_done], EapOnly):
+                progress.peer_done += 1
+        else:
+            if progress.peer_done == len(rounds):
+                raise AuthenticationFailed("one AUTH more than the responder owes")
+            how = rounds[progress.peer_done]
+            if isinstance(how, EapOnly | EapDemand):
+                raise AuthenticationFailed("AUTH of a responder that EAP is to authenticate")
+            verify(sa, how, progress.proof(message, ctx.config.time_of_day(now)), sa.keys)
+            progress.peer_done += 1
         progress.check_follows(message, len(rounds))
 
-    def _advance(self, ctx: Context, sa: IkeSa, message: OpenedMessage) -> None:
+    def _advance(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         """Decide what comes next. Raises IkeError when nothing can."""
         progress = self.progress
-        if not progress.peer_done:
+        if self.eap is not None:
+            self._advance_eap(ctx, sa, message, now)
+        elif not progress.peer_done:
             raise AuthenticationFailed("IKE_AUTH response without AUTH")
-        progress.step = progress.following(sa)
+        else:
+            progress.step = progress.following(sa)
         if progress.step is not Step.DONE:
             progress.check_limit(ctx)
             if message.find(SaPayload) is not None:
                 raise InvalidSyntax("the responder ends IKE_AUTH before all have authenticated")
+
+    def _advance_eap(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
+        """Answer the EAP packet, or go on to AUTH after Success. Raises IkeError."""
+        assert self.eap is not None
+        packet = message.find(EapPayload)
+        if packet is None:
+            raise AuthenticationFailed(f"IKE_AUTH response without {_owed(self.progress.step)}")
+        alone = isinstance(sa.connection.peer_rounds[0], EapOnly)
+        if alone and not self.progress.peer_id:
+            raise InvalidSyntax("IKE_AUTH response without IDr")
+        if not alone and not self.progress.peer_done:
+            # Nobody may be shown a password before it has proved who it is.
+            raise AuthenticationFailed("the responder begins EAP without an AUTH of its own")
+        time = ctx.config.time_of_day(now)
+        self.eap_answer = self.eap.answer(packet, self.progress.peer, time)
+        self.progress.step = Step.EAP if self.eap_answer is not None else Step.EAP_AUTH
 
     def _finish(
         self, ctx: Context, sa: IkeSa, message: OpenedMessage, error: NotifyType | None, now: float
@@ -200,3 +284,7 @@ def _error_of(message: Message) -> NotifyType | None:
     """The first error notification, if any."""
     errors = (n.notify_type for n in message.all(NotifyPayload) if n.notify_type.is_error)
     return next(errors, None)
+
+
+def _owed(step: Step) -> str:
+    return "AUTH" if step is Step.EAP_AUTH else "EAP"

@@ -1,66 +1,95 @@
 """AUTH payloads made and verified, one function of each kind for all methods.
 
-RFC 7296 section 2.15 (pre-shared key), RFC 7619 (NULL). A method that takes several messages (EAP)
-ends in a shared key, too: `shared_key_auth` serves it.
+RFC 7296 section 2.15 (pre-shared key) and 2.16 (a key that an EAP method made), RFC 7427
+(signatures, which `ike.proof` makes and checks), RFC 7619 (NULL).
 """
 
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass
+from datetime import datetime
 from typing import assert_never
 
+from ipseclab.crypto.signature import decode_hashes
 from ipseclab.errors import AuthenticationFailed
-from ipseclab.ike.authentication.octets import auth_octets
-from ipseclab.ike.config import NullAuth, OwnAuth, PeerAuth, SharedKeyAuth
-from ipseclab.ike.keys import psk_auth
+from ipseclab.ike.authentication.octets import auth_octets, sk_p_of
+from ipseclab.ike.certificates import build_certs, presented
+from ipseclab.ike.config import DirectAuth, DirectDemand, Identity, NullAuth, SharedKeyAuth
+from ipseclab.ike.credentials import CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand
+from ipseclab.ike.keys import IkeKeys, psk_auth
+from ipseclab.ike.proof import Claim, sign, verify_signed
 from ipseclab.ike.sa import IkeSa
-from ipseclab.registry import AuthMethod
-from ipseclab.wire.payloads import AuthPayload, Payload
+from ipseclab.registry import AuthMethod, NotifyType
+from ipseclab.wire.payloads import AuthPayload, CertPayload
 
 
-def prove(sa: IkeSa, how: OwnAuth, id_body: bytes) -> tuple[tuple[Payload, ...], AuthPayload]:
-    """This end's CERT payloads and its AUTH over its own ID payload's body."""
-    octets = auth_octets(sa, id_body, by_initiator=sa.initiator)
+@dataclass(frozen=True, slots=True)
+class PeerProof:
+    """What a peer says and shows in a round; `id_body` is its ID payload's body as received."""
+
+    identity: Identity
+    id_body: bytes
+    auth: AuthPayload
+    certificates: tuple[CertPayload, ...]
+    now: datetime
+    """The time of day."""
+
+
+def build_certificates(sa: IkeSa, how: DirectAuth) -> tuple[CertPayload, ...]:
+    """The CERT payloads of a round: none without a certificate or raw key."""
+    return build_certs(how, sa.peer_certreqs)
+
+
+def prove(sa: IkeSa, how: DirectAuth, id_body: bytes, keys: IkeKeys) -> AuthPayload:
+    """This end's AUTH over its own ID payload's body. Raises AuthenticationFailed when the peer
+    could not verify any."""
+    octets = auth_octets(sa, keys, id_body, by_initiator=sa.initiator)
     match how:
         case SharedKeyAuth(key):
-            return (), AuthPayload(AuthMethod.SHARED_KEY, _shared(sa, key, octets))
+            return AuthPayload(AuthMethod.SHARED_KEY, _shared(sa, key, octets))
         case NullAuth():
-            return (), AuthPayload(AuthMethod.NULL, _shared(sa, null_key(sa, own=True), octets))
+            key = sk_p_of(keys, by_initiator=sa.initiator)
+            return AuthPayload(AuthMethod.NULL, _shared(sa, key, octets))
+        case CertificateAuth() | RawKeyAuth():
+            said = sa.peer_offers.get(NotifyType.SIGNATURE_HASH_ALGORITHMS, b"")
+            return sign(how, octets, decode_hashes(said))
         case _:
             assert_never(how)
 
 
-def verify(sa: IkeSa, how: PeerAuth, auth: AuthPayload, id_body: bytes) -> None:
-    """Check the peer's AUTH over its ID payload's body as received. Raises AuthenticationFailed."""
-    octets = auth_octets(sa, id_body, by_initiator=not sa.initiator)
+def verify(sa: IkeSa, how: DirectDemand, proof: PeerProof, keys: IkeKeys) -> None:
+    """Check the peer's AUTH. Raises AuthenticationFailed, which says what is wrong."""
+    octets = auth_octets(sa, keys, proof.id_body, by_initiator=not sa.initiator)
     match how:
         case SharedKeyAuth(key):
-            _expect(auth, AuthMethod.SHARED_KEY)
-            _compare(_shared(sa, key, octets), auth, "the pre-shared keys differ")
+            _expect(proof.auth, AuthMethod.SHARED_KEY)
+            _compare(_shared(sa, key, octets), proof.auth, "the pre-shared keys differ")
         case NullAuth():
-            _expect(auth, AuthMethod.NULL)
-            _compare(_shared(sa, null_key(sa, own=False), octets), auth, "messages were changed")
+            _expect(proof.auth, AuthMethod.NULL)
+            key = sk_p_of(keys, by_initiator=not sa.initiator)
+            _compare(_shared(sa, key, octets), proof.auth, "messages were changed")
+        case CertificateDemand() | RawKeyDemand():
+            shown = presented(proof.certificates)
+            claim = Claim(proof.identity, shown, proof.now)
+            verify_signed(how, proof.auth, octets, claim)
         case _:
             assert_never(how)
 
 
-def prove_by_key(sa: IkeSa, key: bytes, id_body: bytes) -> AuthPayload:
-    """This end's AUTH with a key that an EAP method made (RFC 7296 section 2.16)."""
-    octets = auth_octets(sa, id_body, by_initiator=sa.initiator)
-    return AuthPayload(AuthMethod.SHARED_KEY, _shared(sa, key, octets))
+def prove_by_key(sa: IkeSa, key: bytes, id_body: bytes, keys: IkeKeys) -> AuthPayload:
+    """This end's AUTH with the key of an EAP method; SK_p where it made none (section 2.16)."""
+    octets = auth_octets(sa, keys, id_body, by_initiator=sa.initiator)
+    used = key if key else sk_p_of(keys, by_initiator=sa.initiator)
+    return AuthPayload(AuthMethod.SHARED_KEY, _shared(sa, used, octets))
 
 
-def verify_by_key(sa: IkeSa, key: bytes, auth: AuthPayload, id_body: bytes) -> None:
-    """Check the peer's AUTH with a key that an EAP method made. Raises AuthenticationFailed."""
+def verify_by_key(sa: IkeSa, key: bytes, auth: AuthPayload, id_body: bytes, keys: IkeKeys) -> None:
+    """Check the peer's AUTH with the key of an EAP method. Raises AuthenticationFailed."""
     _expect(auth, AuthMethod.SHARED_KEY)
-    octets = auth_octets(sa, id_body, by_initiator=not sa.initiator)
-    _compare(_shared(sa, key, octets), auth, "the EAP method's keys differ")
-
-
-def null_key(sa: IkeSa, *, own: bool) -> bytes:
-    """The key of NULL authentication: the sender's SK_p (RFC 7619 section 2.1)."""
-    assert sa.keys is not None
-    return sa.keys.sk_pi if own == sa.initiator else sa.keys.sk_pr
+    octets = auth_octets(sa, keys, id_body, by_initiator=not sa.initiator)
+    used = key if key else sk_p_of(keys, by_initiator=not sa.initiator)
+    _compare(_shared(sa, used, octets), auth, "the EAP method's keys differ")
 
 
 def _shared(sa: IkeSa, key: bytes, octets: bytes) -> bytes:

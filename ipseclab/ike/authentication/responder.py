@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ipseclab.errors import IkeError, InvalidSyntax
+from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax
 from ipseclab.ike.authentication.extensions import EXTENSIONS
 from ipseclab.ike.authentication.identities import (
     check_algorithms,
@@ -17,11 +17,20 @@ from ipseclab.ike.authentication.identities import (
     identity_of,
     own_identity,
 )
-from ipseclab.ike.authentication.methods import prove, verify
-from ipseclab.ike.authentication.rounds import ANOTHER, Progress, Step, arranged
+from ipseclab.ike.authentication.methods import (
+    build_certificates,
+    prove,
+    prove_by_key,
+    verify,
+    verify_by_key,
+)
+from ipseclab.ike.authentication.rounds import ANOTHER, EAP_ONLY, Progress, Step, arranged
+from ipseclab.ike.certificates import taken_requests
 from ipseclab.ike.child import answer_child
 from ipseclab.ike.config import NullAuth
 from ipseclab.ike.context import Context
+from ipseclab.ike.eap.server import EapServer, ServerSetting
+from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly
 from ipseclab.ike.lifecycle import announce, close_ike, establish
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import IkeSa
@@ -29,6 +38,8 @@ from ipseclab.ike.timers import TimerKind
 from ipseclab.registry import NotifyType, PayloadType
 from ipseclab.wire.payloads import (
     AuthPayload,
+    CertreqPayload,
+    EapPayload,
     IdiPayload,
     IdrPayload,
     NotifyPayload,
@@ -53,6 +64,8 @@ class AuthResponder:
     first: OpenedMessage
     """What it asks for is granted in the last response."""
     progress: Progress = field(default_factory=Progress)
+    eap: EapServer | None = None
+    """While a round by EAP is under way."""
 
     def answer(
         self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float
@@ -60,10 +73,9 @@ class AuthResponder:
         """The payloads of the response."""
         progress = self.progress
         progress.exchanges += 1
-        if progress.step is Step.ROUND:
-            self._peer_round(ctx, sa, message)
-        proof = self._own_round(sa)
-        progress.step = progress.following(sa)
+        proof = self._advance(ctx, sa, message, now)
+        if sa.close_reason:
+            return proof
         if progress.step is Step.DONE:
             sa.authentication = None
             return (*proof, *self._finish(ctx, sa, message, now))
@@ -72,8 +84,29 @@ class AuthResponder:
         ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, sa.created + patience)
         return proof
 
-    def _peer_round(self, ctx: Context, sa: IkeSa, message: OpenedMessage) -> None:
-        """The initiator begins a round. Raises AuthenticationFailed, InvalidSyntax."""
+    def _advance(
+        self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float
+    ) -> tuple[Payload, ...]:
+        """One exchange of a round. Raises AuthenticationFailed, InvalidSyntax."""
+        progress = self.progress
+        match progress.step:
+            case Step.EAP:
+                return self._go_on_with_eap(ctx, sa, message)
+            case Step.EAP_AUTH:
+                proof = self._end_eap(sa, message)
+            case Step.ROUND if (begun := self._peer_round(ctx, sa, message, now)) is not None:
+                progress.step = Step.EAP
+                return (*(self._own_round(sa) if progress.exchanges == 1 else ()), begun)
+            case _:
+                proof = self._own_round(sa)
+        progress.step = progress.following(sa)
+        return proof
+
+    def _peer_round(
+        self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float
+    ) -> EapPayload | None:
+        """The initiator begins a round; the first EAP packet when it is one by EAP. Raises
+        AuthenticationFailed, InvalidSyntax."""
         progress = self.progress
         peer_id, auth = message.find(IdiPayload), message.find(AuthPayload)
         if peer_id is None:
@@ -81,19 +114,74 @@ class AuthResponder:
         if progress.exchanges == 1:
             asked = message.find(IdrPayload)
             sa.connection = connection_of(ctx, sa, peer_id, asked, eap=auth is None)
-        check_peer_identity(sa, progress.peer_done, identity_of(peer_id))
-        progress.peer_id = message.body(PayloadType.IDI)
-        if auth is None:
-            raise InvalidSyntax("IKE_AUTH request without AUTH")
+            if certreqs := taken_requests(message.all(CertreqPayload)):
+                sa.peer_certreqs = certreqs
+        progress.peer, progress.peer_id = identity_of(peer_id), message.body(PayloadType.IDI)
+        check_peer_identity(sa, progress.peer_done, progress.peer)
         rounds = sa.connection.peer_rounds
-        verify(sa, rounds[progress.peer_done], auth, progress.peer_id)
-        if not progress.peer_done:
+        how = rounds[progress.peer_done]
+        match how:
+            case EapDemand():
+                if auth is not None:
+                    raise AuthenticationFailed("AUTH of an initiator that EAP is to authenticate")
+                user = str(progress.peer).encode()
+                time = ctx.config.time_of_day(now)
+                setting = ServerSetting(how, user, progress.peer, time)
+                self.eap = EapServer(setting, rng=ctx.rng)
+                begun: EapPayload | None = self.eap.start()
+            case EapOnly():
+                raise AuthenticationFailed("EAP alone authenticates responders, not initiators")
+            case _:
+                assert sa.keys is not None
+                proof = progress.proof(message, ctx.config.time_of_day(now))
+                verify(sa, how, proof, sa.keys)
+                self._peer_done(sa, message)
+                begun = None
+        if progress.exchanges == 1:
             check_algorithms(sa)
-        progress.peer_done += 1
-        progress.check_follows(message, len(rounds))
+        return begun
+
+    def _peer_done(self, sa: IkeSa, message: OpenedMessage) -> None:
+        self.progress.peer_done += 1
+        self.progress.check_follows(message, len(sa.connection.peer_rounds))
+
+    def _go_on_with_eap(
+        self, ctx: Context, sa: IkeSa, message: OpenedMessage
+    ) -> tuple[Payload, ...]:
+        """Answer an EAP packet. Raises InvalidSyntax, AuthenticationFailed."""
+        assert self.eap is not None
+        packet = message.find(EapPayload)
+        if packet is None:
+            raise InvalidSyntax("IKE_AUTH request without EAP")
+        answer = self.eap.answer(packet)
+        if self.eap.outcome is False:
+            # RFC 7296 section 2.16: Failure is the last thing said on this IKE_SA.
+            ctx.notice("auth_failed", connection=sa.connection.name, reason=self.eap.reason)
+            sa.close_reason = self.eap.reason
+        elif self.eap.outcome:
+            self.progress.step = Step.EAP_AUTH
+        return (answer,)
+
+    def _end_eap(self, sa: IkeSa, message: OpenedMessage) -> tuple[Payload, ...]:
+        """Both AUTH payloads with the key of the EAP method. Raises AuthenticationFailed."""
+        progress = self.progress
+        auth = message.find(AuthPayload)
+        if auth is None:
+            raise InvalidSyntax("IKE_AUTH request without AUTH after EAP")
+        assert self.eap is not None
+        assert sa.keys is not None
+        verify_by_key(sa, self.eap.key, auth, progress.peer_id, sa.keys)
+        self._peer_done(sa, message)
+        own = prove_by_key(sa, self.eap.key, progress.own_id, sa.keys)
+        self.eap = None
+        rounds = sa.connection.own_rounds
+        if progress.own_done < len(rounds) and isinstance(rounds[progress.own_done], EapOnly):
+            progress.own_done += 1
+        return (own, ANOTHER) if progress.own_done < len(rounds) else (own,)
 
     def _own_round(self, sa: IkeSa) -> tuple[Payload, ...]:
-        """IDr, CERT and AUTH of the next own round; nothing when there is none."""
+        """IDr, CERT and AUTH of the next own round, IDr alone where EAP is to authenticate this
+        end; nothing when there is none."""
         progress, rounds = self.progress, sa.connection.own_rounds
         if progress.own_done == len(rounds):
             return ()
@@ -101,10 +189,19 @@ class AuthResponder:
         identity = own_identity(sa.connection, how)
         own_id = IdrPayload(identity.id_type, identity.data)
         progress.own_id = own_id.encode()
-        certificates, auth = prove(sa, how, progress.own_id)
+        match how:
+            case EapOnly():
+                if self.eap is None or self.first.notify(EAP_ONLY.notify_type) is None:
+                    raise AuthenticationFailed("the initiator does not leave all to EAP")
+                return (own_id,)
+            case EapAuth():
+                raise AuthenticationFailed("EAP authenticates initiators, not responders")
+            case _:
+                assert sa.keys is not None
+                auth = prove(sa, how, progress.own_id, sa.keys)
         progress.own_done += 1
         another = (ANOTHER,) if progress.own_done < len(rounds) else ()
-        return (own_id, *certificates, auth, *another)
+        return (own_id, *build_certificates(sa, how), auth, *another)
 
     def _finish(
         self, ctx: Context, sa: IkeSa, last: OpenedMessage, now: float

@@ -16,22 +16,38 @@ go on. What only the first request asks for is answered in the last response.
                               <--  HDR, SK {IDr, AUTH, N(ANOTHER_AUTH_FOLLOWS)}
     HDR, SK {IDi, AUTH}  -->
                               <--  HDR, SK {IDr, AUTH, SAr2, TSi, TSr}
+
+A round by EAP (RFC 7296 section 2.16) begins without AUTH, and ends with one of each end made with
+the key of the EAP method. Before any EAP the responder has authenticated itself, unless both ends
+leave that to EAP (RFC 5998).
+
+    HDR, SK {IDi, [IDr,] SAi2, TSi, TSr,
+      [N(EAP_ONLY_AUTHENTICATION)]}  -->
+                              <--  HDR, SK {IDr, [CERT, AUTH,] EAP}
+    HDR, SK {EAP}  -->
+                              <--  HDR, SK {EAP (Success)}
+    HDR, SK {AUTH}  -->
+                              <--  HDR, SK {AUTH, SAr2, TSi, TSr}
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
-from ipseclab.errors import AuthenticationFailed
+from ipseclab.errors import AuthenticationFailed, InvalidSyntax
+from ipseclab.ike.authentication.methods import PeerProof
+from ipseclab.ike.config import Identity
 from ipseclab.ike.context import Context
 from ipseclab.ike.sa import IkeSa
 from ipseclab.registry import NotifyType
 from ipseclab.wire.message import Message
-from ipseclab.wire.payloads import CpPayload, NotifyPayload, Payload
+from ipseclab.wire.payloads import AuthPayload, CertPayload, CpPayload, NotifyPayload, Payload
 
 SEVERAL = NotifyPayload(NotifyType.MULTIPLE_AUTH_SUPPORTED)
+EAP_ONLY = NotifyPayload(NotifyType.EAP_ONLY_AUTHENTICATION)
 ANOTHER = NotifyPayload(NotifyType.ANOTHER_AUTH_FOLLOWS)
 
 
@@ -39,6 +55,8 @@ class Step(Enum):
     """What the next request is for."""
 
     ROUND = "a round of the initiator begins"
+    EAP = "EAP goes on"
+    EAP_AUTH = "AUTH with the key of the EAP method"
     WAIT = "the responder goes on"
     DONE = "both ends are authenticated"
 
@@ -55,6 +73,19 @@ class Progress:
     """The body of the ID payload of the own round under way, as sent."""
     peer_id: bytes = b""
     """The body of the peer's latest ID payload, as received."""
+    peer: Identity | None = None
+    """What that payload says."""
+
+    def proof(self, message: Message, now: datetime) -> PeerProof:
+        """What the peer shows of itself in `message`, at that time of day. Raises
+        AuthenticationFailed and InvalidSyntax without ID and AUTH."""
+        auth = message.find(AuthPayload)
+        if self.peer is None:
+            raise AuthenticationFailed("AUTH of a peer that has not said who it is")
+        if auth is None:
+            raise InvalidSyntax("IKE_AUTH message without AUTH")
+        certificates = tuple(message.all(CertPayload))
+        return PeerProof(self.peer, self.peer_id, auth, certificates, now)
 
     def through(self, sa: IkeSa) -> bool:
         """True when neither end owes anything more."""
