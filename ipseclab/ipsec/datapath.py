@@ -19,6 +19,7 @@ are carried in tunnel mode, never made or reassembled).
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import assert_never
@@ -158,6 +159,11 @@ class Datapath:
         """True while there is an SA of that inbound SPI, a lingering one included."""
         return self.sad.inbound(spi_in) is not None
 
+    @property
+    def table_sizes(self) -> Mapping[str, int]:
+        """Entries of each table: none grows without limit."""
+        return {"sad": len(self.sad), "timers": len(self._timers), "parked": len(self._parked)}
+
     def last_inbound(self, spi_in: bytes) -> float | None:
         """When a valid packet last came on this SA; None for never, or when there is no such SA."""
         entry = self.sad.inbound(spi_in)
@@ -232,7 +238,9 @@ class Datapath:
                 self._flows.remember(key, entry)
             return outputs + self._protect(entry, packet, now)
         if usable:
-            return outputs + self._await_peer(usable[0], policy, flow, packet, now)
+            # The one that may be used first: of a newer one the peer may not know yet.
+            waiting = min(usable, key=lambda entry: entry.activate_at)
+            return outputs + self._await_peer(waiting, policy, flow, packet, now)
         if covering:
             reason = covering[0].refusal
             assert reason is not None

@@ -1,0 +1,67 @@
+"""Every order of two overlapping exchanges, with a loss and a duplicate: the invariants, and the
+states that it may end in. `benchmarks/explore.py` walks further."""
+
+import pytest
+
+from ipseclab.lab.schedules.explore import OPERATIONS, Budget, explore
+
+PAIRS = [(a, b) for a in OPERATIONS for b in OPERATIONS]
+MIRRORED = str.maketrans("ab", "ba")
+
+
+def ends_expected(a, b):
+    """What may be left when both have done their work: RFC 7296 sections 2.8.1, 2.8.2, 2.25."""
+    if "delete_ike" in (a, b):
+        return {"IKE_SA none, CHILD_SA none"}
+    ike = [side for side, what in (("a", a), ("b", b)) if what == "rekey_ike"]
+    renewed = [side for side, what in (("a", a), ("b", b)) if what == "rekey_child"]
+    if "delete_child" in (a, b):
+        renewed = []
+    old = [] if "delete_child" in (a, b) else renewed or ["first"]
+    made = [side for side, what in (("a", a), ("b", b)) if what == "create_child"]
+    return {
+        f"IKE_SA {survivor}, CHILD_SA {' + '.join(sorted([*kept, *made])) or 'none'}"
+        for survivor in ike or ["first"]
+        for kept in ([[one] for one in old] or [[]])
+    }
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_no_order_with_a_loss_and_a_duplicate_breaks_an_invariant(a, b):
+    found = explore(a, b)
+    assert not found.violation, "\n".join([found.violation, *found.story])
+    assert set(found.ends) == ends_expected(a, b)
+    assert found.orders > 300
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4])
+@pytest.mark.parametrize("what", ["rekey_child", "rekey_ike"])
+def test_collision_ends_well_whoever_has_the_lowest_nonce(what, seed):
+    found = explore(what, what, seed=seed, budget=Budget(losses=1, doubles=0))
+    assert not found.violation, "\n".join([found.violation, *found.story])
+    assert set(found.ends) == ends_expected(what, what)
+
+
+@pytest.mark.parametrize(("a", "b"), [("rekey_child", "delete_child"), ("rekey_ike", "rekey_ike")])
+def test_messages_that_are_late_past_a_deadline(a, b):
+    found = explore(a, b, budget=Budget(losses=1, doubles=0, late=1))
+    assert not found.violation, "\n".join([found.violation, *found.story])
+    assert set(found.ends) == ends_expected(a, b)
+
+
+def test_more_may_happen_more_orders_there_are():
+    budgets = (Budget(0, 0), Budget(1, 0), Budget(0, 1), Budget(1, 1), Budget(1, 1, 1))
+    counts = [explore("delete_ike", "delete_ike", budget=budget).orders for budget in budgets]
+    # Two requests and two responses, each response behind its request: 4! / (2! 2!) orders.
+    assert counts[0] == 6
+    assert counts == sorted(counts)
+
+
+def test_same_walk_twice_finds_the_same():
+    assert explore("rekey_child", "rekey_ike") == explore("rekey_child", "rekey_ike")
+
+
+def test_histories_are_fewer_than_orders():
+    """What makes the walk affordable: a gateway sees of an order only what reaches it."""
+    found = explore("rekey_child", "rekey_child")
+    assert found.executions < found.histories < found.states < found.orders
