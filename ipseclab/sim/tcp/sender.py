@@ -335,6 +335,7 @@ class Sender:
             self._undo = _Undo(control.cwnd, control.ssthresh)
         if self.phase is Phase.OPEN or (self.phase is Phase.LOSS and self._rto_una != self.una):
             control.on_loss(now)
+        control.on_timeout()
         self._rto_una = self.una
         self.phase = Phase.LOSS
         self._recovery_point = self.nxt
