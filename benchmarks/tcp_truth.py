@@ -5,8 +5,8 @@ over the relays; in the simulator it is `ipseclab.sim.tcp`. A link's losses are 
 index, so a pair of runs differs in the two TCPs and in the machine's own delays, in nothing else.
 
 `ratio` is the geometric mean of simulator / Linux over the seeds, `from` and `to` its 95 % interval
-(Student's, of the logarithms). A point agrees when the ratio is within 10 %, or when the interval
-reaches into that band, which a few seeds cannot rule out.
+(Student's, of the logarithms). A point `agrees` when the ratio is within 10 %; it is `open` when
+only the interval reaches into that band, so that more seeds have to decide.
 
 What is stored under the results folder is not done again: interrupted, the command goes on.
 
@@ -89,14 +89,16 @@ def compared(point: Point, found: Sequence[tuple[float, float]]) -> Row:
         "ratio": exp(mean),
         "from": low,
         "to": high,
-        "verdict": "agrees" if agrees(low, exp(mean), high) else "differs",
+        "verdict": verdict(low, exp(mean), high),
     }
 
 
-def agrees(low: float, ratio: float, high: float) -> bool:
-    """True unless the seeds show a difference of more than the tolerance, either way round."""
-    inside = 1 / (1 + TOLERANCE) <= ratio <= 1 + TOLERANCE
-    return inside or (low <= 1 + TOLERANCE and high >= 1 / (1 + TOLERANCE))
+def verdict(low: float, ratio: float, high: float) -> str:
+    """Whether the ratio is within the tolerance, either way round, and how sure that is."""
+    if 1 / (1 + TOLERANCE) <= ratio <= 1 + TOLERANCE:
+        return "agrees"
+    # The interval reaches into the band: more seeds have to decide.
+    return "open" if low <= 1 + TOLERANCE and high >= 1 / (1 + TOLERANCE) else "differs"
 
 
 def chosen(sweep: Sweep, settings: Mapping[str, str]) -> Sweep:

@@ -197,6 +197,7 @@ def check_connections(
     file: TopologyFile, nodes: Mapping[str, Node], routing: Routing, source: YamlSource
 ) -> None:
     """Every connection by itself. Raises ConfigError."""
+    peers = peers_by_node(file)
     for index, entry in enumerate(file.connections):
         path = ("connections", index)
         for key, name in (("initiator", entry.initiator), ("responder", entry.responder)):
@@ -210,7 +211,7 @@ def check_connections(
             raise source.error((*path, "psk"), "missing, expected the pre-shared key as a text")
         if entry.mode == "transport":
             _check_transport(entry, path, ends, source)
-            _check_nothing_behind(file, index, ends, routing, source)
+            _check_nothing_behind(entry, path, ends, peers, routing, source)
         if Stack.STRONGSWAN in (nodes[name].stack for name in (entry.initiator, entry.responder)):
             _check_strongswan(entry, path, ends, source)
 
@@ -263,25 +264,30 @@ def _check_transport(
 
 
 def _check_nothing_behind(
-    file: TopologyFile, index: int, ends: Ends, routing: Routing, source: YamlSource
+    entry: ConnectionFile,
+    path: tuple[Key, ...],
+    ends: Ends,
+    peers: Mapping[str, list[str]],
+    routing: Routing,
+    source: YamlSource,
 ) -> None:
     """A gateway in transport mode leaves the packets of those behind it alone: surely not meant."""
-    entry = file.connections[index]
     for stated, interface in ((entry.local_ts, ends.initiator), (entry.remote_ts, ends.responder)):
-        behind = routing.networks_behind(interface.node, peers_of(file, interface.node))
+        behind = routing.networks_behind(interface.node, peers[interface.node])
         if stated is None and behind:
             problem = f"'transport' with {behind[0]} behind {interface.node}, expected tunnel"
-            raise source.error(("connections", index, "mode"), problem)
+            raise source.error((*path, "mode"), problem)
 
 
-def peers_of(file: TopologyFile, node: str) -> list[str]:
-    """The other ends of the connections that end at `node`."""
-    peers = [
-        other.responder if other.initiator == node else other.initiator
-        for other in file.connections
-        if node in (other.initiator, other.responder)
-    ]
-    return [peer for peer in peers if peer in file.nodes and peer != node]
+def peers_by_node(file: TopologyFile) -> dict[str, list[str]]:
+    """For each node the other ends of the connections that end there, in the file's order."""
+    peers: dict[str, list[str]] = {name: [] for name in file.nodes}
+    for entry in file.connections:
+        ends = entry.initiator, entry.responder
+        if ends[0] != ends[1] and ends[0] in peers and ends[1] in peers:
+            peers[ends[0]].append(ends[1])
+            peers[ends[1]].append(ends[0])
+    return peers
 
 
 def _check_strongswan(

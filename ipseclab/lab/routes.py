@@ -51,6 +51,8 @@ class Routing:
         self._links = tuple(links)
         self.graph = topology_graph(nodes, self._links)
         self._steps = _steps(nodes)
+        self._states = _states_by_neighbour(self._steps)
+        self._order = {link.name: number for number, link in enumerate(self._links)}
         self._paths: dict[tuple[str, str], tuple[str, ...] | None] = {}
         self._behind: dict[tuple[str, tuple[str, ...]], tuple[IPv4Network, ...]] = {}
 
@@ -72,7 +74,9 @@ class Routing:
             first = next(found, None)
             if first is None:
                 return ()
-            rest = tuple(found)
+            # With one way on, all goes there: in a lab of thousands nobody has to look at it all.
+            ways_on = sum(role == _INSIDE for (_, role), _out in self._steps[name, _ORIGIN])
+            rest = tuple(found) if ways_on > 1 else ()
             if all((route.via, route.interface) == (first.via, first.interface) for route in rest):
                 return (Route(DEFAULT_ROUTE, first.via, first.interface),)
             return first, *rest
@@ -82,35 +86,69 @@ class Routing:
         """The subnets that only `name` joins to its `peers`: what a gateway has behind it."""
         key = name, tuple(peers)
         if key not in self._behind:
-            outside = self._reached_without(*key)
+            inside = self._reached_beside(*key)
+            numbers = {
+                self._order[interface.link]
+                for node in (name, *inside)
+                for interface in self._nodes[node].interfaces
+                if node in inside or interface.peer in inside
+            }
             self._behind[key] = tuple(
-                link.ends[0].network
-                for link in self._links
-                if not any(interface.node in outside for interface in link.ends)
+                self._links[number].ends[0].network for number in sorted(numbers)
             )
         return self._behind[key]
 
-    def _reached_without(self, name: str, peers: tuple[str, ...]) -> set[str]:
-        """The nodes that links join to `peers` when `name` is not there."""
-        reached, waiting = set(peers), list(peers)
+    def _reached_beside(self, name: str, peers: tuple[str, ...]) -> dict[str, None]:
+        """The nodes that `name` joins to `peers`: without it there would be no link to them.
+
+        The search goes from each neighbour, and stops at the peers or at a neighbour that lies on
+        the way to one: a gateway's own side is small, however large the rest is.
+        """
+        outside = set(peers)
+        for peer in peers:
+            way = self.path(name, peer)
+            if way is None and (back := self.path(peer, name)) is not None:
+                way = tuple(reversed(back))
+            if way is not None:
+                outside.add(way[1])
+        inside: dict[str, None] = {}
+        for interface in self._nodes[name].interfaces:
+            if interface.peer not in outside and interface.peer not in inside:
+                inside.update(self._joined_to(interface.peer, name, outside))
+        return inside
+
+    def _joined_to(self, start: str, barred: str, outside: set[str]) -> dict[str, None]:
+        """The nodes that links join to `start` without `barred`; none when `outside` is met."""
+        reached, waiting = {start: None}, [start]
         while waiting:
             for interface in self._nodes[waiting.pop()].interfaces:
-                if interface.peer != name and interface.peer not in reached:
-                    reached.add(interface.peer)
+                if interface.peer in outside:
+                    return {}
+                if interface.peer != barred and interface.peer not in reached:
+                    reached[interface.peer] = None
                     waiting.append(interface.peer)
         return reached
 
     def _find_path(self, source: str, destination: str) -> tuple[str, ...] | None:
+        """A breadth-first search that sees the destination from the node before it: it does not
+        walk through the thousands of neighbours that a router may have."""
         origin: _State = (source, _ORIGIN)
-        came_from: dict[_State, _State] = {}
-        for state, previous, _out in self._nearest_first(origin):
-            if previous is not None:
-                came_from[state] = previous
-            if state[0] == destination:
-                way = [state]
-                while way[-1] != origin:
-                    way.append(came_from[way[-1]])
-                return tuple(name for name, _role in reversed(way))
+        if source == destination:
+            return (source,)
+        came_from: dict[_State, _State | None] = {origin: None}
+        waiting = deque([origin])
+        while waiting:
+            state = waiting.popleft()
+            if destination in self._states[state]:
+                way, at = [destination], state
+                while (before := came_from[at]) is not None:
+                    way.append(at[0])
+                    at = before
+                return source, *reversed(way)
+            for following, _out in self._steps[state]:
+                if following not in came_from:
+                    came_from[following] = state
+                    waiting.append(following)
         return None
 
     def _nearest_first(
@@ -152,10 +190,26 @@ def _steps(nodes: Mapping[str, Node]) -> dict[_State, tuple[tuple[_State, Interf
     return steps
 
 
+def _states_by_neighbour(
+    steps: Mapping[_State, tuple[tuple[_State, Interface], ...]],
+) -> dict[_State, frozenset[str]]:
+    """From each state the names of the nodes that are one step away."""
+    by_node: dict[tuple[str, bool], frozenset[str]] = {}
+    found: dict[_State, frozenset[str]] = {}
+    for state, following in steps.items():
+        key = state[0], bool(following)
+        if key not in by_node:
+            by_node[key] = frozenset(name for (name, _role), _out in following)
+        found[state] = by_node[key]
+    return found
+
+
 def _entry(node: Node, arriving_by: Interface) -> _State:
     """The state in which `node` gets what its neighbour sent out of `arriving_by`: where a packet
     is at its end (a host, a NAT's outside) or can go on."""
     if node.kind is NodeKind.HOST:
         return node.name, _OUTSIDE
+    if node.outside is None:
+        return node.name, _INSIDE
     from_outside = node.interface_on(arriving_by.link).name == node.outside
     return node.name, _OUTSIDE if from_outside else _INSIDE

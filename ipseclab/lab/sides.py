@@ -76,6 +76,6 @@ def _path_mtu(topology: Topology, connection: Connection) -> int:
     assert path is not None, f"{connection.name}: no way between the ends of a checked topology"
     mtus = [LARGEST_PACKET]
     for near, far in pairwise(path):
-        link = topology.link(topology.nodes[near].interface_to(far).link)
+        link = topology.graph.edges[near, far]["link"]
         mtus += [link.forward.mtu, link.backward.mtu]
     return min(mtus)

@@ -13,7 +13,7 @@ from pathlib import Path
 import networkx as nx
 
 from ipseclab.ike.config import Lifetime, Mode, Narrowing, Retransmission
-from ipseclab.lab.checks import check_connections, check_structure, peers_of, resolve_ends
+from ipseclab.lab.checks import check_connections, check_structure, peers_by_node, resolve_ends
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.library import TOPOLOGIES, find_file
 from ipseclab.lab.model import (
@@ -70,6 +70,9 @@ class Topology:
     links: tuple[Link, ...]
     connections: tuple[Connection, ...]
     routing: Routing = field(compare=False, repr=False)
+    by_end: Mapping[str, tuple[Connection, ...]] = field(compare=False, repr=False)
+    """The connections that end at each node."""
+    link_names: Mapping[str, Link] = field(compare=False, repr=False)
     source: YamlSource = field(compare=False, repr=False)
 
     @property
@@ -79,7 +82,7 @@ class Topology:
 
     def link(self, name: str) -> Link:
         """The link of that name. Raises KeyError."""
-        return {link.name: link for link in self.links}[name]
+        return self.link_names[name]
 
     def connection(self, name: str) -> Connection:
         """The connection of that name. Raises KeyError."""
@@ -87,7 +90,7 @@ class Topology:
 
     def connections_of(self, node: str) -> tuple[Connection, ...]:
         """The connections that end at that node, those without IPsec too."""
-        return tuple(item for item in self.connections if node in item.ends)
+        return self.by_end.get(node, ())
 
     def of_kind(self, kind: NodeKind) -> tuple[Node, ...]:
         """The nodes of that kind."""
@@ -137,12 +140,26 @@ def resolve(source: YamlSource) -> Topology:
     nodes = _nodes(file, links)
     routing = Routing(nodes, links)
     check_connections(file, nodes, routing, source)
+    peers = peers_by_node(file)
     connections = tuple(
-        _connection(entry, index, file, nodes, routing, source)
+        _connection(entry, index, peers, nodes, routing, source)
         for index, entry in enumerate(file.connections)
     )
-    name = file.name if file.name is not None else Path(source.file).stem
-    return Topology(name, file.description, nodes, links, connections, routing, source)
+    by_end: dict[str, tuple[Connection, ...]] = {}
+    for item in connections:
+        for end in dict.fromkeys(item.ends):
+            by_end[end] = (*by_end.get(end, ()), item)
+    return Topology(
+        name=file.name if file.name is not None else Path(source.file).stem,
+        description=file.description,
+        nodes=nodes,
+        links=links,
+        connections=connections,
+        routing=routing,
+        by_end=by_end,
+        link_names={link.name: link for link in links},
+        source=source,
+    )
 
 
 def _links(file: TopologyFile) -> tuple[Link, ...]:
@@ -240,7 +257,7 @@ def _nat(entry: NatFile) -> NatConfig:
 def _connection(
     entry: ConnectionFile,
     index: int,
-    file: TopologyFile,
+    peers: Mapping[str, list[str]],
     nodes: Mapping[str, Node],
     routing: Routing,
     source: YamlSource,
@@ -264,8 +281,8 @@ def _connection(
         psk=entry.psk if entry.psk is not None else "",
         ike=tuple(entry.ike),
         esp=tuple(entry.esp),
-        local_ts=_selectors(entry, ends.initiator, entry.local_ts, file, routing),
-        remote_ts=_selectors(entry, ends.responder, entry.remote_ts, file, routing),
+        local_ts=_selectors(entry, ends.initiator, entry.local_ts, peers, routing),
+        remote_ts=_selectors(entry, ends.responder, entry.remote_ts, peers, routing),
         ike_lifetime=_lifetime(entry.lifetimes.ike),
         child_lifetime=_lifetime(entry.lifetimes.child),
         retransmission=Retransmission(**entry.retransmission.model_dump()),
@@ -282,7 +299,7 @@ def _selectors(
     entry: ConnectionFile,
     own: Interface,
     stated: list[NetworkSelector] | None,
-    file: TopologyFile,
+    peers: Mapping[str, list[str]],
     routing: Routing,
 ) -> tuple[NetworkSelector, ...]:
     """The networks stated, or those behind the node, or its own address."""
@@ -290,7 +307,7 @@ def _selectors(
         return tuple(stated)
     networks: tuple[IPv4Network, ...] = ()
     if entry.mode != "transport":
-        networks = routing.networks_behind(own.node, peers_of(file, own.node))
+        networks = routing.networks_behind(own.node, peers[own.node])
     return tuple(NetworkSelector(one) for one in networks or (IPv4Network(own.address),))
 
 

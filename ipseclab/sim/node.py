@@ -65,7 +65,8 @@ class Node:
         self.forwards = forwards
         self.interfaces: dict[str, Interface] = {}
         self._own: dict[Address, Interface] = {}
-        self._routes: list[tuple[IPv4Network, Interface]] = []
+        self._routes: dict[int, dict[int, Interface]] = {}
+        """By prefix length, longest first, and network."""
         self._route_cache: dict[Address, Interface | None] = {}
         self._identification = 0
         self._udp: dict[int, UdpHandler] = {}
@@ -84,13 +85,20 @@ class Node:
         self.interfaces[name] = interface
         self._own[interface.address] = interface
         self._mtus[interface] = mtu
-        self._routes.append((network, interface))
+        self._add_network(network, interface)
         return interface
 
     def add_route(self, route: Route) -> None:
         """Longest prefix first; of equal ones the earlier."""
-        self._routes.append((route.network, self.interfaces[route.interface]))
-        self._routes.sort(key=lambda entry: -entry[0].prefixlen)
+        self._add_network(route.network, self.interfaces[route.interface])
+
+    def _add_network(self, network: IPv4Network, interface: Interface) -> None:
+        length = network.prefixlen
+        if length not in self._routes:
+            lengths = sorted((*self._routes, length), reverse=True)
+            self._routes = {item: self._routes.get(item, {}) for item in lengths}
+        self._routes[length].setdefault(int(network.network_address), interface)
+        self._route_cache.clear()
 
     def listen_udp(self, port: int, handler: UdpHandler) -> None:
         """Hand datagrams for `port` to `handler`."""
@@ -120,9 +128,9 @@ class Node:
             return self._route_cache[destination]
         number = int.from_bytes(destination, "big")
         found = None
-        for network, interface in self._routes:
-            if number & int(network.netmask) == int(network.network_address):
-                found = interface
+        for length, networks in self._routes.items():
+            found = networks.get(number >> (32 - length) << (32 - length))
+            if found is not None:
                 break
         self._route_cache[destination] = found
         return found
