@@ -162,6 +162,8 @@ class ConnectionConfig:
     (RFC 7383)."""
     fragment_size: int = 1280
     """Octets of an IPv4 packet above which a message is sent in fragments, where it may be."""
+    window: int = 1
+    """Requests of the peer that may be outstanding at once (RFC 7296 section 2.3)."""
     rekey_linger: float = 5.0
     """Seconds that the inbound half of a rekeyed CHILD_SA is still accepted after its DELETE."""
 

@@ -83,6 +83,7 @@ class CreateChild(Retrying):
     exchange = ExchangeType.CREATE_CHILD_SA
     name = "create CHILD_SA"
     touches_children = True
+    exclusive = False
 
     def __init__(
         self,
@@ -100,6 +101,11 @@ class CreateChild(Retrying):
         self.private: KeyExchangePrivate | None = None
         self.nonce = b""
         self.offer: ChildOffer | None = None
+
+    @property
+    @override
+    def subject(self) -> ChildSa | None:
+        return self.replaces
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
@@ -319,9 +325,10 @@ def answer_ke(
 def _named_child(sa: IkeSa, rekey: NotifyPayload) -> ChildSa:
     """The CHILD_SA that REKEY_SA names by the SPI on which its sender receives (section 1.3.3)."""
     child = next((c for c in sa.children.values() if c.spi_out == rekey.spi), None)
-    if child is None and sa.own_request is not None and sa.own_request.makes_child:
+    making = next((r.task for r in sa.own_requests.values() if r.makes_child), None)
+    if child is None and making is not None:
         # It may be the very SA that the response on its way to us brings.
-        raise TemporaryFailure(f"busy with: {sa.own_request.task.name}")
+        raise TemporaryFailure(f"busy with: {making.name}")
     if child is None:
         raise ChildSaNotFound(rekey.spi)
     ready = child.state in (ChildState.INSTALLED, ChildState.REKEYING)

@@ -45,8 +45,9 @@ from ipseclab.ike.rekey import answer_rekey, put_to_use
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, PeerRequest
 from ipseclab.ike.selectors import ChildWish, Trigger
 from ipseclab.ike.timers import TimerKind
-from ipseclab.ike.transmit import ZERO_SPI, sealed, send_requests
+from ipseclab.ike.transmit import ZERO_SPI, sealed, send_requests, set_retransmit_timer
 from ipseclab.ike.upkeep import do_due, follow, forget_fragments, queue_rekey
+from ipseclab.ike.window import take_window
 from ipseclab.outputs import Deadline, UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, NotifyType
 from ipseclab.wire.ip import Flow
@@ -282,7 +283,7 @@ class IkeEndpoint:
         elif header.response:
             self._receive_response(sa, path, sa.protection.open(octets), now)
         else:
-            self._receive_request(sa, path, octets, now)
+            self._receive_request(sa, path, header.message_id, octets, now)
 
     def _refuse_version(self, path: UdpPath, header: IkeHeader) -> None:
         """Section 2.5: a higher major version is told ours; anything else is dropped."""
@@ -326,13 +327,15 @@ class IkeEndpoint:
             return
         if ready:
             self._ctx.timers.cancel(sa.own_spi, TimerKind.RETRANSMIT)
-            sa.own_request = None
+            sa.own_requests.clear()
             sa.init_response = octets
             sa.state = IkeState.HALF_OPEN
             self._ctx.queue(sa, after_init(sa), first=True)
 
-    def _receive_request(self, sa: IkeSa, path: UdpPath, octets: bytes, now: float) -> None:
-        last = sa.peer_request
+    def _receive_request(
+        self, sa: IkeSa, path: UdpPath, message_id: int, octets: bytes, now: float
+    ) -> None:
+        last = sa.answered.get(message_id)
         if last is not None and last.octets == octets:
             # Section 2.1: a repeat gets the very same response, wherever it came from, and has no
             # further effect.
@@ -340,16 +343,12 @@ class IkeEndpoint:
             return
         received = open_request(sa, octets)
         message = received.message
-        if (
-            isinstance(received, Fragment)
-            and last is not None
-            and last.message_id == message.message_id
-        ):
+        if isinstance(received, Fragment) and last is not None:
             # RFC 7383 section 2.6.1: one fragment asks for the response, not each of them.
             if received.number == 1:
                 self._send_again(path, last)
             return
-        if sa.state is IkeState.GONE or message.message_id != sa.expected_message_id:
+        if sa.state is IkeState.GONE or not sa.may_receive(message_id):
             self._ctx.drop("message_id")
             return
         # Before IKE_AUTH is through only the responder is asked anything, and only that. An
@@ -360,20 +359,17 @@ class IkeEndpoint:
         verified = self._whole(sa, received, now)
         if verified is None:
             return
-        sa.expected_message_id += 1
+        request = PeerRequest(message_id, octets if isinstance(received, Verified) else b"")
+        sa.remember(request)
         sa.last_received = now
         if sa.state is IkeState.HALF_OPEN:
             sa.path = path
         else:
             follow(self._ctx, sa, path)
         payloads = self._answer(sa, verified, now)
-        envelope = Envelope(
-            sa.spi_i, sa.spi_r, message.exchange, sa.initiator, True, message.message_id
-        )
-        response = sealed(sa, envelope, payloads)
-        asked = octets if isinstance(received, Verified) else b""
-        sa.peer_request = PeerRequest(message.message_id, asked, response)
-        for part in response:
+        envelope = Envelope(sa.spi_i, sa.spi_r, message.exchange, sa.initiator, True, message_id)
+        request.response = sealed(sa, envelope, payloads)
+        for part in request.response:
             self._ctx.send(path, part)
         sa.last_sent = now
         finish_intermediate(self._ctx, sa, envelope, payloads)
@@ -420,6 +416,7 @@ class IkeEndpoint:
 
     def _dispatch(self, sa: IkeSa, message: OpenedMessage, now: float) -> tuple[Payload, ...]:
         put_to_use(self._ctx, sa, message, now)
+        take_window(sa, message)
         match message.exchange:
             case ExchangeType.IKE_AUTH if sa.state is IkeState.HALF_OPEN:
                 return answer_auth(self._ctx, sa, message, now)
@@ -437,19 +434,16 @@ class IkeEndpoint:
     def _receive_response(
         self, sa: IkeSa, path: UdpPath, received: Verified | Fragment, now: float
     ) -> None:
-        message, request = received.message, sa.own_request
-        if (
-            request is None
-            or message.message_id != request.message_id
-            or message.exchange != request.task.exchange
-        ):
+        message = received.message
+        request = sa.own_requests.get(message.message_id)
+        if request is None or message.exchange != request.task.exchange:
             self._ctx.drop("unexpected_response")
             return
         verified = self._whole(sa, received, now)
         if verified is None:
             return
-        self._ctx.timers.cancel(sa.own_spi, TimerKind.RETRANSMIT)
-        sa.own_request = None
+        del sa.own_requests[message.message_id]
+        set_retransmit_timer(self._ctx, sa)
         sa.last_received = now
         self._ctx.ready.append(sa)
         follow(self._ctx, sa, path)
@@ -458,6 +452,7 @@ class IkeEndpoint:
             if opened.notify(NotifyType.INVALID_SYNTAX) is not None and sa.alive:
                 close_ike(self._ctx, sa, "the peer found our request malformed", now)
                 return
+            take_window(sa, opened)
             request.task.response(self._ctx, sa, opened, now)
         except IkeError as error:
             self._ctx.notice("exchange_failed", task=request.task.name, reason=str(error))

@@ -33,6 +33,7 @@ class Liveness(Task):
 
     exchange = ExchangeType.INFORMATIONAL
     name = "liveness"
+    exclusive = False
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
@@ -49,10 +50,16 @@ class DeleteChild(Task):
     exchange = ExchangeType.INFORMATIONAL
     name = "delete CHILD_SA"
     touches_children = True
+    exclusive = False
 
     def __init__(self, child: ChildSa, reason: str) -> None:
         self.child = child
         self.reason = reason
+
+    @property
+    @override
+    def subject(self) -> ChildSa:
+        return self.child
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
@@ -177,7 +184,7 @@ def _close_by_peer(ctx: Context, sa: IkeSa, now: float) -> None:
     candidate = live_candidate(sa)
     if sa.state is IkeState.ESTABLISHED and candidate is not None:
         # Section 2.8.2: the peer rekeyed without noticing our own attempt, which is forgotten.
-        sa.own_request = None
+        sa.own_requests.clear()
         succeed(ctx, sa, candidate, now)
     reasons = {IkeState.REPLACED: REKEYED, IkeState.CANDIDATE: REDUNDANT}
     sa.close_reason = reasons.get(sa.state, DELETED)
@@ -196,8 +203,7 @@ def _close_child(ctx: Context, sa: IkeSa, spi_out: bytes) -> list[bytes]:
     if child is None:
         sa.closed_early.append(spi_out)
         return []
-    task = sa.own_request.task if sa.own_request is not None else None
-    crossing = isinstance(task, DeleteChild) and task.child is child
+    crossing = any(isinstance(t, DeleteChild) and t.child is child for t in sa.under_way())
     replacement = child.peer_replacement
     replaced = child.state in (ChildState.REPLACED, ChildState.REPLACED_BY_PEER)
     if replacement is not None and replacement.usable:

@@ -156,7 +156,7 @@ class InitTask(Task):
                 ctx.notice("ike_init_refused", reason=self.given_up, spi_i=sa.spi_i.hex())
                 return
         ctx.timers.cancel(sa.own_spi, TimerKind.RETRANSMIT)
-        sa.own_request = None
+        sa.own_requests.clear()
         ctx.notice("ike_init_retried", reason=notify.notify_type.name, spi_i=sa.spi_i.hex())
         self.again(ctx, sa, now)
 

@@ -13,6 +13,7 @@ from ipseclab.ike.proposals import proposal_text
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
+from ipseclab.ike.window import SetWindow
 from ipseclab.outputs import IkeKeyLog
 from ipseclab.registry import TransformType
 
@@ -48,6 +49,8 @@ def establish(ctx: Context, sa: IkeSa, now: float) -> None:
     ctx.half_open.pop(sa.own_spi, None)
     ctx.timers.cancel(sa.own_spi, TimerKind.CANDIDATE)
     connection = sa.connection
+    if connection.window > 1:
+        ctx.queue(sa, SetWindow())
     lifetime = connection.ike_lifetime
     if lifetime.seconds is not None:
         early = lifetime.margin * (1.0 + lifetime.jitter * ctx.rng.random())
@@ -201,7 +204,7 @@ def close_ike(
 
 def _take_tasks(sa: IkeSa) -> list[Task]:
     tasks = list(sa.wanted())
-    sa.own_request = None
+    sa.own_requests.clear()
     sa.tasks.clear()
     sa.postponed.clear()
     return tasks

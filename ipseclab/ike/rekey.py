@@ -181,11 +181,11 @@ def answer_rekey(ctx: Context, sa: IkeSa, message: Message, now: float) -> tuple
 
 
 def _refuse_in_collision(sa: IkeSa) -> None:
-    request = sa.own_request
     if not sa.alive:
         raise TemporaryFailure(f"the IKE_SA is {sa.state.value}")
-    if request is not None and request.task.touches_children:
-        raise TemporaryFailure(f"busy with: {request.task.name}")
+    busy = next((task for task in sa.under_way() if task.touches_children), None)
+    if busy is not None:
+        raise TemporaryFailure(f"busy with: {busy.name}")
     if live_candidate(sa) is not None:
         raise TemporaryFailure("a rekey of the IKE_SA is being settled")
 

@@ -103,6 +103,8 @@ class OwnRequest:
     task: Task
     messages: tuple[bytes, ...]
     attempt: int = 0
+    due: float = inf
+    """When it is to be sent again."""
     payloads: tuple[Payload, ...] = ()
 
     @property
@@ -114,12 +116,12 @@ class OwnRequest:
 
 @dataclass(slots=True)
 class PeerRequest:
-    """The peer's last request and our response, kept for repeats (RFC 7296 section 2.1). `octets`
+    """A request of the peer and our response, kept for repeats (RFC 7296 section 2.1). `octets`
     are empty for a request that came in fragments: its repeat may be cut otherwise."""
 
     message_id: int
     octets: bytes
-    response: tuple[bytes, ...]
+    response: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -165,11 +167,19 @@ class IkeSa:
     peer_behind_nat: bool = False
     next_message_id: int = 0
     expected_message_id: int = 0
-    own_request: OwnRequest | None = None
+    """The peer's next request that is not answered yet; with a larger window those behind it may
+    be."""
+    own_requests: dict[int, OwnRequest] = field(default_factory=dict)
+    """Those that wait for a response, by message ID, the oldest first."""
+    own_window: int = 1
+    """How many requests of the peer may be outstanding: what this end has said (section 2.3)."""
+    peer_window: int = 1
+    """How many requests of ours may be."""
     closed_early: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_CLOSED_EARLY))
     """SPIs that the peer closed although no CHILD_SA had them, since our last request: the response
     that makes that CHILD_SA may have been overtaken by its DELETE."""
-    peer_request: PeerRequest | None = None
+    answered: dict[int, PeerRequest] = field(default_factory=dict)
+    """The peer's last requests by message ID, as many as the window has."""
     tasks: deque[Task] = field(default_factory=deque)
     postponed: list[tuple[float, Task]] = field(default_factory=list)
     """Tasks that met TEMPORARY_FAILURE, and from when on they may be tried again."""
@@ -215,10 +225,41 @@ class IkeSa:
         """True when both ends said in IKE_SA_INIT that they can do it."""
         return capability in self.own_offers and capability in self.peer_offers
 
+    @property
+    def own_request(self) -> OwnRequest | None:
+        """The oldest request that waits for its response."""
+        return next(iter(self.own_requests.values()), None)
+
+    def under_way(self) -> Iterator[Task]:
+        """The task of each request that waits for its response."""
+        return (request.task for request in self.own_requests.values())
+
+    def may_send(self, task: Task) -> bool:
+        """True when the window has room for a request more, and `task` may go beside the others."""
+        oldest = next(iter(self.own_requests), None)
+        if oldest is None:
+            return True
+        if self.next_message_id >= oldest + self.peer_window:
+            return False
+        return all(task.may_overlap(other) for other in self.under_way())
+
+    def may_receive(self, message_id: int) -> bool:
+        """True for a request in the window that is not answered yet."""
+        first = self.expected_message_id
+        return first <= message_id < first + self.own_window and message_id not in self.answered
+
+    def remember(self, request: PeerRequest) -> None:
+        """The peer's request is taken; what a window has passed by is forgotten (section 2.3)."""
+        self.answered[request.message_id] = request
+        while self.expected_message_id in self.answered:
+            self.expected_message_id += 1
+        passed = max(self.answered) - self.own_window
+        for message_id in [number for number in self.answered if number <= passed]:
+            del self.answered[message_id]
+
     def wanted(self) -> Iterator[Task]:
         """Every task that is under way, waits for its turn, or was put off."""
-        if self.own_request is not None:
-            yield self.own_request.task
+        yield from self.under_way()
         yield from self.tasks
         yield from (task for _, task in self.postponed)
 

@@ -1,8 +1,8 @@
 """A task: something that this end wants of the peer, one exchange at a time.
 
-An IKE_SA works off its tasks in order, with one outstanding request (RFC 7296 section 2.3, window
-of 1). A task builds its request when its turn comes, because the world may have changed since it
-was queued, and is told of the response.
+An IKE_SA works off its tasks in order, with one outstanding request unless the peer's window is
+larger (RFC 7296 section 2.3) and the tasks may overlap. A task builds its request when its turn
+comes, because the world may have changed since it was queued, and is told of the response.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ipseclab.wire.payloads import Payload
 if TYPE_CHECKING:
     from ipseclab.ike.context import Context
     from ipseclab.ike.protection import OpenedMessage
-    from ipseclab.ike.sa import IkeSa
+    from ipseclab.ike.sa import ChildSa, IkeSa
 
 
 class Task:
@@ -28,8 +28,21 @@ class Task:
     request to rekey the IKE_SA."""
     follows_succession: bool = True
     """Whether it is still wanted of the IKE_SA that takes over when this one is rekeyed."""
+    exclusive: ClassVar[bool] = True
+    """Whether no other request may be outstanding beside it, whatever the window."""
     given_up: str = "no answer"
     """Why the IKE_SA failed, should the request stay without a response."""
+
+    @property
+    def subject(self) -> ChildSa | None:
+        """The CHILD_SA that it is about, where there is one."""
+        return None
+
+    def may_overlap(self, other: Task) -> bool:
+        """Whether its request may be outstanding together with that of `other`."""
+        if self.exclusive or other.exclusive:
+            return False
+        return self.subject is None or self.subject is not other.subject
 
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """The payloads to send, or None when there is nothing left to do."""

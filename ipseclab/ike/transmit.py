@@ -1,4 +1,5 @@
-"""Requests sent, and sent again: one outstanding an IKE_SA (RFC 7296 sections 2.1 to 2.4).
+"""Requests sent, and sent again: as many at once as the peer's window allows (RFC 7296 sections 2.1
+to 2.4).
 
 What is too long for the path goes in fragments, where the peer can put them together (RFC 7383).
 """
@@ -25,7 +26,7 @@ def send_requests(ctx: Context, now: float) -> None:
     """Start whatever waits for its turn."""
     while ctx.ready:
         sa = ctx.ready.popleft()
-        while sa.tasks and sa.own_request is None and sa.state is not IkeState.GONE:
+        while sa.tasks and sa.state is not IkeState.GONE and sa.may_send(sa.tasks[0]):
             _send_request(ctx, sa, sa.tasks.popleft(), now)
 
 
@@ -36,13 +37,14 @@ def _send_request(ctx: Context, sa: IkeSa, task: Task, now: float) -> None:
     payloads = task.request(ctx, sa, now)
     if payloads is None:
         return
-    sa.closed_early.clear()
+    if not sa.own_requests:
+        sa.closed_early.clear()
     message_id = sa.next_message_id
     sa.next_message_id += 1
     messages = _encode(sa, task, message_id, payloads)
     kept = payloads if len(messages) > 1 else ()
-    sa.own_request = OwnRequest(message_id, task, messages, payloads=kept)
-    transmit(ctx, sa, sa.own_request, now)
+    request = sa.own_requests[message_id] = OwnRequest(message_id, task, messages, payloads=kept)
+    transmit(ctx, sa, request, now)
 
 
 def _encode(
@@ -94,4 +96,14 @@ def transmit(ctx: Context, sa: IkeSa, request: OwnRequest, now: float) -> None:
     wait = retransmission_wait(schedule, request.attempt)
     if schedule.jitter:
         wait *= 1.0 - schedule.jitter * ctx.rng.random()
-    ctx.timers.set(sa.own_spi, TimerKind.RETRANSMIT, now + wait)
+    request.due = now + wait
+    set_retransmit_timer(ctx, sa)
+
+
+def set_retransmit_timer(ctx: Context, sa: IkeSa) -> None:
+    """Have the timer go off when the first of the outstanding requests is to be sent again."""
+    if sa.own_requests:
+        earliest = min(request.due for request in sa.own_requests.values())
+        ctx.timers.set(sa.own_spi, TimerKind.RETRANSMIT, earliest)
+    else:
+        ctx.timers.cancel(sa.own_spi, TimerKind.RETRANSMIT)

@@ -51,14 +51,12 @@ def do_due(ctx: Context, now: float) -> None:
 
 
 def _retransmit(ctx: Context, sa: IkeSa, now: float) -> None:
-    request = sa.own_request
-    if request is None:
-        return
-    if request.attempt >= sa.connection.retransmission.tries:
-        # Section 2.4: an IKE_SA whose peer does not answer is gone, and so are its CHILD_SAs.
-        close_ike(ctx, sa, request.task.given_up, now)
-        return
-    transmit_again(ctx, sa, request, now)
+    for request in [request for request in sa.own_requests.values() if request.due <= now]:
+        if request.attempt >= sa.connection.retransmission.tries:
+            # Section 2.4: an IKE_SA whose peer does not answer is gone, and so are its CHILD_SAs.
+            close_ike(ctx, sa, request.task.given_up, now)
+            return
+        transmit_again(ctx, sa, request, now)
 
 
 def _retry(ctx: Context, sa: IkeSa, now: float) -> None:

@@ -95,6 +95,7 @@ def _connection(item: Connection, node: str) -> ConnectionConfig:
         retransmission=item.retransmission,
         fragmentation=item.fragmentation,
         fragment_size=item.fragment_size,
+        window=item.window,
         liveness=item.liveness,
         keepalive=item.keepalive,
         force_encapsulation=item.force_encapsulation,

@@ -206,6 +206,7 @@ class Connection:
     retransmission: Retransmission
     fragmentation: bool
     fragment_size: int
+    window: int
     liveness: float | None
     keepalive: float | None
     force_encapsulation: bool

@@ -21,6 +21,7 @@ from pydantic import (
 
 from ipseclab.errors import ConfigError
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
+from ipseclab.ike.window import MAX_WINDOW
 from ipseclab.lab.impairment import (
     DEFAULT_MTU,
     DEFAULT_QUEUE_PACKETS,
@@ -343,6 +344,7 @@ class ConnectionFile(_Strict):
     lifetimes: LifetimesFile = LifetimesFile()
     retransmission: RetransmissionFile = RetransmissionFile()
     fragmentation: FragmentationFile = FragmentationFile()
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 1
     liveness: Seconds | None = None
     keepalive: Seconds | None = 20.0
     encapsulation: Literal["auto", "forced"] = "auto"

@@ -288,6 +288,7 @@ def _connection(
         retransmission=Retransmission(**entry.retransmission.model_dump()),
         fragmentation=entry.fragmentation.enabled,
         fragment_size=entry.fragmentation.size,
+        window=entry.window,
         liveness=entry.liveness,
         keepalive=entry.keepalive,
         force_encapsulation=entry.encapsulation == "forced",
