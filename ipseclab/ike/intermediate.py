@@ -111,11 +111,10 @@ def open_request(sa: IkeSa, octets: bytes) -> Verified | Fragment:
     try:
         received = sa.protection.open(octets)
     except IntegrityFailure:
-        last = sa.peer_request
-        if sa.former_protection is None or last is None:
+        if sa.former_protection is None:
             raise
         received = sa.former_protection.open(octets)
-        if received.message.message_id != last.message_id:
+        if received.message.message_id not in sa.answered:
             raise
         return received
     sa.former_protection = None
