@@ -60,6 +60,7 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED, _intermediate),
     Capability(NotifyType.MULTIPLE_AUTH_SUPPORTED, _several_rounds, unasked=True, initiator=False),
     Capability(NotifyType.SIGNATURE_HASH_ALGORITHMS, _signature_hashes),
+    Capability(NotifyType.USE_PPK, lambda connection: b"" if connection.ppks else None),
 )
 """In the order in which their notifications are sent."""
 

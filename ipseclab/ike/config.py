@@ -81,6 +81,14 @@ class NullAuth:
     identity: Identity | None = NULL_IDENTITY
 
 
+@dataclass(frozen=True, slots=True)
+class Ppk:
+    """A post-quantum preshared key and the name by which it is asked for (RFC 8784)."""
+
+    identity: bytes
+    key: bytes = field(repr=False)
+
+
 DirectAuth = SharedKeyAuth | NullAuth | CertificateAuth | RawKeyAuth
 """How this end authenticates itself with one AUTH payload."""
 DirectDemand = SharedKeyAuth | NullAuth | CertificateDemand | RawKeyDemand
@@ -141,6 +149,10 @@ class ConnectionConfig:
     one, with `psk`."""
     peer_auth: tuple[PeerAuth, ...] = ()
     """Rounds in which the peer must; empty: one, with `psk`."""
+    ppks: tuple[Ppk, ...] = ()
+    """Keys to mix in; an initiator names the first, a responder takes any of them."""
+    ppk_required: bool = False
+    """Whether there must be one that both ends have; otherwise it is done without."""
     mode: Mode = Mode.TUNNEL
     narrowing: Narrowing = Narrowing.POLICY
     resources: int = 1

@@ -5,7 +5,7 @@ Pure functions of secrets, nonces and SPIs. EAP and signatures are not here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ipseclab.crypto.prf import Prf
 from ipseclab.crypto.protection import Suite
@@ -72,6 +72,16 @@ def ike_keys(
         prf.key_size,
     )
     return IkeKeys(*_cut(prf.plus(seed, b"".join((*nonces, *spis)), sum(sizes)), sizes))
+
+
+def mix_ppk(prf: Prf, keys: IkeKeys, ppk: bytes) -> IkeKeys:
+    """SK_d = prf+ (PPK, SK_d'), and so SK_pi and SK_pr; the others stay (RFC 8784 section 3)."""
+    return replace(
+        keys,
+        sk_d=prf.plus(ppk, keys.sk_d, len(keys.sk_d)),
+        sk_pi=prf.plus(ppk, keys.sk_pi, len(keys.sk_pi)),
+        sk_pr=prf.plus(ppk, keys.sk_pr, len(keys.sk_pr)),
+    )
 
 
 def child_keys(

@@ -6,11 +6,13 @@ exchange.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from typing_extensions import override
 
 from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax
+from ipseclab.ike.authentication import ppk
 from ipseclab.ike.authentication.extensions import EXTENSIONS
 from ipseclab.ike.authentication.identities import check_peer_identity, identity_of, own_identity
 from ipseclab.ike.authentication.methods import (
@@ -30,6 +32,7 @@ from ipseclab.ike.eap.method import EapRefused
 from ipseclab.ike.eap.peer import EapPeer, PeerSetting
 from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly
 from ipseclab.ike.informational import CloseAfterFailure, DeleteSpi
+from ipseclab.ike.keys import IkeKeys
 from ipseclab.ike.lifecycle import announce, close_ike, establish
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import IkeSa
@@ -67,6 +70,8 @@ class AuthTask(Task):
         self.offer: ChildOffer | None = None
         self.eap: EapPeer | None = None
         """While a round by EAP is under way."""
+        self.ppk_proposed = False
+        """True while the response is awaited that says whether the PPK is used."""
         self.eap_answer: EapPayload | None = None
 
     @override
@@ -77,6 +82,7 @@ class AuthTask(Task):
             return None
         self.progress.exchanges += 1
         try:
+            ppk.check_possible(sa)
             match self.progress.step:
                 case Step.ROUND:
                     return self._start_round(ctx, sa)
@@ -97,6 +103,7 @@ class AuthTask(Task):
         identity = own_identity(connection, how)
         own_id = IdiPayload(identity.id_type, identity.data)
         progress.own_id = own_id.encode()
+        assert sa.keys is not None
         certificates: tuple[Payload, ...] = ()
         proof: tuple[Payload, ...] = ()
         match how:
@@ -105,9 +112,8 @@ class AuthTask(Task):
             case EapOnly():
                 raise AuthenticationFailed("EAP alone authenticates responders, not initiators")
             case _:
-                assert sa.keys is not None
                 certificates = build_certificates(sa, how)
-                proof = self._own_auth(sa, prove(sa, how, progress.own_id, sa.keys))
+                proof = self._own_auth(sa, partial(prove, sa, how, progress.own_id))
         more = self._last_request(ctx, sa)
         if progress.exchanges > 1:
             return (own_id, *certificates, *proof, *more)
@@ -122,16 +128,23 @@ class AuthTask(Task):
     def _auth_by_key(self, ctx: Context, sa: IkeSa) -> tuple[Payload, ...]:
         """The end of a round by EAP."""
         assert self.eap is not None
-        assert sa.keys is not None
-        auth = prove_by_key(sa, self.eap.key, self.progress.own_id, sa.keys)
-        return (*self._own_auth(sa, auth), *self._last_request(ctx, sa))
+        proof = self._own_auth(sa, partial(prove_by_key, sa, self.eap.key, self.progress.own_id))
+        return (*proof, *self._last_request(ctx, sa))
 
-    def _own_auth(self, sa: IkeSa, auth: AuthPayload) -> tuple[Payload, ...]:
-        """The round's AUTH, and whether this end has another round."""
+    def _own_auth(
+        self, sa: IkeSa, prove_with: Callable[[IkeKeys], AuthPayload]
+    ) -> tuple[Payload, ...]:
+        """The round's AUTH, the PPK beside the first, and whether this end has another round."""
+        assert sa.keys is not None
+        beside: tuple[Payload, ...] = ()
+        if self.progress.own_done == 0:
+            auth, beside = ppk.propose(sa, prove_with)
+            self.ppk_proposed = True
+        else:
+            auth = prove_with(sa.keys)
         self.progress.own_done += 1
-        if self.progress.own_done < len(sa.connection.own_rounds):
-            return (auth, ANOTHER)
-        return (auth,)
+        another = self.progress.own_done < len(sa.connection.own_rounds)
+        return (auth, *((ANOTHER,) if another else ()), *beside)
 
     def _first_request(
         self, ctx: Context, sa: IkeSa, proof: tuple[Payload, ...], more: Iterable[Payload]
@@ -200,6 +213,9 @@ class AuthTask(Task):
     def _take(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         """What the responder proves of itself in this response. Raises AuthenticationFailed."""
         progress, rounds = self.progress, sa.connection.peer_rounds
+        if self.ppk_proposed:
+            ppk.settle(sa, message)
+            self.ppk_proposed = False
         peer_id, auth = message.find(IdrPayload), message.find(AuthPayload)
         if peer_id is not None:
             progress.peer_id = message.body(PayloadType.IDR)

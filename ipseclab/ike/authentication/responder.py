@@ -6,9 +6,10 @@ exchange. All errors end the IKE_SA, except those about the CHILD_SA.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax
+from ipseclab.ike.authentication import ppk
 from ipseclab.ike.authentication.extensions import EXTENSIONS
 from ipseclab.ike.authentication.identities import (
     check_algorithms,
@@ -66,6 +67,8 @@ class AuthResponder:
     progress: Progress = field(default_factory=Progress)
     eap: EapServer | None = None
     """While a round by EAP is under way."""
+    ppk_used: bool = False
+    """True until the initiator has been told so."""
 
     def answer(
         self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float
@@ -98,7 +101,7 @@ class AuthResponder:
                 progress.step = Step.EAP
                 return (*(self._own_round(sa) if progress.exchanges == 1 else ()), begun)
             case _:
-                proof = self._own_round(sa)
+                proof = (*self._own_round(sa), *self._confirmed_ppk())
         progress.step = progress.following(sa)
         return proof
 
@@ -132,14 +135,27 @@ class AuthResponder:
             case EapOnly():
                 raise AuthenticationFailed("EAP alone authenticates responders, not initiators")
             case _:
-                assert sa.keys is not None
                 proof = progress.proof(message, ctx.config.time_of_day(now))
-                verify(sa, how, proof, sa.keys)
+                auth = self._auth_to_verify(sa, message, proof.auth)
+                assert sa.keys is not None
+                verify(sa, how, replace(proof, auth=auth), sa.keys)
                 self._peer_done(sa, message)
                 begun = None
         if progress.exchanges == 1:
             check_algorithms(sa)
         return begun
+
+    def _auth_to_verify(self, sa: IkeSa, message: OpenedMessage, auth: AuthPayload) -> AuthPayload:
+        """The initiator's AUTH, or what stands for it without a PPK."""
+        if self.progress.peer_done:
+            return auth
+        auth, self.ppk_used = ppk.accept(sa, message, auth)
+        return auth
+
+    def _confirmed_ppk(self) -> tuple[Payload, ...]:
+        """Said once, in the response to the PPK's name."""
+        said, self.ppk_used = self.ppk_used, False
+        return (ppk.CONFIRMED,) if said else ()
 
     def _peer_done(self, sa: IkeSa, message: OpenedMessage) -> None:
         self.progress.peer_done += 1
@@ -169,6 +185,7 @@ class AuthResponder:
         if auth is None:
             raise InvalidSyntax("IKE_AUTH request without AUTH after EAP")
         assert self.eap is not None
+        auth = self._auth_to_verify(sa, message, auth)
         assert sa.keys is not None
         verify_by_key(sa, self.eap.key, auth, progress.peer_id, sa.keys)
         self._peer_done(sa, message)
@@ -177,7 +194,8 @@ class AuthResponder:
         rounds = sa.connection.own_rounds
         if progress.own_done < len(rounds) and isinstance(rounds[progress.own_done], EapOnly):
             progress.own_done += 1
-        return (own, ANOTHER) if progress.own_done < len(rounds) else (own,)
+        another = (ANOTHER,) if progress.own_done < len(rounds) else ()
+        return (own, *another, *self._confirmed_ppk())
 
     def _own_round(self, sa: IkeSa) -> tuple[Payload, ...]:
         """IDr, CERT and AUTH of the next own round, IDr alone where EAP is to authenticate this
