@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ipseclab.crypto.signature import OWN_HASHES, encode_hashes
-from ipseclab.ike.config import ConnectionConfig
+from ipseclab.ike.config import Childless, ConnectionConfig
 from ipseclab.ike.credentials import CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand
 from ipseclab.ike.negotiation import offers_additional
 from ipseclab.registry import NotifyType
@@ -55,12 +55,18 @@ def _signature_hashes(connection: ConnectionConfig) -> bytes | None:
     return encode_hashes(OWN_HASHES) if any(isinstance(how, signing) for how in rounds) else None
 
 
+def _childless(connection: ConnectionConfig) -> bytes | None:
+    """RFC 6023 section 3: said by responders alone, asked or not."""
+    return None if connection.childless is Childless.NEVER else b""
+
+
 CAPABILITIES: tuple[Capability, ...] = (
     Capability(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED, _fragmentation),
     Capability(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED, _intermediate),
     Capability(NotifyType.MULTIPLE_AUTH_SUPPORTED, _several_rounds, unasked=True, initiator=False),
     Capability(NotifyType.SIGNATURE_HASH_ALGORITHMS, _signature_hashes),
     Capability(NotifyType.USE_PPK, lambda connection: b"" if connection.ppks else None),
+    Capability(NotifyType.CHILDLESS_IKEV2_SUPPORTED, _childless, unasked=True, initiator=False),
 )
 """In the order in which their notifications are sent."""
 

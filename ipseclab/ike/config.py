@@ -33,6 +33,16 @@ class Mode(Enum):
     TRANSPORT = "transport"
 
 
+class Childless(Enum):
+    """Whether an IKE_SA may begin without a CHILD_SA (RFC 6023)."""
+
+    NEVER = "never"
+    ALLOW = "allow"
+    """As the responder."""
+    PREFER = "prefer"
+    """As the initiator too."""
+
+
 class Narrowing(Enum):
     """How much a responder grants of what both policies allow (RFC 7296 section 2.9)."""
 
@@ -155,6 +165,7 @@ class ConnectionConfig:
     """Whether there must be one that both ends have; otherwise it is done without."""
     mode: Mode = Mode.TUNNEL
     narrowing: Narrowing = Narrowing.POLICY
+    childless: Childless = Childless.ALLOW
     resources: int = 1
     """CHILD_SAs with the same selectors that this end wants or takes (RFC 9611)."""
     ike_lifetime: Lifetime = Lifetime(seconds=14400.0)

@@ -89,6 +89,7 @@ def _connection(item: Connection, node: str) -> ConnectionConfig:
         peer_ts=_selectors(_far_networks(item, node)),
         mode=item.mode if item.mode is not None else Mode.TUNNEL,
         narrowing=item.narrowing,
+        childless=item.childless,
         resources=item.resources,
         ike_lifetime=item.ike_lifetime,
         child_lifetime=item.child_lifetime,

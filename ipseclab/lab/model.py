@@ -8,7 +8,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, Self
 
-from ipseclab.ike.config import Lifetime, Mode, Narrowing, Retransmission
+from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Retransmission
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.nat import NatConfig
 from ipseclab.registry import IpProtocol
@@ -186,6 +186,7 @@ class Connection:
     responder: str
     mode: Mode | None
     narrowing: Narrowing
+    childless: Childless
     resources: int
     initiator_address: IPv4Address
     responder_address: IPv4Address

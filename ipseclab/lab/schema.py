@@ -339,6 +339,9 @@ class ConnectionFile(_Strict):
     narrowing: Literal["policy", "packet", "pair"] = "policy"
     """What the responder grants: all that both policies allow, or a CHILD_SA for each flow, or one
     for each pair of addresses (RFC 7296 section 2.9)."""
+    childless: Literal["never", "allow", "prefer"] = "allow"
+    """Whether the IKE_SA may begin without a CHILD_SA (RFC 6023); prefer: the initiator wants it
+    so, and the first CHILD_SA has a key exchange of its own."""
     resources: Annotated[int, Field(ge=1, le=64)] = 1
     """CHILD_SAs with the same selectors, one a resource such as a CPU (RFC 9611)."""
     lifetimes: LifetimesFile = LifetimesFile()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import networkx as nx
 
-from ipseclab.ike.config import Lifetime, Mode, Narrowing, Retransmission
+from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Retransmission
 from ipseclab.lab.checks import check_connections, check_structure, peers_by_node, resolve_ends
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.library import TOPOLOGIES, find_file
@@ -272,6 +272,7 @@ def _connection(
         responder=entry.responder,
         mode=mode,
         narrowing=Narrowing(entry.narrowing),
+        childless=Childless(entry.childless),
         resources=entry.resources,
         initiator_address=ends.initiator.address,
         responder_address=ends.responder.address,

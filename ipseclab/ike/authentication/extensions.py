@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipseclab.ike.authentication.childless import ChildlessExtension
 from ipseclab.ike.authentication.extension import AuthExtension
 
-EXTENSIONS: tuple[AuthExtension, ...] = ()
+EXTENSIONS: tuple[AuthExtension, ...] = (ChildlessExtension(),)
