@@ -11,7 +11,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from ipseclab.errors import ConfigError
 from ipseclab.ike.config import NAT_T_PORT, IkeConfig, Lifetime, Mode
@@ -37,7 +37,7 @@ from ipseclab.outputs import (
     SendPacket,
     UdpPath,
 )
-from ipseclab.registry import EsnId, TransformType
+from ipseclab.registry import EsnId, IpProtocol, ProtocolId, TransformType
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +250,8 @@ class Gateway:
             tunnel=child.mode is Mode.TUNNEL,
             spi_in=child.spi_in,
             spi_out=child.spi_out,
-            local=IPv4Address(child.path.local.address).packed,
-            remote=IPv4Address(child.path.remote.address).packed,
+            local=ip_address(child.path.local.address).packed,
+            remote=ip_address(child.path.remote.address).packed,
             own_ts=child.own_ts,
             peer_ts=child.peer_ts,
             suite=child.suite,
@@ -265,6 +265,7 @@ class Gateway:
             replay_window=child.connection.replay_window,
             esn=_chose_esn(child),
             resource=child.resource,
+            protocol=_IP_PROTOCOLS[child.proposal.protocol],
         )
         return self.datapath.add_sa(
             parameters, now, use_outbound=child.use_outbound, hold=child.hold
@@ -279,6 +280,9 @@ class Gateway:
             octets=int(lifetime.octets * left) if lifetime.octets is not None else None,
             packets=int(lifetime.packets * left) if lifetime.packets is not None else None,
         )
+
+
+_IP_PROTOCOLS = {ProtocolId.ESP: IpProtocol.ESP, ProtocolId.AH: IpProtocol.AH}
 
 
 def _chose_esn(child: ChildSaReady) -> bool:

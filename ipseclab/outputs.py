@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 
 class UdpEndpoint(NamedTuple):
-    """An IPv4 address in dotted form and a UDP port."""
+    """An IPv4 or IPv6 address as text and a UDP port."""
 
     address: str
     port: int
 
     def __str__(self) -> str:
+        if ":" in self.address:
+            return f"[{self.address}]:{self.port}"
         return f"{self.address}:{self.port}"
 
 
@@ -51,15 +53,15 @@ class SendDatagram:
 
 @dataclass(frozen=True, slots=True)
 class SendPacket:
-    """Send `packet`, a whole IPv4 packet, on the unprotected side: ESP as protocol 50, or a packet
-    that the SPD lets bypass."""
+    """Send `packet`, a whole IPv4 or IPv6 packet, on the unprotected side: ESP as protocol 50, AH,
+    or a packet that the SPD lets bypass."""
 
     packet: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class DeliverPacket:
-    """Hand `packet`, a whole IPv4 packet that passed the SPD, to the protected side."""
+    """Hand `packet`, a whole IP packet that passed the SPD, to the protected side."""
 
     packet: bytes
 

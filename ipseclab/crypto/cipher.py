@@ -168,6 +168,8 @@ def _implicit(encr: EncrId, explicit: Cipher) -> Cipher:
     )
 
 
+NULL_CIPHER = Cipher(EncrId.ENCR_NULL, 0, 0, 0, 0, block_size=1, form=Form.NULL)
+
 FIXED_KEY_BITS: dict[EncrId, int] = {
     EncrId.ENCR_CHACHA20_POLY1305: 256,
     EncrId.ENCR_CHACHA20_POLY1305_IIV: 256,
@@ -206,6 +208,6 @@ CIPHERS: dict[tuple[EncrId, int], Cipher] = {
         _implicit(EncrId.ENCR_CHACHA20_POLY1305_IIV, _chacha20_poly1305()),
         *(_aes_ctr(bits) for bits in AES_KEY_BITS),
         _block_cipher(EncrId.ENCR_3DES, FIXED_KEY_BITS[EncrId.ENCR_3DES], TRIPLE_DES_BLOCK_SIZE),
-        Cipher(EncrId.ENCR_NULL, 0, 0, 0, 0, block_size=1, form=Form.NULL),
+        NULL_CIPHER,
     )
 }

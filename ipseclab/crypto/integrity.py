@@ -120,9 +120,10 @@ class KeyedGmac:
         self._encrypt = AESGCM(key[:-_GMAC_SALT_SIZE]).encrypt
         self._salt = key[-_GMAC_SALT_SIZE:]
 
-    def mac(self, iv: bytes, *parts: bytes) -> bytes:
-        """The tag over the concatenation of `parts` under `iv`, which never comes twice."""
-        return self._encrypt(self._salt + iv, b"", b"".join(parts))
+    def mac(self, *parts: bytes) -> bytes:
+        """The tag over all but the first of `parts`, which is an IV that never comes twice."""
+        iv, *covered = parts
+        return self._encrypt(self._salt + iv, b"", b"".join(covered))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,8 @@ class Integrity:
     make: Callable[[bytes], KeyedMac]
     hash_name: str = ""
     """hashlib's name of an HMAC's hash function; empty for the others."""
+    takes_iv: bool = False
+    """True when `mac` takes an IV first, which travels before the tag in AH's ICV field."""
 
     def mac(self, key: bytes, octets: bytes) -> bytes:
         """The ICV of one message: of an HMAC its first `icv_size` octets."""
@@ -147,21 +150,17 @@ class Integrity:
         return self.make(key)
 
 
-@dataclass(frozen=True, slots=True)
-class NonceIntegrity:
-    """An integrity transform that takes an IV, which travels before the tag in the ICV field."""
-
-    id: IntegId
-    key_size: int
-    """Key and salt, as they come out of KEYMAT in that order (RFC 4543 section 5.1)."""
-    icv_size: int = GMAC_IV_SIZE + _BLOCK
-
-
 def _hmac(number: IntegId, hash_name: str, key_size: int, icv_size: int) -> Integrity:
     def make(key: bytes) -> KeyedMac:
         return KeyedHmac(hash_name, key, icv_size)
 
     return Integrity(number, key_size, icv_size, make, hash_name)
+
+
+def _gmac(number: IntegId, key_size: int) -> Integrity:
+    """KEYMAT is key and salt in that order (RFC 4543 section 5.1); the ICV is IV and tag."""
+    size = key_size + _GMAC_SALT_SIZE
+    return Integrity(number, size, GMAC_IV_SIZE + _BLOCK, KeyedGmac, takes_iv=True)
 
 
 INTEGRITIES: dict[IntegId, Integrity] = {
@@ -176,12 +175,12 @@ INTEGRITIES: dict[IntegId, Integrity] = {
     )
 }
 
-AH_INTEGRITIES: dict[IntegId, NonceIntegrity] = {
+AH_INTEGRITIES: dict[IntegId, Integrity] = INTEGRITIES | {
     integrity.id: integrity
     for integrity in (
-        NonceIntegrity(IntegId.AUTH_AES_128_GMAC, 16 + _GMAC_SALT_SIZE),
-        NonceIntegrity(IntegId.AUTH_AES_192_GMAC, 24 + _GMAC_SALT_SIZE),
-        NonceIntegrity(IntegId.AUTH_AES_256_GMAC, 32 + _GMAC_SALT_SIZE),
+        _gmac(IntegId.AUTH_AES_128_GMAC, 16),
+        _gmac(IntegId.AUTH_AES_192_GMAC, 24),
+        _gmac(IntegId.AUTH_AES_256_GMAC, 32),
     )
 }
-"""What AH has beside the table above."""
+"""AH's algorithms: GMAC beside all of ESP's."""

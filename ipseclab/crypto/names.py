@@ -6,6 +6,7 @@ Reading and writing whole proposals is `ike/proposals.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ipseclab.crypto.cipher import AES_KEY_BITS
@@ -20,10 +21,15 @@ class NamedTransform(NamedTuple):
     key_bits: int | None = None
 
 
-def transform_named(keyword: str) -> NamedTransform | None:
-    """The transform of that keyword (any case), None when there is none."""
+def transform_named(
+    keyword: str, keywords: Mapping[str, NamedTransform] | None = None
+) -> NamedTransform | None:
+    """The transform of that keyword (any case) among `keywords` (IKE's and ESP's unless given).
+
+    None when there is none."""
     keyword = keyword.lower()
-    return KEYWORDS.get(ALIASES.get(keyword, keyword)) or _additional(keyword)
+    known = keywords if keywords is not None else KEYWORDS
+    return known.get(ALIASES.get(keyword, keyword)) or _additional(keyword)
 
 
 def keyword_of(kind: TransformType, number: int, key_bits: int | None) -> str | None:
@@ -120,6 +126,15 @@ KEYWORDS: dict[str, NamedTransform] = {
     "noesn": NamedTransform(_ESN, EsnId.NO_ESN),
 }
 
+AH_KEYWORDS: dict[str, NamedTransform] = KEYWORDS | {
+    "aes128gmac": NamedTransform(_INTEG, IntegId.AUTH_AES_128_GMAC),
+    "aes192gmac": NamedTransform(_INTEG, IntegId.AUTH_AES_192_GMAC),
+    "aes256gmac": NamedTransform(_INTEG, IntegId.AUTH_AES_256_GMAC),
+}
+"""In an AH proposal GMAC is an integrity algorithm (RFC 4543 section 5.2)."""
+
 _NAMES = {
-    (int(named.type), int(named.id), named.key_bits): word for word, named in KEYWORDS.items()
+    (int(named.type), int(named.id), named.key_bits): word
+    for keywords in (AH_KEYWORDS, KEYWORDS)
+    for word, named in keywords.items()
 }

@@ -7,7 +7,7 @@ mode behind a NAT). The CREATE_CHILD_SA exchange itself is in `create.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from math import inf
 
 from ipseclab.errors import InvalidSyntax, NoAdditionalSas, NoProposalChosen, TsUnacceptable
@@ -22,7 +22,7 @@ from ipseclab.ike.negotiation import (
     with_spi,
     without_key_exchange,
 )
-from ipseclab.ike.proposals import proposal_text, suite_of
+from ipseclab.ike.proposals import child_suite_of, proposal_text
 from ipseclab.ike.resources import free_resource, resource_notify, wants_resources
 from ipseclab.ike.sa import ChildSa, IkeSa
 from ipseclab.ike.selectors import BY_POLICY, ChildWish, Grant, Selectors, check_narrowed, grant
@@ -103,7 +103,7 @@ def finish_child(
     try:
         return _finish(ctx, sa, offer, message, nonces, secret)
     except (InvalidSyntax, NoProposalChosen, TsUnacceptable):
-        ctx.queue(sa, DeleteSpi(offer.spi_in))
+        ctx.queue(sa, DeleteSpi(offer.spi_in, offer.connection.child_protocol))
         raise
 
 
@@ -209,11 +209,12 @@ def answer_child(
 def choose_esp(
     offered: tuple[Proposal, ...], connection: ConnectionConfig, *, in_auth: bool
 ) -> Proposal:
-    """One ESP proposal that both allow. Raises NoProposalChosen."""
+    """One ESP proposal, or AH where the connection has that, that both allow. Raises
+    NoProposalChosen."""
     own = connection.esp_proposals
     if in_auth:
         offered, own = without_key_exchange(offered), without_key_exchange(own)
-    return choose_proposal(offered, own, ProtocolId.ESP)
+    return choose_proposal(offered, own, connection.child_protocol)
 
 
 def install(
@@ -229,7 +230,7 @@ def install(
     sa = child.ike
     assert sa.prf is not None
     assert sa.keys is not None
-    suite = suite_of(child.proposal.transforms)
+    suite = child_suite_of(child.proposal)
     keys = child_keys(sa.prf, suite, sa.keys.sk_d, nonces, secret)
     to_responder, to_initiator = (keys.encr_i, keys.integ_i), (keys.encr_r, keys.integ_r)
     inbound, outbound = (
@@ -263,7 +264,7 @@ def install(
             encr_key_out=outbound[0],
             integ_key_out=outbound[1],
             path=sa.path,
-            encapsulate=sa.encapsulated,
+            encapsulate=sa.encapsulated and child.proposal.protocol == ProtocolId.ESP,
             use_outbound=use_outbound,
             hold=hold,
             resource=child.resource,
@@ -275,6 +276,8 @@ def install(
 def _log_keys(
     ctx: Context, child: ChildSa, inbound: tuple[bytes, bytes], outbound: tuple[bytes, bytes]
 ) -> None:
+    if child.proposal.protocol != ProtocolId.ESP:
+        return  # AH hides nothing, and no decryption table has a place for its keys
     names = {transform.type: str(transform) for transform in child.proposal.transforms}
     encr, integ = names[TransformType.ENCR], names.get(TransformType.INTEG, "none")
     own, peer = child.ike.path.local.address, child.ike.path.remote.address
@@ -323,7 +326,7 @@ def _at_ends_of(sa: IkeSa, own: Selectors, peer: Selectors) -> tuple[Selectors, 
 
 def _at_address(selectors: Selectors, address: str) -> Selectors:
     """The selectors with that one address in place of theirs."""
-    packed = IPv4Address(address).packed
+    packed = ip_address(address).packed
     moved = (
         TrafficSelector(s.ts_type, s.protocol, s.start_port, s.end_port, packed, packed)
         for s in selectors

@@ -18,7 +18,7 @@ from ipseclab.ike.credentials import (
     RawKeyDemand,
 )
 from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly
-from ipseclab.registry import IdType
+from ipseclab.registry import IdType, ProtocolId
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
 
@@ -152,6 +152,7 @@ class ConnectionConfig:
     """Of both ends, where `own_auth` or `peer_auth` says nothing else."""
     ike_proposals: tuple[Proposal, ...]
     esp_proposals: tuple[Proposal, ...]
+    """Of one protocol: ESP, or all of AH."""
     own_ts: tuple[TrafficSelector, ...]
     peer_ts: tuple[TrafficSelector, ...]
     own_auth: tuple[OwnAuth, ...] = ()
@@ -204,6 +205,11 @@ class ConnectionConfig:
     def peer_uses_eap(self) -> bool:
         """True when the peer has to begin without an AUTH of its own (RFC 7296 section 2.16)."""
         return isinstance(self.peer_rounds[0], EapDemand)
+
+    @property
+    def child_protocol(self) -> ProtocolId:
+        """What the CHILD_SAs are: ESP, unless the proposals are AH's."""
+        return self.esp_proposals[0].protocol if self.esp_proposals else ProtocolId.ESP
 
 
 @dataclass(frozen=True, slots=True)

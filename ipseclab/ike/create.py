@@ -127,7 +127,7 @@ class CreateChild(Retrying):
         if old is not None:
             old.state = ChildState.REKEYING
             ctx.notice("rekey_started", kind="child", old=old.spi_in.hex())
-            rekey = (NotifyPayload(NotifyType.REKEY_SA, b"", ProtocolId.ESP, old.spi_in),)
+            rekey = (NotifyPayload(NotifyType.REKEY_SA, b"", old.proposal.protocol, old.spi_in),)
         return (*rekey, *sa_and_mode, NoncePayload(self.nonce), *ke, tsi, tsr)
 
     @override
@@ -140,7 +140,7 @@ class CreateChild(Retrying):
             nonces, secret = self._nonces(message), self._secret(message)
         except InvalidSyntax:
             # The peer has the CHILD_SA already, for which this end has no keys.
-            ctx.queue(sa, DeleteSpi(self.offer.spi_in))
+            ctx.queue(sa, DeleteSpi(self.offer.spi_in, self.connection.child_protocol))
             raise
         new = finish_child(ctx, sa, self.offer, message, nonces, secret)
         if new.spi_out in sa.closed_early:

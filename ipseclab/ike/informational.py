@@ -73,7 +73,7 @@ class DeleteChild(Task):
             self.reason = REKEYED
         else:
             child.state = ChildState.DELETING
-        return (DeletePayload(ProtocolId.ESP, (child.spi_in,)),)
+        return (DeletePayload(child.proposal.protocol, (child.spi_in,)),)
 
     @override
     def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
@@ -106,12 +106,13 @@ class DeleteSpi(Task):
     name = "delete refused CHILD_SA"
     touches_children = True
 
-    def __init__(self, spi_in: bytes) -> None:
+    def __init__(self, spi_in: bytes, protocol: ProtocolId) -> None:
         self.spi_in = spi_in
+        self.protocol = protocol
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
-        return (DeletePayload(ProtocolId.ESP, (self.spi_in,)),)
+        return (DeletePayload(self.protocol, (self.spi_in,)),)
 
     @override
     def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
@@ -170,13 +171,14 @@ def answer_informational(
     if failure is not None:
         sa.close_reason = "the peer refused our IKE_AUTH response"
         return ()
-    closed: list[bytes] = []
+    closed: dict[ProtocolId, list[bytes]] = {ProtocolId.ESP: [], ProtocolId.AH: []}
     for delete in message.all(DeletePayload):
         if delete.protocol == ProtocolId.IKE:
             _close_by_peer(ctx, sa, now)
-        elif delete.protocol == ProtocolId.ESP:
-            closed.extend(spi for out in delete.spis for spi in _close_child(ctx, sa, out))
-    return (DeletePayload(ProtocolId.ESP, tuple(closed)),) if closed else ()
+        elif delete.protocol in closed:
+            spis = (spi for out in delete.spis for spi in _close_child(ctx, sa, out))
+            closed[delete.protocol].extend(spis)
+    return tuple(DeletePayload(protocol, tuple(spis)) for protocol, spis in closed.items() if spis)
 
 
 def _close_by_peer(ctx: Context, sa: IkeSa, now: float) -> None:

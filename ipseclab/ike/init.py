@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from typing_extensions import override
 
@@ -192,7 +192,7 @@ class Cookies:
 
     @staticmethod
     def _cookie(secret: bytes, message: Message, nonce: bytes, path: UdpPath) -> bytes:
-        who = IPv4Address(path.remote.address).packed
+        who = ip_address(path.remote.address).packed
         return hmac.digest(secret, nonce + who + message.spi_i, hashlib.sha256)
 
 

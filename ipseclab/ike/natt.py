@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.outputs import UdpEndpoint, UdpPath
@@ -16,7 +16,7 @@ KEEPALIVE = b"\xff"
 
 def detection_hash(spi_i: bytes, spi_r: bytes, endpoint: UdpEndpoint) -> bytes:
     """SHA-1 of SPIs, address and port (the digest that section 2.23 fixes; not for secrecy)."""
-    address = IPv4Address(endpoint.address).packed
+    address = ip_address(endpoint.address).packed
     octets = spi_i + spi_r + address + endpoint.port.to_bytes(2, "big")
     return hashlib.sha1(octets, usedforsecurity=False).digest()
 

@@ -6,12 +6,19 @@ keywords of one type are alternatives, the first preferred; the order of types d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from ipseclab.crypto.cipher import Cipher, find_cipher
-from ipseclab.crypto.integrity import INTEGRITIES
+from ipseclab.crypto.cipher import NULL_CIPHER, Cipher, find_cipher
+from ipseclab.crypto.integrity import AH_INTEGRITIES, INTEGRITIES
 from ipseclab.crypto.kex import KE_METHODS, WEAK_METHODS, KeyExchange
-from ipseclab.crypto.names import KEYWORDS, PRF_OF_INTEGRITY, keyword_of, transform_named
+from ipseclab.crypto.names import (
+    AH_KEYWORDS,
+    KEYWORDS,
+    PRF_OF_INTEGRITY,
+    NamedTransform,
+    keyword_of,
+    transform_named,
+)
 from ipseclab.crypto.prf import PRFS, Prf
 from ipseclab.crypto.protection import Suite
 from ipseclab.errors import ConfigError, NoProposalChosen
@@ -69,6 +76,19 @@ def parse_esp_proposal(text: str) -> Proposal:
     return _proposal(ProtocolId.ESP, by_type)
 
 
+def parse_ah_proposal(text: str) -> Proposal:
+    """The AH proposal of that text, number 1, no SPI: "sha256-x25519", "aes128gmac". Raises
+    ConfigError. Sequence numbers as in `parse_esp_proposal`."""
+    by_type = _by_type(text, AH_KEYWORDS)
+    if not by_type[TransformType.ESN]:
+        by_type[TransformType.ESN] = (Transform(TransformType.ESN, EsnId.NO_ESN),)
+    _require(text, by_type, TransformType.INTEG, "an integrity algorithm (sha256)")
+    _refuse(text, by_type, TransformType.ENCR, "AH")
+    _refuse(text, by_type, TransformType.PRF, "AH")
+    _check_additional(text, by_type)
+    return _proposal(ProtocolId.AH, by_type)
+
+
 def proposal_text(proposal: Proposal) -> str:
     """The text of a proposal; a transform without a keyword by its IANA name.
 
@@ -114,6 +134,17 @@ def suite_of(transforms: Iterable[Transform]) -> Suite:
     return Suite(cipher, integrity)
 
 
+def child_suite_of(proposal: Proposal) -> Suite:
+    """The suite of a chosen ESP or AH proposal; AH's has NULL encryption (it has no keys). Raises
+    NoProposalChosen."""
+    if proposal.protocol != ProtocolId.AH:
+        return suite_of(proposal.transforms)
+    for transform in proposal.of_type(TransformType.INTEG):
+        if IntegId(transform.id) in AH_INTEGRITIES:
+            return Suite(NULL_CIPHER, AH_INTEGRITIES[IntegId(transform.id)])
+    raise NoProposalChosen("no integrity algorithm of ours for AH")
+
+
 def cipher_of(transform: Transform | None) -> Cipher | None:
     """The cipher that an ENCR transform names, None when it is not one of ours."""
     if transform is None or transform.type != TransformType.ENCR or transform.attributes:
@@ -144,21 +175,26 @@ def key_exchange_of(transforms: Iterable[Transform]) -> KeyExchange | None:
 
 
 def _parse(text: str) -> _Transforms:
-    """The text's transforms by type, what holds for every protocol checked."""
+    """The text's transforms by type, what holds for IKE and ESP checked."""
+    by_type = _by_type(text, KEYWORDS)
+    _check_integrity(text, by_type)
+    _check_additional(text, by_type)
+    return by_type
+
+
+def _by_type(text: str, keywords: Mapping[str, NamedTransform]) -> _Transforms:
+    """The text's transforms by type."""
     transforms: list[Transform] = []
     for word in text.strip().split("-"):
-        named = transform_named(word)
+        named = transform_named(word, keywords)
         if named is None:
-            known = " ".join(KEYWORDS)
+            known = " ".join(keywords)
             raise ConfigError(f'proposal "{text}": unknown keyword "{word}", known are {known}')
         transform = Transform(named.type, named.id, named.key_bits)
         if transform in transforms:
             raise ConfigError(f'proposal "{text}": "{word}" comes twice')
         transforms.append(transform)
-    by_type = {kind: tuple(item for item in transforms if item.type == kind) for kind in TYPE_ORDER}
-    _check_integrity(text, by_type)
-    _check_additional(text, by_type)
-    return by_type
+    return {kind: tuple(item for item in transforms if item.type == kind) for kind in TYPE_ORDER}
 
 
 def _check_additional(text: str, by_type: _Transforms) -> None:

@@ -1,9 +1,9 @@
-"""The IPsec datapath: each packet through SPD, SAD and ESP, in either direction.
+"""The IPsec datapath: each packet through SPD, SAD and ESP or AH, in either direction.
 
-RFC 4301 section 5 (processing), RFC 4303 (ESP), RFC 3948 (ESP in UDP), RFC 7296 section 2.8 (when
-a new SA takes over). No input from the network raises: what cannot be processed is dropped under a
-`DropReason`, counted, and told in a `Notice`. Left to later modules: AH, IPv6, and fragments (they
-are carried in tunnel mode, never made or reassembled).
+RFC 4301 section 5 (processing), RFC 4303 (ESP), RFC 4302 (AH), RFC 3948 (ESP in UDP), RFC 7296
+section 2.8 (when a new SA takes over). No input from the network raises: what cannot be processed
+is dropped under a `DropReason`, counted, and told in a `Notice`. Fragments are carried in tunnel
+mode, never made or reassembled.
 
     send_packet --> flow cache ---------------------------+
                       | miss                              v
@@ -25,9 +25,10 @@ from math import inf
 from typing import assert_never
 
 from ipseclab.errors import WireError
-from ipseclab.ipsec import ipv4
+from ipseclab.ipsec import ipv4, ipv6
+from ipseclab.ipsec.ah import open_ah
 from ipseclab.ipsec.counters import Counters, Dropped, DropReason
-from ipseclab.ipsec.encapsulation import decapsulate, encapsulate
+from ipseclab.ipsec.encapsulation import decapsulate, encapsulate, flow_key
 from ipseclab.ipsec.esp import open_esp
 from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen, SoftExpired
 from ipseclab.ipsec.flows import FlowCache, of_flow
@@ -45,7 +46,8 @@ from ipseclab.ipsec.timers import TimerKind
 from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendPacket, UdpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.timers import Timers
-from ipseclab.wire.ip import IPV4_HEADER_SIZE, Flow, decode_ipv4_header, flow_of
+from ipseclab.wire.ip import IPV4_HEADER_SIZE, Flow, Ipv4Header, decode_ipv4_header
+from ipseclab.wire.ipv6 import Ipv6Header, decode_ipv6_header, flow_of_packet, packet_length
 
 __all__ = [
     "Acquire",
@@ -197,16 +199,18 @@ class Datapath:
     # -- outbound --------------------------------------------------------------------------------
 
     def send_packet(self, packet: bytes, now: float) -> list[DatapathOutput]:
-        """A plain IPv4 packet on its way out (RFC 4301 section 5.1)."""
+        """A plain IP packet on its way out (RFC 4301 section 5.1)."""
         entry = self._flows.find(ipv4.flow_key(packet))
+        if entry is None and packet[:1] and packet[0] >> 4 == 6:
+            entry = self._flows.find(ipv6.flow_key(packet))
         if entry is not None and now < entry.hard_at:
             return self._protect(entry, packet, now)
         return self._send_new_flow(packet, now)
 
     def _send_new_flow(self, packet: bytes, now: float) -> list[DatapathOutput]:
         try:
-            packet = packet[: decode_ipv4_header(packet).total_length]
-            flow = flow_of(packet)
+            packet = packet[: packet_length(packet)]
+            flow = flow_of_packet(packet)
         except WireError:
             return [self._dropped(DropReason.MALFORMED, OUTBOUND, packet)]
         policy = self.spd.outbound(flow)
@@ -234,7 +238,7 @@ class Datapath:
         usable = [entry for entry in covering if entry.refusal is None]
         if active := [entry for entry in usable if entry.active]:
             entry = of_flow(active, flow)
-            if key := ipv4.flow_key(packet):
+            if key := flow_key(packet):
                 self._flows.remember(key, entry)
             return outputs + self._protect(entry, packet, now)
         if usable:
@@ -303,22 +307,29 @@ class Datapath:
     # -- inbound ---------------------------------------------------------------------------------
 
     def receive_packet(self, packet: bytes, now: float) -> list[DatapathOutput]:
-        """A whole IPv4 packet from the unprotected side: ESP as protocol 50, or a plain one."""
+        """A whole IP packet from the unprotected side: ESP as protocol 50, AH, or a plain one."""
         if ipv4.is_plain_esp(packet):
             return self._receive_esp(
                 packet[IPV4_HEADER_SIZE:], packet[:IPV4_HEADER_SIZE], None, now
             )
         try:
-            header = decode_ipv4_header(packet)
+            header: Ipv4Header | Ipv6Header = (
+                decode_ipv6_header(packet)
+                if packet[:1] and packet[0] >> 4 == 6
+                else decode_ipv4_header(packet)
+            )
         except WireError:
             return [self._dropped(DropReason.MALFORMED, INBOUND, packet)]
-        if header.protocol != IpProtocol.ESP:
-            return self._receive_plain(packet[: header.total_length])
+        packet = packet[: header.total_length]
+        if header.protocol not in (IpProtocol.ESP, IpProtocol.AH):
+            return self._receive_plain(packet)
         # RFC 4303 section 3.4.1: a fragment has to be reassembled before it comes here.
         if header.is_fragment:
             return [self._dropped(DropReason.MALFORMED, INBOUND, packet)]
         start = header.header_length
-        return self._receive_esp(packet[start : header.total_length], packet[:start], None, now)
+        if header.protocol == IpProtocol.AH:
+            return self._receive_ah(packet, start, now)
+        return self._receive_esp(packet[start:], packet[:start], None, now)
 
     def receive_esp(self, esp: bytes, path: UdpPath, now: float) -> list[DatapathOutput]:
         """An ESP packet that came in UDP along `path` (RFC 3948)."""
@@ -326,7 +337,7 @@ class Datapath:
 
     def _receive_plain(self, packet: bytes) -> list[DatapathOutput]:
         """RFC 4301 section 5.2, step 2: what was not protected must be allowed to be so."""
-        policy = self.spd.inbound(flow_of(packet))
+        policy = self.spd.inbound(flow_of_packet(packet))
         if policy is None:
             return [self._dropped(DropReason.NO_POLICY, INBOUND, packet)]
         match policy.action:
@@ -344,16 +355,44 @@ class Datapath:
         self, esp: bytes, outer: bytes, path: UdpPath | None, now: float
     ) -> list[DatapathOutput]:
         entry = self.sad.inbound(esp[:SPI_SIZE])
-        if entry is None:
+        if entry is None or entry.ah:
             return [self._dropped(DropReason.NO_SA, INBOUND, esp)]
         if now >= entry.hard_at:
-            expiry = self._expire(entry, "seconds")
-            return [*expiry, self._dropped(DropReason.HARD_EXPIRED, INBOUND, esp)]
-        half = entry.inbound
+            return self._too_late(entry, esp)
         try:
-            next_header, payload, newest = open_esp(half, esp)
+            opened = open_esp(entry.inbound, esp)
         except Dropped as drop:
             return [self._dropped(drop.reason, INBOUND, esp)]
+        return self._take_in(entry, opened, outer, path, now)
+
+    def _receive_ah(self, packet: bytes, start: int, now: float) -> list[DatapathOutput]:
+        """A whole packet with its AH at octet `start`."""
+        entry = self.sad.inbound(packet[start + SPI_SIZE : start + 2 * SPI_SIZE])
+        if entry is None or not entry.ah:
+            return [self._dropped(DropReason.NO_SA, INBOUND, packet)]
+        if now >= entry.hard_at:
+            return self._too_late(entry, packet)
+        try:
+            opened = open_ah(entry.inbound, packet, start)
+        except Dropped as drop:
+            return [self._dropped(drop.reason, INBOUND, packet)]
+        return self._take_in(entry, opened, packet[:start], None, now)
+
+    def _too_late(self, entry: SadEntry, packet: bytes) -> list[DatapathOutput]:
+        expiry = self._expire(entry, "seconds")
+        return [*expiry, self._dropped(DropReason.HARD_EXPIRED, INBOUND, packet)]
+
+    def _take_in(
+        self,
+        entry: SadEntry,
+        opened: tuple[int, bytes, bool],
+        outer: bytes,
+        path: UdpPath | None,
+        now: float,
+    ) -> list[DatapathOutput]:
+        """What follows once a packet has verified; `opened` is next header, payload, newest."""
+        next_header, payload, newest = opened
+        half = entry.inbound
         outputs: list[DatapathOutput] = []
         entry.last_inbound = now
         if not entry.lingering:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from ipseclab.errors import WireError
 from ipseclab.ipsec.counters import Dropped, DropReason
@@ -26,6 +26,7 @@ from ipseclab.wire.ip import (
     decode_ipv4_header,
     pseudo_header_checksum,
 )
+from ipseclab.wire.ipv6 import IPV6_ADDRESS_SIZE, build_ipv6
 
 PACKET_LIMIT = 0xFFFF
 """RFC 791: what the total length can say."""
@@ -56,7 +57,8 @@ _UDP_HEADER_SIZE, _UDP_CHECKSUM_OFFSET = 8, 6
 
 
 def flow_key(packet: bytes) -> bytes:
-    """Octets that are equal for packets of one flow; empty for a packet that needs a closer look.
+    """Octets that are equal for packets of one flow; empty for one that needs a closer look, or is
+    not IPv4.
 
     A cheap stand-in for `wire.ip.flow_of`: protocol, addresses, and ports or ICMP type and code.
     Only a whole packet without options, not a fragment, and exactly as long as it says has a key.
@@ -85,26 +87,27 @@ def is_plain_esp(packet: bytes) -> bool:
 class OuterHeader:
     """The outer header of a tunnel-mode SA: what never changes is worked out once."""
 
-    __slots__ = ("_destination", "_source", "_sum")
+    __slots__ = ("_destination", "_protocol", "_source", "_sum")
 
-    def __init__(self, source: bytes, destination: bytes) -> None:
+    def __init__(self, source: bytes, destination: bytes, protocol: int = _ESP) -> None:
         self._source, self._destination = source, destination
-        fixed = IPV4_HEADER.pack(
-            0x45, 0, 0, 0, 0, DEFAULT_TTL, IpProtocol.ESP, 0, source, destination
-        )
+        self._protocol = int(protocol)
+        fixed = IPV4_HEADER.pack(0x45, 0, 0, 0, 0, DEFAULT_TTL, protocol, 0, source, destination)
         self._sum = int.from_bytes(fixed, "big") % 0xFFFF
 
     def around(self, esp: bytes, inner: bytes, sequence: int) -> bytes:
-        """The whole packet; DSCP, ECN and DF are those of `inner`.
+        """The whole packet; DSCP, ECN and DF are those of `inner`, an IPv4 packet.
 
         The identification follows the ESP sequence number and is never 0: Linux would fill in its
         own on a raw socket.
         """
+        return self.around_with(esp, inner[1], inner[6] << 8 & DONT_FRAGMENT, sequence)
+
+    def around_with(self, esp: bytes, tos: int, dont_fragment: int, sequence: int) -> bytes:
+        """The whole packet with that TOS octet and DF bit (0 or DONT_FRAGMENT)."""
         total = IPV4_HEADER_SIZE + len(esp)
         if total > PACKET_LIMIT:
             raise Dropped(DropReason.TOO_BIG)
-        tos = inner[1]
-        dont_fragment = inner[6] << 8 & DONT_FRAGMENT
         identification = (sequence - 1) % 0xFFFF + 1
         total_sum = (self._sum + tos + total + identification + dont_fragment) % 0xFFFF
         value = 0xFFFF - total_sum if total_sum else 0
@@ -116,7 +119,7 @@ class OuterHeader:
                 identification,
                 dont_fragment,
                 DEFAULT_TTL,
-                _ESP,
+                self._protocol,
                 value,
                 self._source,
                 self._destination,
@@ -125,20 +128,21 @@ class OuterHeader:
         )
 
 
-def with_outer_ecn(inner: bytes, outer_tos: int) -> bytes:
-    """The decapsulated packet with congestion marked on the way carried over to it.
+def marked(tos: int, outer_tos: int) -> int:
+    """A decapsulated packet's TOS octet with congestion marked on the way carried over to it.
 
-    Raises Dropped when `inner` cannot carry the mark.
+    Raises Dropped when it cannot carry the mark.
     """
-    tos = inner[1]
     mark = _ECN_OUT[tos & ECN_MASK][outer_tos & ECN_MASK]
     if mark is None:
         raise Dropped(DropReason.CONGESTED)
-    if mark == tos & ECN_MASK:
-        return inner
-    size = (inner[0] & 0x0F) * 4
-    header = _with_checksum(inner[:1] + bytes([tos & ~ECN_MASK | mark]) + inner[2:size])
-    return header + inner[size:]
+    return tos & ~ECN_MASK | mark
+
+
+def with_tos(packet: bytes, tos: int) -> bytes:
+    """The packet with another TOS octet."""
+    size = (packet[0] & 0x0F) * 4
+    return _with_checksum(packet[:1] + bytes([tos]) + packet[2:size]) + packet[size:]
 
 
 def header_of_whole(packet: bytes) -> bytes:
@@ -175,6 +179,8 @@ def from_udp(path: UdpPath, protocol: int, payload: bytes) -> bytes:
     source, destination = _packed(path.remote.address), _packed(path.local.address)
     payload = _with_repaired_checksum(source, destination, protocol, payload)
     try:
+        if len(source) == IPV6_ADDRESS_SIZE:
+            return build_ipv6(source, destination, protocol, payload)
         return build_ipv4(source, destination, protocol, payload, flags_fragment=DONT_FRAGMENT)
     except WireError:
         raise Dropped(DropReason.TOO_BIG) from None
@@ -182,7 +188,7 @@ def from_udp(path: UdpPath, protocol: int, payload: bytes) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _packed(address: str) -> bytes:
-    return IPv4Address(address).packed
+    return ip_address(address).packed
 
 
 def _with_repaired_checksum(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from math import inf
 
 from ipseclab.crypto.protection import Suite
@@ -18,6 +18,7 @@ from ipseclab.ipsec.ipv4 import OuterHeader
 from ipseclab.ipsec.replay import ReplayWindow
 from ipseclab.ipsec.spd import covers_inbound, covers_outbound
 from ipseclab.outputs import UdpPath
+from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import Flow
 from ipseclab.wire.selector import TrafficSelector
 
@@ -51,9 +52,10 @@ class SaLimit:
 
 @dataclass(frozen=True, slots=True)
 class SaParameters:
-    """All that IKE agreed on for one pair of ESP SAs. Addresses and SPIs are 4 octets.
+    """All that IKE agreed on for one pair of ESP or AH SAs. SPIs are 4 octets, addresses 4 or 16.
 
-    `path` set means ESP in UDP (RFC 3948) along it; `esn` extended sequence numbers.
+    `path` set means ESP in UDP (RFC 3948) along it; `esn` extended sequence numbers. An AH SA's
+    suite is NULL encryption and the integrity algorithm.
     """
 
     connection: str
@@ -77,6 +79,7 @@ class SaParameters:
     esn: bool = False
     resource: int = 0
     """Which of several SAs with the same selectors (RFC 9611)."""
+    protocol: IpProtocol = IpProtocol.ESP
 
 
 class Half:
@@ -86,6 +89,9 @@ class Half:
         "aead",
         "alignment",
         "esn",
+        "icv_size",
+        "mac",
+        "mac_takes_iv",
         "octet_mark",
         "octets",
         "packet_mark",
@@ -102,6 +108,11 @@ class Half:
         self.esn = parameters.esn
         self.aead = suite.cipher.aead
         self.protection = suite.keyed(encr_key, integ_key)
+        self.icv_size = suite.icv_size
+        integrity = suite.integrity
+        self.mac = integrity.keyed(integ_key).mac if integrity is not None else None
+        """The integrity algorithm by itself, for AH."""
+        self.mac_takes_iv = integrity is not None and integrity.takes_iv
         self.alignment = max(4, suite.block_size)
         """What payload and trailer are padded to a multiple of (RFC 4303 section 2.4)."""
         self.packets = 0
@@ -149,6 +160,7 @@ class SadEntry:
     __slots__ = (
         "activate_at",
         "active",
+        "ah",
         "hard_at",
         "inbound",
         "last_inbound",
@@ -166,7 +178,8 @@ class SadEntry:
         self.parameters = parameters
         self.outbound = OutboundHalf(parameters)
         self.inbound = InboundHalf(parameters)
-        self.outer = OuterHeader(parameters.local, parameters.remote)
+        self.ah = parameters.protocol == IpProtocol.AH
+        self.outer = OuterHeader(parameters.local, parameters.remote, parameters.protocol)
         self.path = parameters.path
         self.active = False
         """True once outbound traffic may use it (RFC 7296 section 2.8)."""
@@ -217,7 +230,7 @@ class SadEntry:
 
     def __repr__(self) -> str:
         p = self.parameters
-        ends = f"{IPv4Address(p.local)} {p.spi_in.hex()}, {IPv4Address(p.remote)} {p.spi_out.hex()}"
+        ends = f"{ip_address(p.local)} {p.spi_in.hex()}, {ip_address(p.remote)} {p.spi_out.hex()}"
         return f"<SadEntry {p.policy}: {ends}{' active' if self.active else ''}>"
 
 

@@ -19,6 +19,9 @@ FLOW_CACHE_LIMIT = 4096
 """Flows a direction whose verdict is remembered; when full, the cache starts again empty."""
 
 
+_ICMP = (IpProtocol.ICMP, IpProtocol.ICMPV6)
+
+
 class Action(Enum):
     """RFC 4301 section 4.4.1: the three ways of a packet."""
 
@@ -55,7 +58,7 @@ def covers_outbound(
     port 0, which only a selector for any port contains (section 7).
     """
     protocol = flow.protocol
-    far_port = flow.source_port if protocol == IpProtocol.ICMP else flow.destination_port
+    far_port = flow.source_port if protocol in _ICMP else flow.destination_port
     return any(ts.contains(flow.source, protocol, flow.source_port) for ts in local) and any(
         ts.contains(flow.destination, protocol, far_port) for ts in remote
     )
@@ -66,7 +69,7 @@ def covers_inbound(
 ) -> bool:
     """True when `flow` comes from `remote` for `local`."""
     protocol = flow.protocol
-    near_port = flow.source_port if protocol == IpProtocol.ICMP else flow.destination_port
+    near_port = flow.source_port if protocol in _ICMP else flow.destination_port
     return any(ts.contains(flow.source, protocol, flow.source_port) for ts in remote) and any(
         ts.contains(flow.destination, protocol, near_port) for ts in local
     )

@@ -1,13 +1,13 @@
 """IPv4, UDP and ICMP echo packets as octets: built, read and checksummed.
 
 RFC 791, RFC 768, RFC 792. Packets stay `bytes` all the way through the lab; these functions read or
-write single fields. IPv6 is left to a later module.
+write single fields. IPv6 is in `wire/ipv6.py`.
 """
 
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from ipseclab.errors import WireError
@@ -127,7 +127,8 @@ def build_ipv4(
 
 
 def pseudo_header_checksum(source: bytes, destination: bytes, protocol: int, segment: bytes) -> int:
-    """The checksum of a TCP or UDP `segment` with its pseudo header (RFC 9293, RFC 768)."""
+    """The checksum of a TCP or UDP `segment` with its pseudo header (RFC 9293, RFC 768; the sum is
+    the same with IPv6's, RFC 8200 section 8.1)."""
     total = int.from_bytes(source + destination, "big") + protocol + len(segment)
     padded = segment if not len(segment) & 1 else segment + b"\0"
     # As in `checksum`; with a protocol and a length among the words the sum is never nothing.
@@ -170,8 +171,8 @@ def build_icmp_echo(kind: int, identifier: int, sequence: int, data: bytes) -> b
 
 
 class Flow(NamedTuple):
-    """What a policy looks at in a packet (RFC 4301 section 4.4.1.1): addresses are 4 octets, ports
-    are 0 where the protocol has none; for ICMP the source port is type * 256 + code."""
+    """What a policy looks at in a packet (RFC 4301 section 4.4.1.1): addresses are 4 or 16 octets,
+    ports are 0 where the protocol has none; for ICMP the source port is type * 256 + code."""
 
     source: bytes
     destination: bytes
@@ -181,7 +182,7 @@ class Flow(NamedTuple):
 
     def __str__(self) -> str:
         name = IpProtocol(self.protocol).name
-        ends = f"{IPv4Address(self.source)} > {IPv4Address(self.destination)}"
+        ends = f"{ip_address(self.source)} > {ip_address(self.destination)}"
         ports = (
             f" {self.source_port} > {self.destination_port}"
             if self.source_port or self.destination_port

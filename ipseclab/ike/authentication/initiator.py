@@ -283,7 +283,7 @@ class AuthTask(Task):
                 extension.finish(ctx, sa, message, now)
         except IkeError:
             if made and self.offer is not None:
-                ctx.queue(sa, DeleteSpi(self.offer.spi_in))
+                ctx.queue(sa, DeleteSpi(self.offer.spi_in, self.offer.connection.child_protocol))
             raise
         if self.offer is not None and made:
             nonces = (sa.nonce_i, sa.nonce_r)
