@@ -169,10 +169,12 @@ def answer_child(
     mode = connection.mode
     granted = _granted(sa, mode, tsi, tsr)
     own_ts, peer_ts = granted.own_ts, granted.peer_ts
-    several = wants_resources(connection, message)
-    resource = replaces.resource if replaces is not None else 0
-    if several and replaces is None:
+    if replaces is not None:
+        resource = replaces.resource
+    elif wants_resources(connection, message):
         resource = free_resource(sa, connection, own_ts, peer_ts)
+    else:
+        resource = 0
     child = ChildSa(
         ike=sa,
         connection=connection,
@@ -193,16 +195,23 @@ def answer_child(
     install(ctx, child, nonces, secret, use_outbound=False, hold=hold)
     if replaces is not None:
         replaces.peer_replacement = child
-    transport = (NotifyPayload(NotifyType.USE_TRANSPORT_MODE),)
-    more = (NotifyPayload(NotifyType.ADDITIONAL_TS_POSSIBLE),)
-    chosen = Proposal(proposal.number, proposal.protocol, child.spi_in, proposal.transforms)
+    return _answer(child, message, more=granted.more)
+
+
+def _answer(child: ChildSa, message: Message, *, more: bool) -> tuple[Payload, ...]:
+    """What tells the initiator of `message` which CHILD_SA it was given."""
+    transport = NotifyPayload(NotifyType.USE_TRANSPORT_MODE)
+    more_possible = NotifyPayload(NotifyType.ADDITIONAL_TS_POSSIBLE)
+    several = wants_resources(child.connection, message)
+    offered = child.proposal
+    chosen = Proposal(offered.number, offered.protocol, child.spi_in, offered.transforms)
     return (
-        *(transport if mode is Mode.TRANSPORT else ()),
-        *(more if granted.more else ()),
-        *(resource_notify(connection, resource) if several else ()),
+        *((transport,) if child.mode is Mode.TRANSPORT else ()),
+        *((more_possible,) if more else ()),
+        *(resource_notify(child.connection, child.resource) if several else ()),
         SaPayload((chosen,)),
-        TsiPayload(peer_ts),
-        TsrPayload(own_ts),
+        TsiPayload(child.peer_ts),
+        TsrPayload(child.own_ts),
     )
 
 
