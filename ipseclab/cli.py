@@ -31,6 +31,8 @@ RESULTS = Path("results")
 SHOWN_FIGURES = 12
 SHOWN_WARNINGS = 5
 LOG_WIDTH = 160
+CALIBRATION = ".calibration"
+"""The folder of the run that calibrate makes, beside its table; it goes when that is done."""
 SET_UP = 5.0
 """Seconds that a run takes beside its duration: a first guess for the progress bar."""
 
@@ -281,10 +283,10 @@ def calibrate(
     / "costs.json",
 ) -> None:
     """Measure this machine's processing times, for run --costs."""
-    text = _calibrated()
     from ipseclab.measure.results import write_atomic
 
     try:
+        text = _calibrated(out.with_suffix(CALIBRATION))
         write_atomic(out, text)
     except OSError as problem:
         raise ConfigError(f"{out}: cannot be written: {problem.strerror}") from None
@@ -330,8 +332,8 @@ def _costs_name(costs: str, text: str) -> str:
     return f"{costs} {hashlib.sha256(text.encode()).hexdigest()[:8]}" if text else ""
 
 
-def _calibrated() -> str:
-    """This machine's cost table, as JSON text."""
+def _calibrated(folder: Path) -> str:
+    """This machine's cost table, as JSON text; `folder` holds a run meanwhile."""
     from ipseclab.measure.calibrate import calibrate as measure_costs
     from ipseclab.present.progress import meter
 
@@ -344,7 +346,7 @@ def _calibrated() -> str:
             bar.advance(100 * share - before)
             before = 100 * share
 
-        return measure_costs(step).to_json()
+        return measure_costs(step, folder=folder).to_json()
 
 
 def _asked(
@@ -465,7 +467,10 @@ def _warn(rows: tuple[Row, ...]) -> None:
 
 
 def _draw(folder: ResultsFolder) -> None:
-    from ipseclab.present.plots import draw
+    from ipseclab.present.matplotlib_home import matplotlib_home
+
+    with matplotlib_home(folder.path):
+        from ipseclab.present.plots import draw
 
     paths = draw(folder)
     for path in paths[:SHOWN_FIGURES]:
@@ -500,7 +505,7 @@ def _run_both(
     for world in ("netns", "sim"):
         table = costs if costs is not None else str(base / "costs.json")
         if world == "sim" and costs is None and not Path(table).is_file():
-            write_atomic(Path(table), _calibrated())
+            write_atomic(Path(table), _calibrated(base / CALIBRATION))
         asked = _asked(experiment, world, table, seed=seed, quick=quick, repetitions=repetitions)
         rows, failures = _sweep(experiment, asked, ResultsFolder(base / world), None)
         for failure in failures:

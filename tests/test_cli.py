@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ipseclab import cli
 
+TOPOLOGY = Path(__file__).parent.parent / "topologies" / "site-to-site.yaml"
 SMALL = """\
 topology: site-to-site
 duration: 1s
@@ -61,6 +63,16 @@ BAD = [
     (["decode", "small.yaml"], "expected"),
     (["schema", "poem"], "poem"),
     (["up", "site-to-sight"], "did you mean 'site-to-site'"),
+    (["up", "quickstart"], "this is one of experiments, use: ipseclab run quickstart"),
+    (["run", "site-to-site"], "this is one of topologies, use: ipseclab up site-to-site"),
+    (
+        ["up", "small.yaml"],
+        "small.yaml:1:1: topology: this looks like an experiment, use: ipseclab run small.yaml",
+    ),
+    (
+        ["run", str(TOPOLOGY)],
+        f"nodes: this looks like a topology, use: ipseclab up {TOPOLOGY}",
+    ),
     (["agree", "absent", "absent"], "no finished run"),
     (["agree", "quickstrat"], "did you mean 'quickstart'"),
     (["calibrate", "--out"], "requires an argument"),
@@ -173,6 +185,24 @@ def test_without_out_each_run_gets_a_folder_of_its_own(command, tmp_path):
         assert code == 0
     found = sorted(path.name for path in (tmp_path / "results").iterdir())
     assert found == ["small-sim", "small-sim-2"]
+
+
+def test_a_run_leaves_nothing_in_the_home(tmp_path):
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    (work / "small.yaml").write_text(SMALL)
+    places = {"HOME": str(home), "TMPDIR": str(home), "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": ""}
+    environment = {**os.environ, **places}
+    environment.pop("MPLCONFIGDIR", None)
+    words = ["run", "small.yaml", "--out", "out", "--costs", "zero"]
+    subprocess.run(
+        [sys.executable, "-m", "ipseclab", *words], check=True, cwd=work, env=environment
+    )
+    assert not list(home.iterdir())
+    assert sorted(path.name for path in work.iterdir()) == ["out", "small.yaml"]
+    names = {path.name for path in (work / "out").iterdir()}
+    assert names == {"manifest.json", "runs", "runs.csv", "runs.parquet", "figures"}
 
 
 def test_plot_draws_again(command, tmp_path):

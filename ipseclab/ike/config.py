@@ -220,6 +220,11 @@ class IkeLimits:
     cookie_threshold: int = 32
     """Half-open IKE_SAs from which on a COOKIE is demanded; 0: always (RFC 7296 section 2.6)."""
     half_open_timeout: float = 30.0
+    """Seconds after which an IKE_SA for which no IKE_AUTH request has come gives way, when there
+    are so many that a COOKIE would be demanded or the table is full."""
+    half_open_patience: float = 400.0
+    """Seconds that it is kept otherwise, at most: as long as the connection's schedule lets the
+    peer ask (`lifecycle.half_open_seconds`)."""
     authentication_timeout: float = 120.0
     """Seconds from IKE_SA_INIT until a peer whose IKE_AUTH takes several exchanges must be
     authenticated."""

@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import random
 from ipaddress import ip_address
+from itertools import takewhile
 
 from typing_extensions import override
 
@@ -33,7 +34,7 @@ from ipseclab.ike.certificates import build_certreqs, taken_requests
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.ike.context import Context
 from ipseclab.ike.keys import ike_keys, skeyseed
-from ipseclab.ike.lifecycle import close_ike, log_keys
+from ipseclab.ike.lifecycle import close_ike, half_open_seconds, log_keys
 from ipseclab.ike.negotiation import (
     additional_methods,
     check_chosen,
@@ -226,6 +227,8 @@ def _answer(
     """The response's octets, None for a counted drop. Raises IkeError, answered with its Notify."""
     sa_payload, ke, nonce = _init_payloads(message)
     limits = ctx.config.limits
+    if len(ctx.half_open) >= min(limits.cookie_threshold, limits.half_open):
+        _make_room(ctx, now)
     if len(ctx.half_open) >= limits.cookie_threshold:
         shown = message.notify(NotifyType.COOKIE)
         if shown is None or not cookies.valid(shown.data, message, nonce, path):
@@ -284,8 +287,16 @@ def _answer(
     sa.init_response = _response(message, sa.spi_r, payloads)
     ctx.sas[sa.own_spi] = ctx.half_open[sa.own_spi] = sa
     ctx.inits[message.spi_i, path.remote] = sa
-    ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, now + limits.half_open_timeout)
+    ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, now + half_open_seconds(sa.connection, limits))
     return sa.init_response
+
+
+def _make_room(ctx: Context, now: float) -> None:
+    """When there are many, those that have waited long for IKE_AUTH give way; oldest first."""
+    born = now - ctx.config.limits.half_open_timeout
+    for sa in list(takewhile(lambda sa: sa.created <= born, ctx.half_open.values())):
+        if sa.expected_message_id == 1:
+            close_ike(ctx, sa, "no IKE_AUTH request", now)
 
 
 def _init_payloads(message: Message) -> tuple[SaPayload, KePayload, bytes]:

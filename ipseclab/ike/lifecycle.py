@@ -6,7 +6,7 @@ and succession).
 
 from __future__ import annotations
 
-from ipseclab.ike.config import ConnectionConfig, Retransmission
+from ipseclab.ike.config import ConnectionConfig, IkeLimits, Retransmission
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaActive, ChildSaGone
 from ipseclab.ike.proposals import proposal_text
@@ -33,6 +33,12 @@ def patience(connection: ConnectionConfig) -> float:
     """Seconds until a request without an answer is given up: the sum of all its waits."""
     schedule = connection.retransmission
     return sum(retransmission_wait(schedule, attempt) for attempt in range(schedule.tries + 1))
+
+
+def half_open_seconds(connection: ConnectionConfig, limits: IkeLimits) -> float:
+    """How long a responder waits for IKE_AUTH: a peer with the same schedule may need all of it for
+    the answer to IKE_SA_INIT, and once more for the request that is to come then."""
+    return min(limits.half_open_patience, 2.0 * patience(connection))
 
 
 def retransmission_wait(schedule: Retransmission, attempt: int) -> float:

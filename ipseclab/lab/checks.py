@@ -18,6 +18,7 @@ from ipseclab.lab.routes import Routing
 from ipseclab.lab.schema import ConnectionFile, LinkFile, NatFile, TopologyFile
 from ipseclab.lab.yaml_source import Key, YamlSource, one_of
 
+MOST_CHARON_JITTER = 0.2
 LARGEST_PREFIX = 31
 """RFC 3021: a link of two needs no more."""
 
@@ -214,6 +215,8 @@ def check_connections(
             _check_nothing_behind(entry, path, ends, peers, routing, source)
         if Stack.STRONGSWAN in (nodes[name].stack for name in (entry.initiator, entry.responder)):
             _check_strongswan(entry, path, ends, source)
+            _check_timers(entry, path, source)
+    _check_one_daemon(file, nodes, source)
 
 
 def _check_weak(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:
@@ -306,3 +309,36 @@ def _check_strongswan(
     if entry.encapsulation != "forced" and not ends.nats:
         problem = "'auto' without a NAT between and with a strongswan end, expected forced"
         raise source.error((*path, "encapsulation"), problem)
+
+
+def _check_timers(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:
+    """charon counts these in whole seconds (0 is never), its jitter in per cent up to 20."""
+    limit = entry.retransmission.limit
+    for keys, seconds in (
+        (("keepalive",), entry.keepalive),
+        (("liveness",), entry.liveness),
+        (("retransmission", "limit"), limit),
+    ):
+        if seconds is not None and (seconds < 1.0 or seconds != int(seconds)):
+            problem = f"{seconds:g} s with a strongswan end, expected whole seconds, from 1 on"
+            raise source.error((*path, *keys), problem)
+    jitter = entry.retransmission.jitter
+    if jitter > MOST_CHARON_JITTER or abs(jitter * 100 - round(jitter * 100)) > 1e-9:
+        problem = f"{jitter:g} with a strongswan end, expected whole per cents up to 20%"
+        raise source.error((*path, "retransmission", "jitter"), problem)
+
+
+def _check_one_daemon(file: TopologyFile, nodes: Mapping[str, Node], source: YamlSource) -> None:
+    """A strongSwan daemon has one setting of these for all its connections."""
+    first: dict[tuple[str, str], int] = {}
+    for index, entry in enumerate(file.connections):
+        ends = (entry.initiator, entry.responder)
+        for name in (end for end in ends if nodes[end].stack is Stack.STRONGSWAN):
+            for key in ("retransmission", "keepalive"):
+                other = first.setdefault((name, key), index)
+                if getattr(entry, key) != getattr(file.connections[other], key):
+                    problem = (
+                        f"not as in connections[{other}], expected the same: {name} runs "
+                        "strongSwan, which has one for all its connections"
+                    )
+                    raise source.error(("connections", index, key), problem)

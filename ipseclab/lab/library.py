@@ -16,6 +16,8 @@ from ipseclab.lab.yaml_source import one_of
 TOPOLOGIES = "topologies"
 EXPERIMENTS = "experiments"
 SUFFIX = ".yaml"
+OTHERS = {EXPERIMENTS: (TOPOLOGIES, "up"), TOPOLOGIES: (EXPERIMENTS, "run")}
+"""Where a name belongs that is not in a folder, and the command that takes it."""
 
 _SUFFIXES = (SUFFIX, ".yml")
 
@@ -31,6 +33,9 @@ def find_file(path_or_name: str | Path, folder: str) -> Path:
         candidate = place / f"{path_or_name}{SUFFIX}"
         if candidate.is_file():
             return candidate
+    other, command = OTHERS[folder]
+    if str(path_or_name) in names(other):
+        raise ConfigError(f"this is one of {other}, use: ipseclab {command} {path_or_name}")
     raise ConfigError(f"unknown, {one_of(names(folder), str(path_or_name))}", Place(str(path)))
 
 

@@ -16,6 +16,8 @@ from ipseclab.lab.yaml_source import one_of
 
 DIRECTION_KEY = "direction"
 BOTH = "both"
+FIXED = {"mtu": "expected in the topology file: interfaces and tunnels are made for it"}
+"""What a link keeps: nobody would tell the senders, and their packets would vanish."""
 
 
 def with_settings(
@@ -38,8 +40,10 @@ def with_settings(
 
 def _values(settings: Mapping[str, object]) -> dict[str, Any]:
     """The settings as an ImpairmentConfig has them."""
-    known = list(ImpairmentFile.model_fields)
+    known = [key for key in ImpairmentFile.model_fields if key not in FIXED]
     for key in settings:
+        if key in FIXED:
+            raise ConfigError(f"link_set: {key} is fixed while the lab is up, {FIXED[key]}")
         if key not in known:
             raise ConfigError(f"link_set: {key!r} is unknown, {one_of(known, key)}")
     try:

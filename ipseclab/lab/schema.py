@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -283,6 +283,16 @@ class IkeLifetimeFile(_Strict):
     """The rekey starts this share of the lifetime before its end ..."""
     jitter: Probability = 0.5
     """... and up to this share of the margin earlier."""
+
+    @model_validator(mode="after")
+    def _rekeys_later(self) -> Self:
+        early = self.margin * (1.0 + self.jitter)
+        if early >= 1.0:
+            raise ValueError(
+                f"an SA that may be rekeyed as soon as it is made (margin * (1 + jitter) is "
+                f"{early:g}), expected less than 1"
+            )
+        return self
 
 
 class LifetimeFile(IkeLifetimeFile):

@@ -124,7 +124,16 @@ class Topology:
 
 def load_topology(path_or_name: str | Path) -> Topology:
     """The topology in a file, or of that name among ipseclab's own. Raises ConfigError."""
-    return resolve(read_yaml(find_file(path_or_name, TOPOLOGIES)))
+    source = read_yaml(find_file(path_or_name, TOPOLOGIES))
+    refuse_other(source, "topology", "nodes", f"an experiment, use: ipseclab run {path_or_name}")
+    return resolve(source)
+
+
+def refuse_other(source: YamlSource, has: str, lacks: str, what: str) -> None:
+    """Raise ConfigError for a file that has the one key and lacks the other: it is something else,
+    and none of its keys would be known."""
+    if has in source.data and lacks not in source.data:
+        raise source.error((has,), f"this looks like {what}")
 
 
 def parse_topology(text: str, file: str = "<text>") -> Topology:

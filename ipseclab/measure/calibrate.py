@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import inf
 from multiprocessing import cpu_count
 from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, sleep
 
@@ -78,8 +79,11 @@ class Effort:
         return found
 
 
-def calibrate(progress: Progress | None = None, effort: Effort | None = None) -> CostTable:
-    """Measure this machine; some seconds with the usual effort."""
+def calibrate(
+    progress: Progress | None = None, effort: Effort | None = None, *, folder: Path | None = None
+) -> CostTable:
+    """Measure this machine; some seconds with the usual effort. `folder` is for a run of gateways
+    in namespaces, and gone afterwards; without one there is none."""
     effort = effort if effort is not None else Effort()
     suites = esp_suites()
     steps = len(KE_METHODS) + len(suites) + 3
@@ -111,7 +115,7 @@ def calibrate(progress: Progress | None = None, effort: Effort | None = None) ->
         message = message_seconds(own, 2 * (generate + agree), asleep, effort)
     begin("handshakes in namespaces")
     # Whoever begins has generated before the first message leaves.
-    message = lab_message_seconds(generate + 2 * agree, asleep, effort, message)
+    message = lab_message_seconds(generate + 2 * agree, asleep, effort, message, folder)
     if progress is not None:
         progress(1.0, "done")
     return CostTable(
@@ -172,12 +176,12 @@ def message_seconds(
 
 
 def lab_message_seconds(
-    key_exchange: float, asleep: float, effort: Effort, otherwise: float
+    key_exchange: float, asleep: float, effort: Effort, otherwise: float, folder: Path | None
 ) -> float:
     """As `message_seconds`, of two gateways in namespaces with all that they do beside: sockets,
-    devices, traces. `otherwise` where the machine has no namespaces."""
+    devices, traces. `otherwise` where the machine has no namespaces, or there is no folder."""
     try:
-        found = processing_seconds(effort.in_lab) if effort.in_lab else []
+        found = processing_seconds(effort.in_lab, folder) if effort.in_lab and folder else []
     except (EnvironmentLacks, RunFailed):
         found = []
     if not found:

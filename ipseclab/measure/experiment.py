@@ -18,7 +18,7 @@ from typing import Any
 from ipseclab.errors import ConfigError
 from ipseclab.lab.library import EXPERIMENTS, TOPOLOGIES, find_file
 from ipseclab.lab.plan import RunPlan
-from ipseclab.lab.topology import Topology, resolve
+from ipseclab.lab.topology import Topology, refuse_other, resolve
 from ipseclab.lab.yaml_source import KeyPath, YamlSource, check, one_of, read_yaml
 from ipseclab.measure.experiment_file import (
     AxisFile,
@@ -192,6 +192,7 @@ def load_experiment(path_or_name: str | Path) -> Experiment:
     topology. Raises ConfigError."""
     path = find_file(path_or_name, EXPERIMENTS)
     source = read_yaml(path)
+    refuse_other(source, "nodes", "topology", f"a topology, use: ipseclab up {path_or_name}")
     file = check(ExperimentFile, source)
     topology_path = _topology_path(file, path, source)
     topology_source = read_yaml(topology_path)

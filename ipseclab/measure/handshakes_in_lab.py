@@ -7,9 +7,9 @@ the wire, by the kernel's clock; what is left of the handshake is processing.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ipseclab.errors import WireError
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
@@ -36,15 +36,17 @@ Message = tuple[str, int, bool]
 """Initiator's SPI, exchange, response."""
 
 
-def processing_seconds(handshakes: int) -> list[float]:
+def processing_seconds(handshakes: int, folder: Path) -> list[float]:
     """Of each of so many handshakes: from the first message's sending to the CHILD_SA, less the
-    time on the wire. Raises EnvironmentLacks or RunFailed."""
+    time on the wire. The run's files are in `folder` meanwhile: not in a temporary folder, which
+    would stay when this process is killed. Raises EnvironmentLacks or RunFailed."""
     topology = load_topology(TOPOLOGY)
     plan = RunPlan((), tuple(_actions(handshakes)), FIRST + EVERY * handshakes)
     data = topology.source.data
     job = Job("calibrate", "netns", 0, 0, {}, data, f"{TOPOLOGY}.yaml", plan)
-    with TemporaryDirectory(prefix="ipseclab-") as name:
-        folder = Path(name)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
         job.write(folder)
         emulate(folder)
         wires = _wire_seconds(folder / CAPTURE_NAME)
@@ -53,6 +55,8 @@ def processing_seconds(handshakes: int) -> list[float]:
             for spi, whole in _handshakes(folder / TRACE_FILE)
             if len(wires.get(spi, ())) == MESSAGES
         ]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _actions(handshakes: int) -> Iterator[Action]:

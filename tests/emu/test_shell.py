@@ -78,6 +78,7 @@ def test_commands_from_standard_input(tmp_path: Path) -> None:
         ("link set wan delay", "delay: expected KEY=VALUE"),
         ("link set wan delay=5parsec", "delay: '5parsec' is not a time"),
         ("link set moon delay=1ms", "no link 'moon'"),
+        ("link set wan mtu=900", "mtu is fixed while the lab is up, expected in the topology file"),
         ("capture", "expected: capture start, or capture stop"),
         ("status r1", "r1 is no gateway of the lab's"),
         ('h1 echo "', "No closing quotation"),

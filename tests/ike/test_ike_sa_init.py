@@ -375,13 +375,44 @@ def test_half_open_ike_sa_is_forgotten_after_its_time():
     pair = make_pair()
     pair.do(0, "initiate", CONNECTION)
     pair.fate = lambda sent: (0.0,) if sent.is_ike(ExchangeType.IKE_SA_INIT) else ()
-    pair.run(20.0)
+    # The default schedule is given up after 165 s, and each of two exchanges may need as long.
+    pair.run(330.0)
     assert pair.b.ike.half_open == 1
-    pair.run(11.0)
+    pair.run(1.0)
     assert pair.b.ike.half_open == 0
     assert pair.b.ike.table_sizes["ike_sas"] == 0
     pair.run(300.0)
     assert pair.a.ike.table_sizes["ike_sas"] == 0
+
+
+def test_responder_is_as_patient_as_the_default_schedule():
+    """Four lost IKE_AUTH requests: the fifth comes after 47.5 s."""
+    pair, lost = make_pair(), []
+
+    def lose_four(sent):
+        if sent.is_ike(ExchangeType.IKE_AUTH) and len(lost) < 4:
+            lost.append(sent)
+            return ()
+        return (0.0,)
+
+    pair.fate = lose_four
+    pair.do(0, "initiate", CONNECTION)
+    pair.run(48.0)
+    assert len(lost) == 4
+    pair.agreed()
+
+
+def test_half_open_ones_give_way_to_others_when_they_are_old():
+    pair = with_limits(IkeLimits(half_open=1, cookie_threshold=100))
+    other = make_pair(seed=99)
+    other.do(0, "initiate", CONNECTION)
+    stranger = ike_octets(other.sent[0])
+    pair.b.receive_datagram(A_TO_B, stranger, 0.0)
+    pair.do(0, "initiate", CONNECTION)
+    pair.run(29.0)  # sent again three times in vain
+    assert pair.b.counters["ike.too_many"] == 4
+    pair.run(20.0)
+    pair.agreed()
 
 
 def test_small_ke_of_the_right_group_is_refused_without_state():

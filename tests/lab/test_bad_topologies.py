@@ -459,6 +459,61 @@ def test_strongswan_has_tunnel_mode_alone():
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("keepalive: 0.4s", "keepalive: 0.4 s with a strongswan end, expected whole seconds"),
+        ("keepalive: 2.5s", "keepalive: 2.5 s with a strongswan end, expected whole seconds"),
+        ("liveness: 300ms", "liveness: 0.3 s with a strongswan end, expected whole seconds"),
+        (
+            "retransmission: {limit: 0.5}",
+            "retransmission.limit: 0.5 s with a strongswan end, expected whole seconds",
+        ),
+        (
+            "retransmission: {jitter: 30%}",
+            "retransmission.jitter: 0.3 with a strongswan end, expected whole per cents up to 20%",
+        ),
+    ],
+)
+def test_strongswan_cannot_count_every_time(line, problem):
+    assert parse_topology(GOOD.replace("psk: secret", f"psk: secret\n    {line}"))
+    assert problem in refused(STRONGSWAN.replace("psk: secret", f"psk: secret\n    {line}"))
+
+
+TWO_OF_ONE = """
+nodes: {a: {kind: host}, b: {kind: host}, r: {kind: router}, s: {kind: host, stack: strongswan}}
+links:
+  - {ends: [a, r], addresses: [10.1.0.1/24, 10.1.0.2/24]}
+  - {ends: [b, r], addresses: [10.2.0.1/24, 10.2.0.2/24]}
+  - {ends: [s, r], addresses: [10.3.0.1/24, 10.3.0.2/24]}
+connections:
+  - {initiator: a, responder: s, psk: secret, encapsulation: forced}
+  - {initiator: b, responder: s, psk: secret, encapsulation: forced, %s}
+"""
+
+
+@pytest.mark.parametrize(("key", "value"), [("keepalive", "9s"), ("retransmission", "{tries: 2}")])
+def test_a_strongswan_daemon_has_one_timer_for_all_its_connections(key, value):
+    text = TWO_OF_ONE % f"{key}: {value}"
+    assert parse_topology(text.replace(", stack: strongswan", ""))
+    assert parse_topology(TWO_OF_ONE % "liveness: 9s")
+    assert f"connections[1].{key}: not as in connections[0], expected the same: s runs" in refused(
+        text
+    )
+
+
+@pytest.mark.parametrize("kind", ["ike", "child"])
+def test_a_lifetime_that_is_over_at_once_is_refused(kind):
+    line = "lifetimes: {%s: {seconds: 60, margin: %s, jitter: %s}}"
+    good = GOOD.replace("psk: secret", f"psk: secret\n    {line % (kind, 0.6, 0.6)}")
+    assert parse_topology(good)
+    bad = GOOD.replace("psk: secret", f"psk: secret\n    {line % (kind, 0.8, 0.25)}")
+    assert (
+        f"connections[0].lifetimes.{kind}: an SA that may be rekeyed as soon as it is made ("
+        in (refused(bad))
+    )
+
+
 def test_a_host_between_does_not_forward():
     text = without_nat(GOOD).replace("nat1: {kind: router}", "nat1: {kind: host}")
     assert refused(text) == (

@@ -20,16 +20,17 @@ def test_one_direction_changes(direction, changed):
     assert after[1 - changed] == BEFORE[1 - changed]
 
 
-def test_everything_that_a_file_may_say_may_be_set():
+def test_what_a_file_may_say_may_be_set():
     settings = {
         "jitter": 0.001,
         "jitter_distribution": "normal",
         "loss": {"p": 0.1, "r": 0.2},
         "queue_packets": 3,
-        "mtu": 1280,
+        "queue_octets": 3000,
     }
     after, _ = with_settings(BEFORE, settings)
-    assert (after.jitter_distribution, after.queue_packets, after.mtu) == ("normal", 3, 1280)
+    assert (after.jitter_distribution, after.queue_packets) == ("normal", 3)
+    assert after.queue_octets == 3000
     assert after.loss == GilbertElliott(0.1, 0.2)
     assert with_settings((after, after), {"loss": None})[0].loss is None
 
@@ -40,7 +41,12 @@ def test_everything_that_a_file_may_say_may_be_set():
         ({"direction": "up"}, "direction 'up' is unknown, expected one of forward, backward, both"),
         ({"los": 1}, "'los' is unknown, did you mean 'loss'?"),
         ({"loss": 2}, "loss: 2 is out of range, expected a number from 0 to 1, or a text like 1%"),
-        ({"mtu": 5}, "mtu: Input should be greater than or equal to 576"),
+        ({"queue_packets": -5}, "queue_packets: Input should be greater than or equal to 0"),
+        (
+            {"mtu": 1280},
+            "mtu is fixed while the lab is up, expected in the topology file: interfaces and "
+            "tunnels are made for it",
+        ),
     ],
 )
 def test_bad_settings_are_told(settings, problem):

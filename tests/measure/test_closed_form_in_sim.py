@@ -34,7 +34,7 @@ def test_a_thousand_runs_lie_within_the_interval(loss: float) -> None:
         RTT,
         loss_out=loss,
         loss_back=loss,
-        half_open_timeout=IkeLimits().half_open_timeout,
+        half_open_timeout=IkeLimits().half_open_patience,
     )
     low, high = expected.interval_95(len(ended))
     assert low <= fmean(ended) <= high

@@ -56,7 +56,7 @@ def test_two_gateways_take_as_long_as_worked_out(
         2 * DELAY,
         loss_out=loss[0],
         loss_back=loss[1],
-        half_open_timeout=IkeLimits().half_open_timeout,
+        half_open_timeout=IkeLimits().half_open_patience,
     )
     low, high = expected.interval_95(len(ended))
     assert low <= fmean(ended) <= high

@@ -26,9 +26,9 @@ PLAN = RunPlan((Probe("probe", "h1", "h2", start=1.0, duration=0.4, rate=50, siz
 
 
 @pytest.fixture(scope="module")
-def costs() -> str:
+def costs(tmp_path_factory: pytest.TempPathFactory) -> str:
     """This machine's cost table."""
-    return calibrate().to_json()
+    return calibrate(folder=tmp_path_factory.mktemp("costs") / "run").to_json()
 
 
 @pytest.mark.parametrize("rtt", [0.04, 0.2])
@@ -52,8 +52,9 @@ def test_handshake_and_overhead_are_the_same_in_both_worlds(
     assert TIMES.allows(expected, min(found)), f"simulated {expected}, emulated {found}"
 
 
-def test_calibration_takes_its_figures_from_gateways_at_work(costs: str) -> None:
-    found = processing_seconds(5)
+def test_calibration_takes_its_figures_from_gateways_at_work(costs: str, tmp_path: Path) -> None:
+    found = processing_seconds(5, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
     assert len(found) == 5
     # The two round trips on the wire are taken off: what is left is milliseconds.
     assert all(0.001 < seconds < 0.08 for seconds in found)

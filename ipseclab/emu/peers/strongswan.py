@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from ipseclab.emu.process import Child, Control, start
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.gateway import ChildStatus, GatewayConfig, GatewayStatus, IkeStatus
 from ipseclab.ike.config import ConnectionConfig, Lifetime, Mode
+from ipseclab.ike.lifecycle import half_open_seconds
 from ipseclab.ike.proposals import proposal_text
 from ipseclab.lab.trace import Trace
 
@@ -64,8 +66,10 @@ charon {{
   retransmit_timeout = {timeout}
   retransmit_base = {base}
   retransmit_tries = {tries}
+  retransmit_jitter = {jitter}
+  retransmit_limit = {limit}
   delete_rekeyed_delay = {linger}
-  half_open_timeout = 30
+  half_open_timeout = {half_open}
   plugins {{
     vici {{ socket = unix://{socket} }}
     kernel-libipsec {{ allow_peer_ts = yes }}
@@ -172,23 +176,7 @@ class StrongswanDriver:
         spec.folder.mkdir(parents=True, exist_ok=True)
         spec.socket.parent.mkdir(parents=True, exist_ok=True)
         settings = spec.folder / "strongswan.conf"
-        first = next(iter(self._connections.values()))
-        schedule = first.retransmission
-        settings.write_text(
-            _SETTINGS.format(
-                plugins=PLUGINS,
-                keepalive=int(first.keepalive) if first.keepalive is not None else 0,
-                timeout=schedule.timeout,
-                base=schedule.base,
-                tries=schedule.tries,
-                linger=int(first.rekey_linger),
-                socket=spec.socket,
-                log="lab",
-                detail=spec.detail,
-                log_path=spec.folder / "charon.log",
-            ),
-            encoding="utf-8",
-        )
+        settings.write_text(daemon_settings(spec), encoding="utf-8")
         # A daemon each: /run holds its process ID, and only one may have it.
         mount = shutil.which("mount", path="/usr/bin:/bin") or "mount"
         script = f'{mount} -t tmpfs tmpfs /run && exec "{CHARON}"'
@@ -344,6 +332,32 @@ class StrongswanDriver:
 
     def _record(self, event: str, **fields: Any) -> None:
         self._trace.record(time.monotonic(), self._spec.name, event, **fields)
+
+
+def daemon_settings(spec: StrongswanSpec) -> str:
+    """strongswan.conf. Its timers are the daemon's, so the topology's checks (`lab.checks`) see to
+    it that all connections of a node agree, and that charon can count them."""
+    connections = spec.config.ike.connections
+    first = connections[0]
+    schedule = first.retransmission
+    half_open = max(
+        half_open_seconds(connection, spec.config.ike.limits) for connection in connections
+    )
+    return _SETTINGS.format(
+        plugins=PLUGINS,
+        keepalive=round(first.keepalive) if first.keepalive is not None else 0,
+        timeout=schedule.timeout,
+        base=schedule.base,
+        tries=schedule.tries,
+        jitter=round(schedule.jitter * 100),
+        limit=round(schedule.limit) if schedule.limit is not None else 0,
+        half_open=ceil(half_open),
+        linger=round(first.rekey_linger),
+        socket=spec.socket,
+        log="lab",
+        detail=spec.detail,
+        log_path=spec.folder / "charon.log",
+    )
 
 
 def vici_connection(connection: ConnectionConfig) -> dict[str, Any]:
