@@ -134,6 +134,10 @@ class Gateway:
         """Ask the connection's peer for a sign of life."""
         return self._settle(self.ike.check_liveness(connection, now), now)
 
+    def send_keepalive(self, connection: str, now: float) -> list[Output]:
+        """A NAT keepalive now, where ESP goes in UDP."""
+        return self._settle(self.ike.send_keepalive(connection, now), now)
+
     # What comes in.
 
     def send_packet(self, packet: bytes, now: float) -> list[Output]:

@@ -23,10 +23,11 @@ from typing import BinaryIO, assert_never
 from ipseclab.emu import devices
 from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
 from ipseclab.errors import IpsecLabError
-from ipseclab.gateway import Gateway, GatewayConfig
+from ipseclab.gateway import GatewayConfig
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
 from ipseclab.ike.natt import NON_ESP_MARKER
 from ipseclab.ipsec.datapath import INBOUND, OUTBOUND
+from ipseclab.lab.faults import Fault, gateway_with
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import (
     DeliverPacket,
@@ -60,6 +61,9 @@ class GatewaySpec:
     trace: Path
     keys: Path
     """Gets the key logs, pickled one after the other (`read_keys`)."""
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
+    """Of what the faults draw."""
 
     @property
     def name(self) -> str:
@@ -127,7 +131,9 @@ class GatewayDriver:
 
     def __init__(self, spec: GatewaySpec) -> None:
         # The system's generator: keys on a real network must not come from a seed.
-        self._gateway = Gateway(spec.config, rng=random.SystemRandom())
+        self._gateway = gateway_with(
+            spec.config, spec.faults, rng=random.SystemRandom(), seed=spec.seed
+        )
         self._name = spec.name
         self._keys = spec.keys.open("ab", buffering=0)
         # Line by line: a killed run leaves what happened up to then.
@@ -314,6 +320,7 @@ class GatewayDriver:
             "delete_child": gateway.delete_child,
             "delete_ike": gateway.delete_ike,
             "liveness": gateway.check_liveness,
+            "keepalive": gateway.send_keepalive,
         }[name]
 
     def _report(self) -> Report:

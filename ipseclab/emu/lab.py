@@ -226,6 +226,8 @@ class Lab:
             tunnel_mtu(self.topology, node.name),
             self.folders.part(f"gateway-{node.name}"),
             self.folders.parts / f"keys-{node.name}",
+            self.topology.faults,
+            self._seed,
         )
         spec.keys.touch()
         self._key_files.append(spec.keys.open("rb"))

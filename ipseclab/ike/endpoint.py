@@ -18,7 +18,7 @@ from ipseclab.errors import (
     WireError,
 )
 from ipseclab.ike.authentication.responder import answer_auth
-from ipseclab.ike.config import IKE_PORT, ConnectionConfig, IkeConfig
+from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, ConnectionConfig, IkeConfig
 from ipseclab.ike.context import Context, SaActivity
 from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey
 from ipseclab.ike.events import IkeOutput
@@ -46,7 +46,7 @@ from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, PeerRequest
 from ipseclab.ike.selectors import ChildWish, Trigger
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import ZERO_SPI, sealed, send_requests, set_retransmit_timer
-from ipseclab.ike.upkeep import do_due, follow, forget_fragments, queue_rekey
+from ipseclab.ike.upkeep import do_due, follow, forget_fragments, queue_rekey, send_keepalive
 from ipseclab.ike.window import take_window
 from ipseclab.outputs import Deadline, UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, NotifyType
@@ -141,6 +141,13 @@ class IkeEndpoint:
         sa = self._ctx.newest(connection)
         if sa is not None and sa.alive:
             self._ctx.queue(sa, Liveness())
+        return self._done(now)
+
+    def send_keepalive(self, connection: str, now: float) -> list[IkeOutput]:
+        """A NAT keepalive now (RFC 3948 section 4); nothing where none would ever be sent."""
+        sa = self._ctx.newest(connection)
+        if sa is not None and sa.alive and sa.path.local.port == NAT_T_PORT:
+            send_keepalive(self._ctx, sa, now)
         return self._done(now)
 
     def _start(self, config: ConnectionConfig, now: float, trigger: Trigger | None = None) -> None:

@@ -100,6 +100,13 @@ def _liveness_due(ctx: Context, sa: IkeSa, now: float) -> None:
     ctx.timers.set(sa.own_spi, TimerKind.LIVENESS, due)
 
 
+def send_keepalive(ctx: Context, sa: IkeSa, now: float) -> None:
+    """One octet along the path of `sa`, for a NAT to see."""
+    ctx.emit(SendDatagram(sa.path, KEEPALIVE))
+    ctx.notice("keepalive_sent", destination=str(sa.path.remote))
+    sa.last_sent = now
+
+
 def _keepalive_due(ctx: Context, sa: IkeSa, now: float) -> None:
     """RFC 3948 section 4: one octet, if nothing else went out along the path lately."""
     interval = sa.connection.keepalive
@@ -108,9 +115,7 @@ def _keepalive_due(ctx: Context, sa: IkeSa, now: float) -> None:
     sent = (ctx.activity.last_outbound(spi) for spi in sa.children)
     due = max([sa.last_sent, *(at for at in sent if at is not None)]) + interval
     if due <= now:
-        ctx.emit(SendDatagram(sa.path, KEEPALIVE))
-        ctx.notice("keepalive_sent", destination=str(sa.path.remote))
-        sa.last_sent = now
+        send_keepalive(ctx, sa, now)
         due = now + interval
     ctx.timers.set(sa.own_spi, TimerKind.KEEPALIVE, due)
 

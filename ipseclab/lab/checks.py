@@ -15,7 +15,7 @@ import networkx as nx
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal, weak_words
 from ipseclab.lab.model import Interface, Node, NodeKind, Stack
 from ipseclab.lab.routes import Routing
-from ipseclab.lab.schema import ConnectionFile, LinkFile, NatFile, TopologyFile
+from ipseclab.lab.schema import ConnectionFile, FaultFile, LinkFile, NatFile, TopologyFile
 from ipseclab.lab.yaml_source import Key, YamlSource, one_of
 
 MOST_CHARON_JITTER = 0.2
@@ -35,6 +35,24 @@ def check_structure(file: TopologyFile, source: YamlSource) -> None:
         if isinstance(node, NatFile):
             _check_nat(name, node, file, source)
     _check_joined(file, source)
+
+
+def check_faults(
+    faults: Sequence[FaultFile], nodes: Mapping[str, Node], source: YamlSource
+) -> None:
+    """Each fault is that of a gateway of ours. Raises ConfigError."""
+    names = [fault.name if fault.name is not None else "" for fault in faults]
+    for index, fault in enumerate(faults):
+        path = ("faults", index, "node")
+        if fault.node not in nodes:
+            problem = f"{fault.node!r} is not a node, {one_of(list(nodes), fault.node)}"
+            raise source.error(path, problem)
+        if nodes[fault.node].stack is not Stack.IPSECLAB:
+            problem = f"{fault.node!r} does not run ipseclab, expected a node that does"
+            raise source.error(path, problem)
+        if names[index] and names.index(names[index]) != index:
+            problem = f"the name {names[index]!r} is that of an earlier fault, expected another"
+            raise source.error(("faults", index, "name"), problem)
 
 
 def _unique_names(source: YamlSource, table: str, names: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ ActionName = Literal[
     "delete_child",
     "delete_ike",
     "liveness",
+    "keepalive",
     "nat_rebind",
     "link_set",
 ]

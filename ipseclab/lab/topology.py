@@ -13,7 +13,14 @@ from pathlib import Path
 import networkx as nx
 
 from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Retransmission
-from ipseclab.lab.checks import check_connections, check_structure, peers_by_node, resolve_ends
+from ipseclab.lab.checks import (
+    check_connections,
+    check_faults,
+    check_structure,
+    peers_by_node,
+    resolve_ends,
+)
+from ipseclab.lab.faults.fault import Fault
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.library import TOPOLOGIES, find_file
 from ipseclab.lab.model import (
@@ -30,6 +37,7 @@ from ipseclab.lab.nat import NatBehaviour, NatConfig
 from ipseclab.lab.routes import Route, Routing
 from ipseclab.lab.schema import (
     ConnectionFile,
+    FaultFile,
     IkeLifetimeFile,
     ImpairmentFile,
     LinkFile,
@@ -39,6 +47,7 @@ from ipseclab.lab.schema import (
     topology_schema,
 )
 from ipseclab.lab.yaml_source import YamlSource, check, parse_yaml, read_yaml
+from ipseclab.registry import PayloadType
 
 __all__ = [
     "Connection",
@@ -69,6 +78,7 @@ class Topology:
     nodes: Mapping[str, Node]
     links: tuple[Link, ...]
     connections: tuple[Connection, ...]
+    faults: tuple[Fault, ...]
     routing: Routing = field(compare=False, repr=False)
     by_end: Mapping[str, tuple[Connection, ...]] = field(compare=False, repr=False)
     """The connections that end at each node."""
@@ -154,6 +164,8 @@ def resolve(source: YamlSource) -> Topology:
         _connection(entry, index, peers, nodes, routing, source)
         for index, entry in enumerate(file.connections)
     )
+    check_faults(file.faults, nodes, source)
+    faults = tuple(_fault(entry, index) for index, entry in enumerate(file.faults))
     by_end: dict[str, tuple[Connection, ...]] = {}
     for item in connections:
         for end in dict.fromkeys(item.ends):
@@ -164,10 +176,34 @@ def resolve(source: YamlSource) -> Topology:
         nodes=nodes,
         links=links,
         connections=connections,
+        faults=faults,
         routing=routing,
         by_end=by_end,
         link_names={link.name: link for link in links},
         source=source,
+    )
+
+
+def _fault(entry: FaultFile, index: int) -> Fault:
+    numbers = (entry.group, entry.version, entry.bits)
+    kind = PayloadType[entry.payload] if entry.payload is not None else entry.type
+    return Fault(
+        name=entry.name if entry.name is not None else f"{entry.do}-{index}",
+        node=entry.node,
+        do=entry.do,
+        direction=entry.direction,
+        traffic=entry.traffic,
+        exchange=entry.exchange,
+        kind=entry.kind,
+        nth=tuple(entry.nth) if entry.nth is not None else (),
+        delay=entry.delay if entry.delay is not None else 0.0,
+        after=entry.after if entry.after is not None else 1,
+        octet=entry.octet,
+        octets=entry.octets if entry.octets is not None else 0,
+        payload=int(kind) if kind is not None else None,
+        notify=entry.notify,
+        data=entry.data if entry.data is not None else b"",
+        value=next((number for number in numbers if number is not None), None),
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ipseclab.errors import ConfigError
+from ipseclab.lab.checks import check_faults
 from ipseclab.lab.library import EXPERIMENTS, TOPOLOGIES, find_file
 from ipseclab.lab.plan import RunPlan
 from ipseclab.lab.topology import Topology, refuse_other, resolve
@@ -117,6 +118,7 @@ class Experiment:
         """Topology and plan of one point. Raises ConfigError at the experiment's key that is
         wrong."""
         settings = [
+            *self._faults(),
             *(
                 Setting(key, value, ("overrides", key))
                 for key, value in self.file.overrides.items()
@@ -139,6 +141,15 @@ class Experiment:
             raise self._at_setting(problem, settings) from None
         check_plan(file, own, topology)
         return Prepared(point, source, topology, make_plan(file, topology))
+
+    def _faults(self) -> list[Setting]:
+        """The experiment's faults behind those of the topology. Raises ConfigError."""
+        own = self.source.data.get("faults", [])
+        if not own:
+            return []
+        check_faults(self.file.faults, resolve(self.topology_source).nodes, self.source)
+        there = self.topology_source.data.get("faults") or []
+        return [Setting("faults", [*there, *own], ("faults",))]
 
     def _at_setting(self, problem: ConfigError, settings: Sequence[Setting]) -> ConfigError:
         """A wrong value said to stand where the experiment file sets it.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ipseclab.lab.plan import ActionName, Congestion
-from ipseclab.lab.schema import Name, NodeName, Octets, Seconds
+from ipseclab.lab.schema import Faults, Name, NodeName, Octets, Seconds
 
 MOST_PINGS = 100_000
 FASTEST_PROBE = 100_000.0
@@ -201,6 +201,8 @@ class ExperimentFile(Strict):
     """Seconds of a run."""
     overrides: Settings = {}
     """Keys of the topology with other values."""
+    faults: Faults = []
+    """What goes wrong on purpose, besides the topology's own faults."""
     traffic: list[FlowFile] = []
     actions: list[ActionFile] = []
     sweep: SweepFile | None = None

@@ -101,6 +101,7 @@ class GatewayDriver:
             "delete_child": gateway.delete_child,
             "delete_ike": gateway.delete_ike,
             "liveness": gateway.check_liveness,
+            "keepalive": gateway.send_keepalive,
         }
 
     def _time_out(self, now: float) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ipseclab.errors import ConfigError, EnvironmentLacks
-from ipseclab.gateway import Gateway
+from ipseclab.lab.faults import gateway_with
 from ipseclab.lab.gateways import gateway_config, starting_connections
 from ipseclab.lab.impairment import derive
 from ipseclab.lab.keys import Capture
@@ -188,8 +188,11 @@ class Network:
             outside=[interface.name for interface in outside],
             tunnel_mtu=tunnel_mtu(self.topology, model.name),
         )
-        gateway = Gateway(
-            gateway_config(self.topology, model.name), rng=derive(self._seed, model.name)
+        gateway = gateway_with(
+            gateway_config(self.topology, model.name),
+            self.topology.faults,
+            rng=derive(self._seed, model.name),
+            seed=self._seed,
         )
         node.driver = self.drivers[model.name] = GatewayDriver(
             gateway,

@@ -17,6 +17,7 @@ from ipseclab.lab.pcapng import read_pcapng
 from ipseclab.lab.plan import Action, Ping, Probe, RunPlan, Transfer
 from ipseclab.lab.topology import load_topology, parse_topology
 from ipseclab.lab.trace import Trace, TraceRecord, read_trace
+from ipseclab.present.ladder import ladder
 from ipseclab.registry import IpProtocol
 from ipseclab.sim import network as simulator
 from ipseclab.wire.ip import flow_of
@@ -331,3 +332,30 @@ def test_a_frame_that_a_relay_cannot_send_is_named_by_its_index(
     overrun = [r.fields["index"] for r in records if r.fields["reason"] == "overrun"]
     assert overrun == [index for index, gone in enumerate(drawn) if not gone]
     assert overruns == len(overrun) > 20
+
+
+def test_faults_strike_as_in_the_simulator(run: Callable[..., list[TraceRecord]]) -> None:
+    """One message lost, one late, one changed inside its Encrypted payload: the same ladder."""
+    text = """
+nodes: {gw1: {kind: gateway}, gw2: {kind: gateway}}
+links: [{name: wan, ends: [gw1, gw2], addresses: [192.0.2.1/24, 192.0.2.2/24], delay: 5ms}]
+connections:
+  - name: site
+    initiator: gw1
+    responder: gw2
+    psk: secret
+    retransmission: {timeout: 500ms}
+faults:
+  - {node: gw1, do: drop, exchange: IKE_AUTH, nth: 1}
+  - {node: gw2, do: answer_late, exchange: CREATE_CHILD_SA, delay: 200ms}
+  - {node: gw1, do: no_delete}
+"""
+    rekey = Action(1.5, "rekey_child", "gw1", arguments={"connection": "site"})
+    plan = RunPlan(actions=(rekey,), duration=2.5)
+    emulated, simulated = run(text, plan), Trace()
+    simulator.run(parse_topology(text), plan, seed=SEED, trace=simulated)
+    assert ladder(emulated) == ladder(simulated.records)
+    for records in (emulated, simulated.records):
+        struck = [(r.node, r.fields["does"]) for r in named(records, "fault")]
+        assert struck == [("gw1", "drop"), ("gw2", "answer_late"), ("gw1", "no_delete")]
+        assert not named(records, "child_gone", "gw2")
