@@ -17,7 +17,7 @@ def of_flow(entries: list[SadEntry], flow: Flow) -> SadEntry:
     resources = sorted({entry.parameters.resource for entry in entries})
     if len(resources) == 1:
         return entries[0]
-    source, destination, *numbers = flow
+    source, destination, *numbers = flow[:5]
     octets = source + destination + b"".join(number.to_bytes(2, "big") for number in numbers)
     chosen = resources[crc32(octets) % len(resources)]
     return next(entry for entry in entries if entry.parameters.resource == chosen)

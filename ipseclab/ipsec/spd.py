@@ -1,23 +1,27 @@
 """The security policy database: what is to happen to a packet, first match wins.
 
 RFC 4301 section 4.4.1. The SPD is ordered and fails closed: a packet that no entry matches is
-discarded. Names as selectors, and populate-from-packet flags, are left out.
+discarded unless told otherwise. What a PROTECT entry takes from the packet for its SA (populate
+from packet) is its connection's `narrowing`; names as selectors are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from ipseclab.errors import ConfigError
+from ipseclab.ipsec.spd_index import RuleIndex, index_of
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import Flow
-from ipseclab.wire.selector import TrafficSelector
+from ipseclab.wire.selector import ANY_PORTS, OPAQUE_PORTS, TrafficSelector
 
 FLOW_CACHE_LIMIT = 4096
 """Flows a direction whose verdict is remembered; when full, the cache starts again empty."""
 
+INDEX_FROM = 8
+"""Policies of a direction above which an index is made: a few are asked faster one by one."""
 
 _ICMP = (IpProtocol.ICMP, IpProtocol.ICMPV6)
 
@@ -30,11 +34,19 @@ class Action(Enum):
     PROTECT = "protect"
 
 
+class Direction(Enum):
+    """Which way an entry looks: the SPD-O, the SPD-I, or both (RFC 4301 section 4.4.1)."""
+
+    BOTH = "both"
+    OUTBOUND = "outbound"
+    INBOUND = "inbound"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """One SPD entry: traffic between `local` and `remote`, and what becomes of it.
 
-    PROTECT names the connection whose IKE endpoint makes the SAs.
+    PROTECT names the connection whose IKE endpoint makes the SAs, and holds both ways.
     """
 
     name: str
@@ -42,10 +54,13 @@ class Policy:
     local: tuple[TrafficSelector, ...]
     remote: tuple[TrafficSelector, ...]
     connection: str | None = None
+    direction: Direction = Direction.BOTH
 
     def __post_init__(self) -> None:
         if (self.action is Action.PROTECT) != (self.connection is not None):
             raise ConfigError(f"policy {self.name}: PROTECT, and only PROTECT, names a connection")
+        if self.action is Action.PROTECT and self.direction is not Direction.BOTH:
+            raise ConfigError(f"policy {self.name}: PROTECT holds both ways")
 
 
 def covers_outbound(
@@ -54,48 +69,113 @@ def covers_outbound(
     """True when `flow` leaves from `local` for `remote`.
 
     RFC 4301 section 4.4.1.1: ICMP has type and code where others have ports, and they belong to
-    the message, not to one of its ends; so both sides are asked about them. A later fragment has
-    port 0, which only a selector for any port contains (section 7).
+    the message, not to one of its ends; so both sides are asked about them. A later fragment shows
+    no ports: only a selector for any port, or one for OPAQUE ones, contains it (section 7).
     """
-    protocol = flow.protocol
-    far_port = flow.source_port if protocol in _ICMP else flow.destination_port
-    return any(ts.contains(flow.source, protocol, flow.source_port) for ts in local) and any(
-        ts.contains(flow.destination, protocol, far_port) for ts in remote
-    )
+    near, far = _ends(local, remote, flow)
+    return near and far
 
 
 def covers_inbound(
     local: Sequence[TrafficSelector], remote: Sequence[TrafficSelector], flow: Flow
 ) -> bool:
     """True when `flow` comes from `remote` for `local`."""
+    near, far = _ends(remote, local, flow)
+    return near and far
+
+
+def _ends(
+    source: Sequence[TrafficSelector], destination: Sequence[TrafficSelector], flow: Flow
+) -> tuple[bool, bool]:
+    if flow.later_fragment:
+        blind = (ANY_PORTS, OPAQUE_PORTS)
+        source = [_any_port(ts) for ts in source if ts.ports in blind]
+        destination = [_any_port(ts) for ts in destination if ts.ports in blind]
     protocol = flow.protocol
-    near_port = flow.source_port if protocol in _ICMP else flow.destination_port
-    return any(ts.contains(flow.source, protocol, flow.source_port) for ts in remote) and any(
-        ts.contains(flow.destination, protocol, near_port) for ts in local
+    far_port = flow.source_port if protocol in _ICMP else flow.destination_port
+    return (
+        any(ts.contains(flow.source, protocol, flow.source_port) for ts in source),
+        any(ts.contains(flow.destination, protocol, far_port) for ts in destination),
     )
 
 
-class Spd:
-    """An ordered list of policies, with the verdict on recent flows remembered."""
+def _any_port(selector: TrafficSelector) -> TrafficSelector:
+    return replace(selector, start_port=0, end_port=0xFFFF)
 
-    def __init__(self, policies: Sequence[Policy]) -> None:
+
+class Spd:
+    """An ordered list of policies, with the verdict on recent flows remembered.
+
+    A packet that none matches meets `outbound_default` or `inbound_default`: DISCARD, or BYPASS.
+    """
+
+    def __init__(
+        self,
+        policies: Sequence[Policy],
+        *,
+        outbound_default: Action = Action.DISCARD,
+        inbound_default: Action = Action.DISCARD,
+    ) -> None:
         self.policies = tuple(policies)
         self._outbound: dict[Flow, Policy | None] = {}
         self._inbound: dict[Flow, Policy | None] = {}
+        self._sends = _Side(
+            [p for p in policies if p.direction is not Direction.INBOUND], outbound=True
+        )
+        self._receives = _Side(
+            [p for p in policies if p.direction is not Direction.OUTBOUND], outbound=False
+        )
+        self._outbound_default = _default("outbound", outbound_default)
+        self._inbound_default = _default("inbound", inbound_default)
 
     def outbound(self, flow: Flow) -> Policy | None:
         """The policy for a packet on its way out; None means DISCARD."""
         if flow in self._outbound:
             return self._outbound[flow]
-        matches = (p for p in self.policies if covers_outbound(p.local, p.remote, flow))
-        return _remember(self._outbound, flow, next(matches, None))
+        found = self._sends.first(flow)
+        return _remember(
+            self._outbound, flow, found if found is not None else self._outbound_default
+        )
 
     def inbound(self, flow: Flow) -> Policy | None:
         """The policy for a packet that arrived without protection; None means DISCARD."""
         if flow in self._inbound:
             return self._inbound[flow]
-        matches = (p for p in self.policies if covers_inbound(p.local, p.remote, flow))
-        return _remember(self._inbound, flow, next(matches, None))
+        found = self._receives.first(flow)
+        return _remember(self._inbound, flow, found if found is not None else self._inbound_default)
+
+
+class _Side:
+    """The policies of one direction: asked one by one while they are few, indexed beyond."""
+
+    def __init__(self, policies: list[Policy], *, outbound: bool) -> None:
+        self._policies = policies
+        self._outbound = outbound
+        self._index: dict[int, RuleIndex] | None = None
+        if len(policies) > INDEX_FROM:
+            self._index = index_of(
+                [(p.local, p.remote) if outbound else (p.remote, p.local) for p in policies]
+            )
+
+    def first(self, flow: Flow) -> Policy | None:
+        if self._index is None:
+            covers = covers_outbound if self._outbound else covers_inbound
+            return next((p for p in self._policies if covers(p.local, p.remote, flow)), None)
+        near, far = flow.source_port, flow.destination_port
+        place = self._index[len(flow.source)].first(
+            flow.source,
+            flow.destination,
+            flow.protocol,
+            None if flow.later_fragment else near,
+            None if flow.later_fragment else (near if flow.protocol in _ICMP else far),
+        )
+        return self._policies[place] if place is not None else None
+
+
+def _default(name: str, action: Action) -> Policy | None:
+    if action is Action.PROTECT:
+        raise ConfigError(f"the {name} default: PROTECT names a connection, expected another")
+    return Policy(f"{name}-default", action, (), ()) if action is Action.BYPASS else None
 
 
 def _remember(cache: dict[Flow, Policy | None], flow: Flow, policy: Policy | None) -> Policy | None:

@@ -179,6 +179,8 @@ class Flow(NamedTuple):
     protocol: int
     source_port: int
     destination_port: int
+    later_fragment: bool = False
+    """True for a fragment other than the first: its ports cannot be seen."""
 
     def __str__(self) -> str:
         name = IpProtocol(self.protocol).name
@@ -201,4 +203,6 @@ def flow_of(packet: bytes) -> Flow:
             source_port, destination_port = struct.unpack_from("!HH", packet, start)
         elif header.protocol == IpProtocol.ICMP and header.total_length >= start + 2:
             source_port = packet[start] << 8 | packet[start + 1]
-    return Flow(header.source, header.destination, header.protocol, source_port, destination_port)
+    ports = (source_port, destination_port)
+    later = bool(header.fragment_offset)
+    return Flow(header.source, header.destination, header.protocol, *ports, later)

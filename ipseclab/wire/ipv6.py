@@ -147,4 +147,6 @@ def _flow_of_ipv6(packet: bytes) -> Flow:
             source_port, destination_port = struct.unpack_from("!HH", packet, start)
         elif header.protocol == IpProtocol.ICMPV6 and header.total_length >= start + 2:
             source_port = packet[start] << 8 | packet[start + 1]
-    return Flow(header.source, header.destination, header.protocol, source_port, destination_port)
+    ports = (source_port, destination_port)
+    later = bool(header.fragment_offset)
+    return Flow(header.source, header.destination, header.protocol, *ports, later)

@@ -1,14 +1,25 @@
 """RFC 4301 section 4.4.1: ordered, first match wins, nothing matches nothing passes."""
 
+from ipaddress import ip_address, ip_network
+
 import pytest
 from datapath_pair import network, packed
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ipseclab.errors import ConfigError
 from ipseclab.ipsec import spd as spd_module
-from ipseclab.ipsec.spd import Action, Policy, Spd
-from ipseclab.registry import IpProtocol
+from ipseclab.ipsec.spd import (
+    Action,
+    Direction,
+    Policy,
+    Spd,
+    covers_inbound,
+    covers_outbound,
+)
+from ipseclab.registry import IpProtocol, TsType
 from ipseclab.wire.ip import Flow
-from ipseclab.wire.selector import TrafficSelector
+from ipseclab.wire.selector import ANY_PORTS, OPAQUE_PORTS, TrafficSelector
 
 ANY = network("0.0.0.0/0")
 
@@ -85,3 +96,96 @@ def test_remembered_flows_are_bounded_and_forgetting_changes_no_verdict(monkeypa
 def test_protect_and_only_protect_names_a_connection(action, connection):
     with pytest.raises(ConfigError, match="only PROTECT, names a connection"):
         Policy("p", action, ANY, ANY, connection)
+
+
+PORTS = st.sampled_from([(0, 0xFFFF), (0xFFFF, 0), (53, 53), (0, 1023), (1024, 0xFFFF)])
+PROTOCOLS = st.sampled_from([0, 1, 6, 17, 58])
+
+
+@st.composite
+def selectors(draw, family):
+    nets = {4: ("10.{}.{}.0/{}", (8, 16, 24, 32)), 6: ("fd00:{}:{}::/{}", (16, 32, 48, 64))}
+    text, lengths = nets[family]
+    base = text.format(
+        draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(st.sampled_from(lengths))
+    )
+    network = ip_network(base, strict=False)
+    start, end = network.network_address.packed, network.broadcast_address.packed
+    if draw(st.booleans()):  # a range that is no network
+        end = (int.from_bytes(start, "big") + draw(st.integers(0, 400))).to_bytes(len(start), "big")
+    kind = TsType.TS_IPV4_ADDR_RANGE if family == 4 else TsType.TS_IPV6_ADDR_RANGE
+    return TrafficSelector(kind, draw(PROTOCOLS), *draw(PORTS), start, end)
+
+
+@st.composite
+def policies(draw):
+    found = []
+    for number in range(draw(st.integers(9, 30))):
+        sides = [
+            tuple(
+                draw(selectors(draw(st.sampled_from([4, 4, 6]))))
+                for _ in range(draw(st.integers(1, 2)))
+            )
+            for _ in range(2)
+        ]
+        direction = draw(st.sampled_from(list(Direction)))
+        found.append(Policy(f"p{number}", Action.DISCARD, *sides, direction=direction))
+    return found
+
+
+@st.composite
+def flows(draw):
+    text = draw(st.sampled_from(["10.{}.{}.{}", "fd00:{}:{}::{}"]))
+    numbers = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 255))
+    ends = [ip_address(text.format(*draw(numbers))).packed for _ in range(2)]
+    ports = st.sampled_from([0, 53, 1023, 1024, 0xFFFF])
+    later = draw(st.booleans())
+    shown = (0, 0) if later else (draw(ports), draw(ports))
+    return Flow(*ends, draw(st.sampled_from([1, 6, 17, 58, 47])), *shown, later)
+
+
+@given(policies(), st.lists(flows(), min_size=1, max_size=20))
+@settings(max_examples=80, deadline=None)
+def test_the_index_finds_what_asking_each_finds(entries, asked):
+    spd = Spd(entries)
+    for one in asked:
+        out = [p for p in entries if p.direction is not Direction.INBOUND]
+        into = [p for p in entries if p.direction is not Direction.OUTBOUND]
+        first_out = next((p for p in out if covers_outbound(p.local, p.remote, one)), None)
+        first_in = next((p for p in into if covers_inbound(p.local, p.remote, one)), None)
+        assert spd.outbound(one) is first_out
+        assert spd.inbound(one) is first_in
+
+
+def test_later_fragment_needs_a_selector_for_any_port_or_for_opaque_ones():
+    """RFC 4301 section 7."""
+
+    def spd(ports):
+        udp = (TrafficSelector.of_network("10.2.0.0/24", IpProtocol.UDP, ports),)
+        return Spd([bypass(network("10.1.0.0/24"), udp)])
+
+    later = flow("10.1.0.1", "10.2.0.1", ports=(0, 0))._replace(later_fragment=True)
+    first = flow("10.1.0.1", "10.2.0.1", ports=(0, 0))
+    assert [spd(ports).outbound(later) is None for ports in (ANY_PORTS, OPAQUE_PORTS)] == [
+        False
+    ] * 2
+    assert spd((0, 100)).outbound(later) is None
+    assert spd((0, 100)).outbound(first) is not None
+    assert spd(OPAQUE_PORTS).outbound(first) is None
+
+
+def test_defaults_are_a_direction_s_own():
+    spd = Spd([], outbound_default=Action.BYPASS)
+    one = flow("10.1.0.1", "10.2.0.1")
+    assert spd.outbound(one).action is Action.BYPASS
+    assert spd.inbound(one) is None
+    with pytest.raises(ConfigError, match="the inbound default"):
+        Spd([], inbound_default=Action.PROTECT)
+
+
+def test_an_entry_of_one_direction_is_not_asked_in_the_other():
+    spd = Spd([Policy("out", Action.BYPASS, ANY, ANY, direction=Direction.OUTBOUND)])
+    assert spd.outbound(flow("10.1.0.1", "10.2.0.1")).name == "out"
+    assert spd.inbound(flow("10.1.0.1", "10.2.0.1")) is None
+    with pytest.raises(ConfigError, match="both ways"):
+        Policy("p", Action.PROTECT, ANY, ANY, "c", Direction.INBOUND)
