@@ -127,6 +127,12 @@ class ChildSaNotFound(IkeError):
         self.spi = spi
 
 
+class StateNotFound(IkeError):
+    """No half-made SA has the link that IKE_FOLLOWUP_KE names (RFC 9370 section 2.2.4)."""
+
+    notify = NotifyType.STATE_NOT_FOUND
+
+
 class NoAdditionalSas(IkeError):
     """A limit on CHILD_SAs is reached (RFC 7296 section 1.3)."""
 

@@ -24,7 +24,7 @@ from ipseclab.ike.negotiation import (
 )
 from ipseclab.ike.proposals import child_suite_of, proposal_text
 from ipseclab.ike.resources import free_resource, resource_notify, wants_resources
-from ipseclab.ike.sa import ChildSa, IkeSa
+from ipseclab.ike.sa import ChildSa, ChildState, IkeSa
 from ipseclab.ike.selectors import BY_POLICY, ChildWish, Grant, Selectors, check_narrowed, grant
 from ipseclab.outputs import EspKeyLog
 from ipseclab.registry import KeMethod, NotifyType, ProtocolId, TransformType
@@ -97,11 +97,12 @@ def finish_child(
     message: Message,
     nonces: tuple[bytes, bytes],
     secret: bytes,
+    additional: bytes = b"",
 ) -> ChildSa:
     """The initiator takes the responder's answer to `offer`. Raises IkeError when it is not one of
     what was offered; the peer, which holds the SA already, is then sent a DELETE."""
     try:
-        return _finish(ctx, sa, offer, message, nonces, secret)
+        return _finish(ctx, sa, offer, message, nonces, secret, additional)
     except (InvalidSyntax, NoProposalChosen, TsUnacceptable):
         ctx.queue(sa, DeleteSpi(offer.spi_in, offer.connection.child_protocol))
         raise
@@ -114,6 +115,7 @@ def _finish(
     message: Message,
     nonces: tuple[bytes, bytes],
     secret: bytes,
+    additional: bytes,
 ) -> ChildSa:
     sa_payload, tsi, tsr = _child_payloads(message)
     proposal = check_chosen(sa_payload.proposals, offer.proposals)
@@ -138,7 +140,8 @@ def _finish(
         replaces=offer.replaces.spi_in if offer.replaces is not None else None,
         resource=offer.resource,
     )
-    install(ctx, child, nonces, secret, use_outbound=offer.replaces is None)
+    outbound = offer.replaces is None
+    install(ctx, child, nonces, secret, additional, use_outbound=outbound)
     return child
 
 
@@ -157,6 +160,26 @@ def answer_child(
 
     `proposal` is one already chosen. Raises NoProposalChosen, TsUnacceptable, NoAdditionalSas.
     """
+    child, payloads = grant_child(
+        ctx, sa, message, nonces, in_auth=in_auth, replaces=replaces, proposal=proposal
+    )
+    install_granted(ctx, child, nonces, secret, replaces=replaces)
+    return payloads
+
+
+def grant_child(
+    ctx: Context,
+    sa: IkeSa,
+    message: Message,
+    nonces: tuple[bytes, bytes],
+    *,
+    in_auth: bool,
+    replaces: ChildSa | None,
+    proposal: Proposal | None = None,
+) -> tuple[ChildSa, tuple[Payload, ...]]:
+    """The CHILD_SA that the responder is going to make, without keys, and its payloads.
+
+    Raises as `answer_child`."""
     connection = sa.connection
     sa_payload, tsi, tsr = _child_payloads(message)
     if len(sa.children) >= ctx.config.limits.children_per_ike:
@@ -189,13 +212,9 @@ def answer_child(
         replaces=replaces.spi_in if replaces is not None else None,
         resource=resource,
     )
-    # Packets could overtake our response, which the peer needs to open them (section 2.8): a
-    # first SA waits for the peer's first packet or a round trip, a rekeyed one for its DELETE too.
-    hold = sa.round_trip if replaces is None else inf
-    install(ctx, child, nonces, secret, use_outbound=False, hold=hold)
     if replaces is not None:
         replaces.peer_replacement = child
-    return _answer(child, message, more=granted.more)
+    return child, _answer(child, message, more=granted.more)
 
 
 def _answer(child: ChildSa, message: Message, *, more: bool) -> tuple[Payload, ...]:
@@ -215,6 +234,25 @@ def _answer(child: ChildSa, message: Message, *, more: bool) -> tuple[Payload, .
     )
 
 
+def install_granted(
+    ctx: Context,
+    child: ChildSa,
+    nonces: tuple[bytes, bytes],
+    secret: bytes,
+    additional: bytes = b"",
+    *,
+    replaces: ChildSa | None,
+) -> None:
+    """Put a CHILD_SA that was granted into service.
+
+    Packets could overtake our response, which the peer needs to open them (section 2.8): a first SA
+    waits for the peer's first packet or a round trip, a rekeyed one for the old one's DELETE too.
+    """
+    waits = replaces is not None and replaces.state is not ChildState.GONE
+    hold = inf if waits else child.ike.round_trip
+    install(ctx, child, nonces, secret, additional, use_outbound=False, hold=hold)
+
+
 def choose_esp(
     offered: tuple[Proposal, ...], connection: ConnectionConfig, *, in_auth: bool
 ) -> Proposal:
@@ -231,6 +269,7 @@ def install(
     child: ChildSa,
     nonces: tuple[bytes, bytes],
     secret: bytes,
+    additional: bytes = b"",
     *,
     use_outbound: bool,
     hold: float = 0.0,
@@ -240,13 +279,14 @@ def install(
     assert sa.prf is not None
     assert sa.keys is not None
     suite = child_suite_of(child.proposal)
-    keys = child_keys(sa.prf, suite, sa.keys.sk_d, nonces, secret)
+    keys = child_keys(sa.prf, suite, sa.keys.sk_d, nonces, secret, additional)
     to_responder, to_initiator = (keys.encr_i, keys.integ_i), (keys.encr_r, keys.integ_r)
     inbound, outbound = (
         (to_responder, to_initiator) if child.made_by_peer else (to_initiator, to_responder)
     )
     sa.children[child.spi_in] = child
     ctx.children[child.spi_in] = child
+    child.installed = True
     ctx.notice(
         "child_ready",
         connection=child.connection.name,

@@ -19,11 +19,20 @@ from ipseclab.errors import (
     ChildSaNotFound,
     InvalidKePayload,
     InvalidSyntax,
+    StateNotFound,
     TemporaryFailure,
 )
-from ipseclab.ike.child import ChildOffer, answer_child, choose_esp, finish_child, offer_child
+from ipseclab.ike.child import (
+    ChildOffer,
+    choose_esp,
+    finish_child,
+    grant_child,
+    install_granted,
+    offer_child,
+)
 from ipseclab.ike.config import ConnectionConfig
 from ipseclab.ike.context import Context
+from ipseclab.ike.followup import ChildFollowup, HalfMade, check_room, keep, link_in
 from ipseclab.ike.informational import (
     DELETED,
     REDUNDANT,
@@ -33,12 +42,19 @@ from ipseclab.ike.informational import (
     DeleteSpi,
     close_child,
 )
-from ipseclab.ike.init import NONCE_SIZE, agree, checked_nonce, respond
+from ipseclab.ike.init import NONCE_SIZE, checked_nonce
+from ipseclab.ike.key_exchange import agree, respond
 from ipseclab.ike.lifecycle import activate_child, postpone, remove_child
-from ipseclab.ike.negotiation import ke_method, method_asked_for, offered_methods
+from ipseclab.ike.negotiation import (
+    additional_methods,
+    check_chosen,
+    ke_method,
+    method_asked_for,
+    offered_methods,
+)
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.resources import further_resources, wants_resources
-from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
+from ipseclab.ike.sa import MAKING, ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.selectors import BY_POLICY, ChildWish, Trigger
 from ipseclab.ike.task import Task
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
@@ -101,6 +117,8 @@ class CreateChild(Retrying):
         self.private: KeyExchangePrivate | None = None
         self.nonce = b""
         self.offer: ChildOffer | None = None
+        self.half: tuple[OpenedMessage, tuple[bytes, bytes], bytes] | None = None
+        """CREATE_CHILD_SA's response, nonces and secret while additional key exchanges go on."""
 
     @property
     @override
@@ -132,7 +150,8 @@ class CreateChild(Retrying):
 
     @override
     def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
-        if message.find(SaPayload) is None:
+        sa_payload = message.find(SaPayload)
+        if sa_payload is None:
             self._refused(ctx, sa, message, now)
             return
         assert self.offer is not None
@@ -140,9 +159,47 @@ class CreateChild(Retrying):
             nonces, secret = self._nonces(message), self._secret(message)
         except InvalidSyntax:
             # The peer has the CHILD_SA already, for which this end has no keys.
-            ctx.queue(sa, DeleteSpi(self.offer.spi_in, self.connection.child_protocol))
+            self.unusable(ctx, sa)
             raise
-        new = finish_child(ctx, sa, self.offer, message, nonces, secret)
+        methods = additional_methods(sa_payload.proposals[0])
+        if not methods:
+            self._complete(ctx, sa, message, (nonces, secret, b""))
+            return
+        check_chosen(sa_payload.proposals, self.offer.proposals)
+        self.half = message, nonces, secret
+        ctx.queue(sa, ChildFollowup(self, methods, link_in(message)), first=True)
+
+    def finish(self, ctx: Context, sa: IkeSa, additional: bytes, now: float) -> None:
+        """All additional key exchanges are done."""
+        assert self.half is not None
+        (message, nonces, secret), self.half = self.half, None
+        self._complete(ctx, sa, message, (nonces, secret, additional))
+
+    def put_off(self, ctx: Context, sa: IkeSa, kind: NotifyType, now: float) -> None:
+        """The peer refused an additional key exchange; if it had forgotten us, start over."""
+        self._back_in_service()
+        old = self.replaces
+        rekeys = old.spi_in.hex() if old is not None else None
+        ctx.notice("create_refused", reason=kind.name, rekeys=rekeys)
+        replaced = old is not None and old.state is not ChildState.INSTALLED
+        if kind in (NotifyType.STATE_NOT_FOUND, NotifyType.TEMPORARY_FAILURE) and not replaced:
+            self.retry_later(ctx, sa, now)
+
+    def unusable(self, ctx: Context, sa: IkeSa) -> None:
+        """The peer has made a CHILD_SA for which this end has no keys."""
+        assert self.offer is not None
+        ctx.queue(sa, DeleteSpi(self.offer.spi_in, self.connection.child_protocol))
+
+    def _complete(
+        self,
+        ctx: Context,
+        sa: IkeSa,
+        message: OpenedMessage,
+        keys: tuple[tuple[bytes, bytes], bytes, bytes],
+    ) -> None:
+        """Make the CHILD_SA of nonces, first and additional secrets."""
+        assert self.offer is not None
+        new = finish_child(ctx, sa, self.offer, message, *keys)
         if new.spi_out in sa.closed_early:
             remove_child(ctx, new, DELETED)
         if self.replaces is not None:
@@ -286,24 +343,64 @@ def answer_create(ctx: Context, sa: IkeSa, message: Message, now: float) -> tupl
     if sa_payload is None or nonce is None:
         raise InvalidSyntax("CREATE_CHILD_SA request without SA or nonce")
     proposal = choose_esp(sa_payload.proposals, sa.connection, in_auth=False)
-    method = ke_method(proposal)
-    ke_reply, secret = answer_ke(ctx, message, method)
-    nonce_r = ctx.rng.randbytes(NONCE_SIZE)
-    payloads = answer_child(
-        ctx,
-        sa,
-        message,
-        (checked_nonce(nonce), nonce_r),
-        secret,
-        in_auth=False,
-        replaces=old,
-        proposal=proposal,
+    additional = additional_methods(proposal)
+    if additional:
+        check_room(sa)
+    ke_reply, secret = answer_ke(ctx, message, ke_method(proposal))
+    nonces = checked_nonce(nonce), ctx.rng.randbytes(NONCE_SIZE)
+    child, payloads = grant_child(
+        ctx, sa, message, nonces, in_auth=False, replaces=old, proposal=proposal
     )
+    link: tuple[Payload, ...] = ()
+    if additional:
+        half = HalfMadeChild(additional, child, nonces, secret, old)
+        link = (keep(ctx, sa, half, now),)
+    else:
+        install_granted(ctx, child, nonces, secret, replaces=old)
     if old is not None and old.state is ChildState.INSTALLED:
         old.state = ChildState.REPLACED_BY_PEER
         old.heir = old.peer_replacement
     *sa_and_mode, tsi, tsr = payloads
-    return (*sa_and_mode, NoncePayload(nonce_r), *ke_reply, tsi, tsr)
+    return (*sa_and_mode, NoncePayload(nonces[1]), *ke_reply, tsi, tsr, *link)
+
+
+class HalfMadeChild(HalfMade):
+    """A CHILD_SA that waits for additional key exchanges. As the peer's answer to a rekey it counts
+    from the start: which of two simultaneous rekeys stands depends on CREATE_CHILD_SA's nonces."""
+
+    def __init__(
+        self,
+        methods: tuple[KeMethod, ...],
+        child: ChildSa,
+        nonces: tuple[bytes, bytes],
+        secret: bytes,
+        replaces: ChildSa | None,
+    ) -> None:
+        super().__init__(methods)
+        self.child = child
+        self.nonces = nonces
+        self.secret = secret
+        self.replaces = replaces
+
+    @override
+    def complete(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        child = self.child
+        if not child.usable or child.spi_in in ctx.children:
+            raise StateNotFound(f"CHILD_SA {child.spi_in.hex()} is {child.state.value}")
+        old = self.replaces
+        install_granted(ctx, child, self.nonces, self.secret, self.secrets, replaces=old)
+
+    @override
+    def dropped(self) -> None:
+        self.child.state = ChildState.GONE
+        old = self.replaces
+        if old is None or old.peer_replacement is not self.child:
+            return
+        old.peer_replacement = None
+        if old.heir is self.child:
+            old.heir = None
+        if old.state is ChildState.REPLACED_BY_PEER:
+            old.state = ChildState.INSTALLED
 
 
 def answer_ke(
@@ -350,7 +447,7 @@ def rekeys_ike(sa: IkeSa) -> bool:
     request = sa.own_request
     return (
         request is not None
-        and request.task.exchange == ExchangeType.CREATE_CHILD_SA
+        and request.task.exchange in MAKING
         and not request.task.touches_children
         and sa.state is IkeState.ESTABLISHED
     )

@@ -22,6 +22,7 @@ from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, ConnectionConfig, IkeConfi
 from ipseclab.ike.context import Context, SaActivity
 from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey
 from ipseclab.ike.events import IkeOutput
+from ipseclab.ike.followup import answer_followup
 from ipseclab.ike.fragments import fragment_fields
 from ipseclab.ike.informational import (
     DELETED,
@@ -433,6 +434,8 @@ class IkeEndpoint:
                 return answer_rekey(self._ctx, sa, message, now)
             case ExchangeType.CREATE_CHILD_SA:
                 return answer_create(self._ctx, sa, message, now)
+            case ExchangeType.IKE_FOLLOWUP_KE:
+                return answer_followup(self._ctx, sa, message, now)
             case ExchangeType.INFORMATIONAL:
                 return answer_informational(self._ctx, sa, message, now)
             case _:

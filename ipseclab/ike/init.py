@@ -24,7 +24,6 @@ from ipseclab.errors import (
     IkeError,
     InvalidKePayload,
     InvalidSyntax,
-    KeyExchangeFailure,
     NoProposalChosen,
     UnsupportedCriticalPayload,
 )
@@ -33,6 +32,7 @@ from ipseclab.ike.capabilities import offers_in, offers_of_initiator, offers_of_
 from ipseclab.ike.certificates import build_certreqs, taken_requests
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.ike.context import Context
+from ipseclab.ike.key_exchange import agree, respond
 from ipseclab.ike.keys import ike_keys, skeyseed
 from ipseclab.ike.lifecycle import close_ike, half_open_seconds, log_keys
 from ipseclab.ike.negotiation import (
@@ -326,23 +326,6 @@ def _refusal(message: Message) -> NotifyPayload | None:
         if notify.notify_type == NotifyType.COOKIE or notify.notify_type.is_error:
             return notify
     return None
-
-
-def respond(ctx: Context, ke: KePayload) -> tuple[KePayload, bytes]:
-    """The responder's KE payload and the shared secret. Raises InvalidSyntax."""
-    try:
-        answer = KE_METHODS[ke.method].respond(ke.data, ctx.rng)
-    except KeyExchangeFailure as error:
-        raise InvalidSyntax(str(error)) from error
-    return KePayload(ke.method, answer.public), answer.secret
-
-
-def agree(private: KeyExchangePrivate, ke: KePayload) -> bytes:
-    """The initiator's shared secret of the responder's KE payload. Raises InvalidSyntax."""
-    try:
-        return private.agree(ke.data)
-    except KeyExchangeFailure as error:
-        raise InvalidSyntax(str(error)) from error
 
 
 def _find_nat(sa: IkeSa, message: Message, path: UdpPath) -> None:

@@ -21,13 +21,14 @@ from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
 from ipseclab.errors import IntegrityFailure, InvalidSyntax
 from ipseclab.ike.authentication.initiator import AuthTask
 from ipseclab.ike.context import Context
-from ipseclab.ike.init import agree, derive, respond
+from ipseclab.ike.init import derive
+from ipseclab.ike.key_exchange import agree, expected_ke, respond, tell
 from ipseclab.ike.keys import additional_skeyseed
 from ipseclab.ike.protection import Envelope, Fragment, OpenedMessage, Verified, adjusted, head_of
 from ipseclab.ike.sa import IkeSa
 from ipseclab.ike.task import Task
 from ipseclab.registry import ExchangeType, KeMethod
-from ipseclab.wire.message import Message, encode_payloads
+from ipseclab.wire.message import encode_payloads
 from ipseclab.wire.payloads import KePayload, NotifyPayload, Payload
 
 MESSAGE_ID_SIZE = 4
@@ -119,19 +120,6 @@ def open_request(sa: IkeSa, octets: bytes) -> Verified | Fragment:
         return received
     sa.former_protection = None
     return received
-
-
-def expected_ke(message: Message, method: KeMethod) -> KePayload:
-    """The message's KE payload, which must be of that method. Raises InvalidSyntax."""
-    ke = message.find(KePayload)
-    if ke is None or ke.method != method:
-        raise InvalidSyntax(f"{message.exchange.name} without KE of {method.name}")
-    return ke
-
-
-def tell(ctx: Context, method: KeMethod, step: str) -> None:
-    """Notice a step of an additional key exchange: generate, respond or agree."""
-    ctx.notice("additional_key_exchange", method=method.name, step=step)
 
 
 def _cover(sa: IkeSa, request: bytes, response: bytes, message_id: int) -> None:

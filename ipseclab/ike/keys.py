@@ -49,12 +49,18 @@ def additional_skeyseed(
 
 
 def rekey_skeyseed(
-    prf: Prf, sk_d: bytes, nonce_i: bytes, nonce_r: bytes, shared_secret: bytes
+    prf: Prf,
+    sk_d: bytes,
+    nonce_i: bytes,
+    nonce_r: bytes,
+    shared_secret: bytes,
+    additional: bytes = b"",
 ) -> bytes:
-    """SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) (RFC 7296 section 2.18).
+    """SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr [| SK(1) | ... | SK(n)]) (RFC 7296 section
+    2.18, RFC 9370 section 2.2.4).
 
     `prf` is the old IKE_SA's."""
-    return prf.prf(sk_d, shared_secret + nonce_i + nonce_r)
+    return prf.prf(sk_d, shared_secret + nonce_i + nonce_r + additional)
 
 
 def ike_keys(
@@ -85,11 +91,19 @@ def mix_ppk(prf: Prf, keys: IkeKeys, ppk: bytes) -> IkeKeys:
 
 
 def child_keys(
-    prf: Prf, suite: Suite, sk_d: bytes, nonces: tuple[bytes, bytes], shared_secret: bytes = b""
+    prf: Prf,
+    suite: Suite,
+    sk_d: bytes,
+    nonces: tuple[bytes, bytes],
+    shared_secret: bytes = b"",
+    additional: bytes = b"",
 ) -> ChildKeys:
-    """KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr) (RFC 7296 section 2.17)."""
+    """KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr [| SK(1) | ... | SK(n)]) (RFC 7296 section 2.17,
+    RFC 9370 section 2.2.4)."""
     sizes = (suite.encr_key_size, suite.integ_key_size) * 2
-    return ChildKeys(*_cut(prf.plus(sk_d, shared_secret + b"".join(nonces), sum(sizes)), sizes))
+    return ChildKeys(
+        *_cut(prf.plus(sk_d, shared_secret + b"".join(nonces) + additional, sum(sizes)), sizes)
+    )
 
 
 def _cut(octets: bytes, sizes: tuple[int, ...]) -> list[bytes]:

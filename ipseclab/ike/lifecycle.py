@@ -25,6 +25,7 @@ _OF_SERVICE = (
     TimerKind.LIVENESS,
     TimerKind.KEEPALIVE,
     TimerKind.RETRY,
+    TimerKind.HALF_MADE,
 )
 """The timers that an IKE_SA has no use for once another has taken over."""
 
@@ -118,6 +119,7 @@ def announce(ctx: Context, sa: IkeSa, *, replaces: IkeSa | None = None) -> None:
 
 def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
     """`new` inherits the CHILD_SAs and the waiting tasks of `old` (RFC 7296 section 2.18)."""
+    drop_half_made(old)
     establish(ctx, new, now)
     new.candidate_for = None
     old.successor = new
@@ -151,6 +153,8 @@ def remove_child(ctx: Context, child: ChildSa, reason: str, *, linger: float = 0
     if child.state is ChildState.GONE:
         return
     child.state = ChildState.GONE
+    if not child.installed:
+        return
     child.ike.children.pop(child.spi_in, None)
     ctx.children.pop(child.spi_in, None)
     ctx.emit(ChildSaGone(child.spi_in, reason, linger))
@@ -165,7 +169,8 @@ def remove_child(ctx: Context, child: ChildSa, reason: str, *, linger: float = 0
 
 def activate_child(ctx: Context, child: ChildSa) -> None:
     """The peer can receive on `child`: outbound traffic may move to it."""
-    ctx.emit(ChildSaActive(child.spi_in))
+    if child.installed:
+        ctx.emit(ChildSaActive(child.spi_in))
 
 
 def close_ike(
@@ -187,6 +192,7 @@ def close_ike(
     ctx.leave(sa)
     for task in _take_tasks(sa):
         task.abandoned(ctx, sa, now)
+    drop_half_made(sa)
     for child in tuple(sa.children.values()):
         remove_child(ctx, child, "ike_gone")
     if forget_after > 0.0:
@@ -206,6 +212,12 @@ def close_ike(
             if candidate.state is IkeState.CANDIDATE:
                 close_ike(ctx, candidate, reason, now, forget_after=forget_after)
     sa.candidates.clear()
+
+
+def drop_half_made(sa: IkeSa) -> None:
+    """Give up what waits for IKE_FOLLOWUP_KE: the IKE_SA has ended, or another took its place."""
+    while sa.half_made:
+        sa.half_made.popitem()[1].dropped()
 
 
 def _take_tasks(sa: IkeSa) -> list[Task]:

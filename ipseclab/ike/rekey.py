@@ -9,17 +9,22 @@ new IKE_SA that the peer made is a candidate until our own response shows all fo
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+
 from typing_extensions import override
 
 from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
-from ipseclab.errors import IkeError, InvalidSyntax, TemporaryFailure
+from ipseclab.errors import IkeError, InvalidSyntax, StateNotFound, TemporaryFailure
 from ipseclab.ike.context import IKE_SPI_SIZE, Context
 from ipseclab.ike.create import Retrying, answer_ke, rekeys_ike
+from ipseclab.ike.followup import Followup, HalfMade, check_room, keep, link_in
 from ipseclab.ike.informational import REDUNDANT, REKEYED, DeleteIke, live_candidate
-from ipseclab.ike.init import NONCE_SIZE, agree, checked_nonce
+from ipseclab.ike.init import NONCE_SIZE, checked_nonce
+from ipseclab.ike.key_exchange import agree
 from ipseclab.ike.keys import ike_keys, rekey_skeyseed
 from ipseclab.ike.lifecycle import log_keys, patience, succeed
 from ipseclab.ike.negotiation import (
+    additional_methods,
     check_chosen,
     choose_proposal,
     ke_method,
@@ -31,7 +36,7 @@ from ipseclab.ike.proposals import prf_of, suite_of
 from ipseclab.ike.protection import MessageProtection, OpenedMessage
 from ipseclab.ike.sa import IkeSa, IkeState
 from ipseclab.ike.timers import TimerKind
-from ipseclab.registry import ExchangeType, NotifyType, ProtocolId
+from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import (
     DeletePayload,
@@ -42,6 +47,17 @@ from ipseclab.wire.payloads import (
     SaPayload,
 )
 from ipseclab.wire.proposal import Proposal
+
+
+@dataclass(frozen=True, slots=True)
+class _Agreed:
+    """What a new IKE_SA is made of; `secret` is the first key exchange's."""
+
+    proposal: Proposal
+    nonces: tuple[bytes, bytes]
+    spis: tuple[bytes, bytes]
+    secret: bytes = field(repr=False)
+    additional: bytes = field(default=b"", repr=False)
 
 
 class IkeRekey(Retrying):
@@ -59,6 +75,8 @@ class IkeRekey(Retrying):
         self.private: KeyExchangePrivate
         self.nonce = b""
         self.spi = b""
+        self.half: _Agreed | None = None
+        """While additional key exchanges go on."""
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
@@ -82,17 +100,34 @@ class IkeRekey(Retrying):
             self._refused(ctx, sa, message, now)
             return
         try:
-            new = self._new(ctx, sa, sa_payload, message, now)
+            agreed = self._agreed(sa_payload, message)
         except IkeError:
-            # The peer has put an IKE_SA into service that this end cannot have: start over.
-            ctx.queue(sa, DeleteIke("unusable response to a rekey"), first=True)
+            self.unusable(ctx, sa)
             raise
-        _settle(ctx, sa, new, now)
+        methods = additional_methods(agreed.proposal)
+        if methods:
+            self.half = agreed
+            ctx.queue(sa, Followup(self, methods, link_in(message)), first=True)
+            return
+        _settle(ctx, sa, _make(ctx, sa, agreed, initiator=True, now=now), now)
 
-    def _new(
-        self, ctx: Context, sa: IkeSa, sa_payload: SaPayload, message: OpenedMessage, now: float
-    ) -> IkeSa:
-        """The IKE_SA that the peer's response completes. Raises IkeError."""
+    def finish(self, ctx: Context, sa: IkeSa, additional: bytes, now: float) -> None:
+        """All additional key exchanges are done."""
+        assert self.half is not None
+        agreed, self.half = replace(self.half, additional=additional), None
+        _settle(ctx, sa, _make(ctx, sa, agreed, initiator=True, now=now), now)
+
+    def put_off(self, ctx: Context, sa: IkeSa, kind: NotifyType, now: float) -> None:
+        """The peer refused an additional key exchange."""
+        retry = kind in (NotifyType.STATE_NOT_FOUND, NotifyType.TEMPORARY_FAILURE)
+        self._stopped(ctx, sa, kind, now, retry=retry)
+
+    def unusable(self, ctx: Context, sa: IkeSa) -> None:
+        """The peer has put an IKE_SA into service that this end cannot have: start over."""
+        ctx.queue(sa, DeleteIke("unusable response to a rekey"), first=True)
+
+    def _agreed(self, sa_payload: SaPayload, message: OpenedMessage) -> _Agreed:
+        """What the IKE_SA that the peer's response brings is made of. Raises IkeError."""
         nonce, ke = message.find(NoncePayload), message.find(KePayload)
         if nonce is None or ke is None or ke.method != self.method:
             raise InvalidSyntax("IKE_SA rekey response without nonce or KE")
@@ -100,7 +135,7 @@ class IkeRekey(Retrying):
         secret = agree(self.private, ke)
         nonces = (self.nonce, checked_nonce(nonce))
         spis = (self.spi, _ike_spi(proposal))
-        return _make(ctx, sa, proposal, nonces, spis, secret, initiator=True, now=now)
+        return _Agreed(proposal, nonces, spis, secret)
 
     def _refused(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
         errors = [n for n in message.all(NotifyPayload) if n.notify_type.is_error]
@@ -110,12 +145,17 @@ class IkeRekey(Retrying):
             self.method = method_asked_for(data, self.own_proposals, tried=self.method)
             ctx.queue(sa, self, first=True)
             return
+        self._stopped(ctx, sa, kind, now, retry=kind == NotifyType.TEMPORARY_FAILURE)
+
+    def _stopped(
+        self, ctx: Context, sa: IkeSa, kind: NotifyType, now: float, *, retry: bool
+    ) -> None:
         ctx.notice("rekey_refused", kind="ike", reason=kind.name)
         candidate = live_candidate(sa)
         if candidate is not None:
             # The peer never saw a collision: its own rekey stands, and it will close the old SA.
             _adopt(ctx, sa, candidate, now)
-        elif kind == NotifyType.TEMPORARY_FAILURE:
+        elif retry:
             self.retry_later(ctx, sa, now)
 
     @override
@@ -163,11 +203,41 @@ def answer_rekey(ctx: Context, sa: IkeSa, message: Message, now: float) -> tuple
     own = sa.connection.ike_proposals
     proposal = choose_proposal(sa_payload.proposals, own, ProtocolId.IKE)
     peer_spi = _ike_spi(proposal)
+    additional = additional_methods(proposal)
+    if additional:
+        check_room(sa)
     ke_reply, secret = answer_ke(ctx, message, ke_method(proposal))
     nonce_r = ctx.rng.randbytes(NONCE_SIZE)
     nonces = (checked_nonce(nonce), nonce_r)
     spis = (peer_spi, ctx.new_ike_spi())
-    new = _make(ctx, sa, proposal, nonces, spis, secret, initiator=False, now=now)
+    agreed = _Agreed(proposal, nonces, spis, secret)
+    link: tuple[Payload, ...] = ()
+    if additional:
+        link = (keep(ctx, sa, HalfMadeIke(additional, agreed), now),)
+    else:
+        _admit(ctx, sa, agreed, now)
+    chosen = Proposal(proposal.number, proposal.protocol, spis[1], proposal.transforms)
+    return (SaPayload((chosen,)), NoncePayload(nonce_r), *ke_reply, *link)
+
+
+class HalfMadeIke(HalfMade):
+    """An IKE_SA that waits for additional key exchanges."""
+
+    def __init__(self, methods: tuple[KeMethod, ...], agreed: _Agreed) -> None:
+        super().__init__(methods)
+        self.agreed = agreed
+
+    @override
+    def complete(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        _refuse_in_collision(sa)
+        if self.agreed.spis[1] in ctx.sas:
+            raise StateNotFound("the new IKE_SA's SPI is taken")
+        _admit(ctx, sa, replace(self.agreed, additional=self.secrets), now)
+
+
+def _admit(ctx: Context, sa: IkeSa, agreed: _Agreed, now: float) -> None:
+    """The responder has made a new IKE_SA, which takes over unless this end is rekeying as well."""
+    new = _make(ctx, sa, agreed, initiator=False, now=now)
     if rekeys_ike(sa):
         new.candidate_for = sa
         sa.candidates.append(new)
@@ -176,8 +246,6 @@ def answer_rekey(ctx: Context, sa: IkeSa, message: Message, now: float) -> tuple
         ctx.timers.set(new.own_spi, TimerKind.CANDIDATE, due)
     else:
         _adopt(ctx, sa, new, now)
-    chosen = Proposal(proposal.number, proposal.protocol, new.own_spi, proposal.transforms)
-    return (SaPayload((chosen,)), NoncePayload(nonce_r), *ke_reply)
 
 
 def _refuse_in_collision(sa: IkeSa) -> None:
@@ -193,10 +261,7 @@ def _refuse_in_collision(sa: IkeSa) -> None:
 def _make(
     ctx: Context,
     old: IkeSa,
-    proposal: Proposal,
-    nonces: tuple[bytes, bytes],
-    spis: tuple[bytes, bytes],
-    secret: bytes,
+    agreed: _Agreed,
     *,
     initiator: bool,
     now: float,
@@ -204,8 +269,9 @@ def _make(
     """The new IKE_SA with its keys (section 2.18), in the table but not yet in service."""
     assert old.prf is not None
     assert old.keys is not None
+    proposal, nonces, spis = agreed.proposal, agreed.nonces, agreed.spis
     prf, suite = prf_of(proposal.transforms), suite_of(proposal.transforms)
-    seed = rekey_skeyseed(old.prf, old.keys.sk_d, *nonces, secret)
+    seed = rekey_skeyseed(old.prf, old.keys.sk_d, *nonces, agreed.secret, agreed.additional)
     keys = ike_keys(prf, suite, seed, nonces, spis)
     new = IkeSa(
         spi_i=spis[0],

@@ -26,10 +26,13 @@ from ipseclab.wire.selector import TrafficSelector
 
 if TYPE_CHECKING:
     from ipseclab.ike.authentication.responder import AuthResponder
+    from ipseclab.ike.followup import HalfMade
     from ipseclab.ike.intermediate import PendingKeys
     from ipseclab.ike.task import Task
     from ipseclab.wire.payloads import Payload
 
+MAKING = (ExchangeType.CREATE_CHILD_SA, ExchangeType.IKE_FOLLOWUP_KE)
+"""Exchanges that make an SA of an IKE_SA (RFC 9370 section 2.2.4 for the second)."""
 MAX_CLOSED_EARLY = 64
 
 
@@ -83,6 +86,8 @@ class ChildSa:
     resource: int = 0
     """Which of several with the same selectors (RFC 9611)."""
     state: ChildState = ChildState.INSTALLED
+    installed: bool = False
+    """False while it waits for additional key exchanges: it has no keys yet."""
     peer_replacement: ChildSa | None = None
     """The SA that the peer's rekey of this one made."""
     heir: ChildSa | None = None
@@ -109,9 +114,8 @@ class OwnRequest:
 
     @property
     def makes_child(self) -> bool:
-        """True for a CREATE_CHILD_SA that makes or rekeys a CHILD_SA."""
-        exchange = self.task.exchange
-        return exchange == ExchangeType.CREATE_CHILD_SA and self.task.touches_children
+        """True for an exchange that makes or rekeys a CHILD_SA."""
+        return self.task.exchange in MAKING and self.task.touches_children
 
 
 @dataclass(slots=True)
@@ -192,6 +196,8 @@ class IkeSa:
     last_sent: float = 0.0
     successor: IkeSa | None = None
     """The IKE_SA that took over the CHILD_SAs."""
+    half_made: dict[bytes, HalfMade] = field(default_factory=dict)
+    """Responder: SAs that wait for IKE_FOLLOWUP_KE, by the link that the next one must name."""
     candidates: list[IkeSa] = field(default_factory=list)
     """IKE_SAs made by the peer's rekey of this one while our own is under way."""
     candidate_for: IkeSa | None = None

@@ -18,4 +18,5 @@ class TimerKind(Enum):
     REPLACED = "wait for the old IKE_SA's DELETE"
     CANDIDATE = "wait for a rekey collision to end"
     FRAGMENTS = "forget an incomplete message"
+    HALF_MADE = "an SA whose key exchanges are not all done is given up"
     FORGET = "forget a closed IKE_SA"

@@ -37,7 +37,7 @@ def _send_request(ctx: Context, sa: IkeSa, task: Task, now: float) -> None:
     payloads = task.request(ctx, sa, now)
     if payloads is None:
         return
-    if not sa.own_requests:
+    if not sa.own_requests and task.exchange != ExchangeType.IKE_FOLLOWUP_KE:
         sa.closed_early.clear()
     message_id = sa.next_message_id
     sa.next_message_id += 1

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaMoved
+from ipseclab.ike.followup import drop_overdue
 from ipseclab.ike.informational import EXPIRED, DeleteIke, Liveness
 from ipseclab.ike.lifecycle import close_ike, forget_init
 from ipseclab.ike.natt import KEEPALIVE
@@ -153,4 +154,5 @@ _DUE: Mapping[TimerKind, Callable[[Context, IkeSa, float], None]] = {
     TimerKind.CANDIDATE: _candidate_due,
     TimerKind.FRAGMENTS: forget_fragments,
     TimerKind.FORGET: _forget_due,
+    TimerKind.HALF_MADE: drop_overdue,
 }
