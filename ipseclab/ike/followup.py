@@ -24,7 +24,7 @@ from ipseclab.ike.context import Context
 from ipseclab.ike.key_exchange import agree, expected_ke, respond, tell
 from ipseclab.ike.lifecycle import patience
 from ipseclab.ike.protection import OpenedMessage
-from ipseclab.ike.sa import IkeSa
+from ipseclab.ike.sa import ChildSa, IkeSa
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType
@@ -39,6 +39,10 @@ more for each that it gave up."""
 
 class Continued(Protocol):
     """The initiator's task whose SA the additional key exchanges complete."""
+
+    @property
+    def subject(self) -> ChildSa | None:
+        """The CHILD_SA that is rekeyed, if one is."""
 
     def finish(self, ctx: Context, sa: IkeSa, additional: bytes, now: float) -> None:
         """All are done: `additional` is SK(1) | ... | SK(n)."""
@@ -106,6 +110,12 @@ class ChildFollowup(Followup):
 
     name = "IKE_FOLLOWUP_KE for a CHILD_SA"
     touches_children = True
+    exclusive = False
+
+    @property
+    @override
+    def subject(self) -> ChildSa | None:
+        return self.parent.subject
 
 
 def link_in(message: Message) -> bytes:
