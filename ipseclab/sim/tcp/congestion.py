@@ -82,7 +82,7 @@ class Cubic:
     def __init__(self) -> None:
         self.cwnd = INITIAL_WINDOW
         self.ssthresh = float("inf")
-        self._w_max = self._cwnd_prior = 0.0
+        self._w_max = 0.0
         self._hystart = HyStart()
         self._epoch: float | None = None
         self._origin = self._k = self._w_est = 0.0
@@ -105,9 +105,9 @@ class Cubic:
         minimum = self._hystart.min_rtt if self._hystart.min_rtt is not None else 0.0
         target = self._origin + self.C * (now - epoch + minimum - self._k) ** 3
         target = min(max(target, self.cwnd), 1.5 * self.cwnd)
-        # Section 4.3: never slower than Reno, which has alpha 1 once it is past the old window.
-        alpha = self.ALPHA if self._w_est < self._cwnd_prior else 1.0
-        self._w_est += alpha * delivered / self.cwnd
+        # Section 4.3: never slower than Reno. The RFC's alpha becomes 1 once the old window is
+        # reached; Linux keeps it, and gets up to a sixth less where this estimate rules.
+        self._w_est += self.ALPHA * delivered / self.cwnd
         step = target - self.cwnd
         if self._w_max == 0.0:
             step = max(step, self.FIRST_GROWTH * self.cwnd)
@@ -117,7 +117,6 @@ class Cubic:
     def on_loss(self, now: float) -> None:
         """Multiplicative decrease and fast convergence (sections 4.6 and 4.7)."""
         self._before_loss = (self._w_max, self._epoch)
-        self._cwnd_prior = self.cwnd
         converging = self.cwnd < self._w_max
         self._w_max = self.cwnd * (1 + self.BETA) / 2 if converging else self.cwnd
         self._epoch = None
