@@ -6,11 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from worlds import NETNS, SIM, at, run_in
+from worlds import NETNS, SIM, Run, at, run_in
 
 from ipseclab.lab.plan import Probe, RunPlan
-from ipseclab.lab.topology import load_topology
+from ipseclab.lab.topology import Topology, load_topology
 
+MOST_RUNS = 3
 REKEYS = 20
 INTERVAL = 0.6
 RETRANSMISSION = {"timeout": 0.03, "base": 1.0, "tries": 60}
@@ -49,7 +50,7 @@ def test_what_a_rekey_could_lose_the_link_has_dropped(
             "connections.site.retransmission": RETRANSMISSION,
         }
     )
-    run = run_in(world, topology, PLAN, tmp_path / "run", seed=2)
+    run = _undisturbed(world, topology, tmp_path)
 
     assert run.metrics["rekeys"] == REKEYS
     assert run.metrics["rekey_lost"] == 0
@@ -71,3 +72,15 @@ def test_what_a_rekey_could_lose_the_link_has_dropped(
         assert run.metrics["retransmissions"]
     else:
         assert not dropped
+
+
+def _undisturbed(world: str, topology: Topology, folder: Path) -> Run:
+    """A run in which the lab itself lost nothing. One in which the machine was too slow for its
+    own queues, by the kernel's count of that, says nothing of what rekeys lose."""
+    for number in range(MOST_RUNS):
+        run = run_in(world, topology, PLAN, folder / f"run-{number}", seed=2)
+        if not run.metrics["overruns"]:
+            return run
+    pytest.fail(
+        f"the lab itself lost packets in each of {MOST_RUNS} runs: this machine is too busy"
+    )
