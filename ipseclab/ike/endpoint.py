@@ -20,6 +20,7 @@ from ipseclab.errors import (
 from ipseclab.ike.authentication.responder import answer_auth
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, ConnectionConfig, IkeConfig
 from ipseclab.ike.context import Context, SaActivity
+from ipseclab.ike.cookies import Cookies
 from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey
 from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.followup import answer_followup
@@ -33,7 +34,7 @@ from ipseclab.ike.informational import (
     close_child,
     finish_closing,
 )
-from ipseclab.ike.init import Cookies, InitTask, answer_init
+from ipseclab.ike.init import InitTask, answer_init
 from ipseclab.ike.intermediate import (
     after_init,
     answer_intermediate,

@@ -11,10 +11,7 @@ The responder may answer with one Notify and no state: COOKIE (section 2.6) or I
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import random
-from ipaddress import ip_address
 from itertools import takewhile
 
 from typing_extensions import override
@@ -32,6 +29,7 @@ from ipseclab.ike.capabilities import offers_in, offers_of_initiator, offers_of_
 from ipseclab.ike.certificates import build_certreqs, taken_requests
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.ike.context import Context
+from ipseclab.ike.cookies import MAX_COOKIE_SIZE, Cookies
 from ipseclab.ike.key_exchange import agree, respond
 from ipseclab.ike.keys import ike_keys, skeyseed
 from ipseclab.ike.lifecycle import close_ike, half_open_seconds, log_keys
@@ -46,6 +44,7 @@ from ipseclab.ike.negotiation import (
 )
 from ipseclab.ike.proposals import prf_of, suite_of
 from ipseclab.ike.protection import MessageProtection
+from ipseclab.ike.puzzles import Puzzle, solve
 from ipseclab.ike.sa import IkeSa, IkeState
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
@@ -59,6 +58,7 @@ from ipseclab.wire.payloads import (
     NoncePayload,
     NotifyPayload,
     Payload,
+    PsPayload,
     SaPayload,
     UnknownPayload,
 )
@@ -67,7 +67,6 @@ from ipseclab.wire.proposal import Proposal
 INTERMEDIATE = NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED
 NONCE_SIZE = 32
 MIN_NONCE_SIZE, MAX_NONCE_SIZE = 16, 256  # RFC 7296 section 3.9
-MAX_COOKIE_SIZE = 64  # RFC 7296 section 2.6
 MAX_INIT_ROUNDS = 6
 """How often the initiator starts over when told COOKIE or INVALID_KE_PAYLOAD: these come
 unauthenticated, so someone could keep it busy for ever."""
@@ -82,6 +81,7 @@ class InitTask(Task):
     def __init__(self, sa: IkeSa, rng: random.Random) -> None:
         self.proposals = with_spi(sa.connection.ike_proposals, b"")
         self.cookie = b""
+        self.solution = b""
         self.rounds = 0
         self.private: KeyExchangePrivate
         self.choose_method(offered_methods(self.proposals)[0], rng)
@@ -96,7 +96,11 @@ class InitTask(Task):
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
         self.rounds += 1
         pretend = sa.connection.force_encapsulation
-        cookie = (NotifyPayload(NotifyType.COOKIE, self.cookie),) if self.cookie else ()
+        cookie: tuple[Payload, ...] = ()
+        if self.cookie:
+            cookie = (NotifyPayload(NotifyType.COOKIE, self.cookie),)
+        if self.solution:
+            cookie = (*cookie, PsPayload(self.solution))
         offers = offers_of_initiator(sa.connection)
         sa.own_offers = offers_in(offers)
         return (
@@ -121,7 +125,7 @@ class InitTask(Task):
         is to be ignored: it is not authenticated, and the true one may still come."""
         refusal = _refusal(message)
         if refusal is not None:
-            self._refused(ctx, sa, refusal, now)
+            self._refused(ctx, sa, refusal, message.notify(NotifyType.PUZZLE), now)
             return False
         sa_payload, ke, nonce = _init_payloads(message)
         proposal = check_chosen(sa_payload.proposals, self.proposals)
@@ -142,11 +146,19 @@ class InitTask(Task):
             sa.path = natt.floated(path)
         return True
 
-    def _refused(self, ctx: Context, sa: IkeSa, notify: NotifyPayload, now: float) -> None:
+    def _refused(
+        self,
+        ctx: Context,
+        sa: IkeSa,
+        notify: NotifyPayload,
+        puzzle: NotifyPayload | None,
+        now: float,
+    ) -> None:
         match notify.notify_type:
             case NotifyType.COOKIE:
                 if not 1 <= len(notify.data) <= MAX_COOKIE_SIZE:
                     raise InvalidSyntax(f"cookie of {len(notify.data)} octets, 1 to 64 allowed")
+                self._solve(ctx, sa, puzzle, notify.data)
                 self.cookie = notify.data
             case NotifyType.INVALID_KE_PAYLOAD:
                 wanted = method_asked_for(notify.data, self.proposals, tried=self.method)
@@ -161,40 +173,20 @@ class InitTask(Task):
         ctx.notice("ike_init_retried", reason=notify.notify_type.name, spi_i=sa.spi_i.hex())
         self.again(ctx, sa, now)
 
-
-class Cookies:
-    """Stateless cookies (RFC 7296 section 2.6): a MAC over Ni, the initiator's address and SPI.
-
-    The secret changes each `LIFETIME` seconds; cookies of the one before are still good.
-    """
-
-    LIFETIME = 60.0
-    SECRET_SIZE = 32
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._secrets = [rng.randbytes(self.SECRET_SIZE)]
-        self._changed: float | None = None
-
-    def make(self, message: Message, nonce: bytes, path: UdpPath, now: float) -> bytes:
-        """The cookie to ask for."""
-        if self._changed is None or now - self._changed >= self.LIFETIME:
-            fresh = self._rng.randbytes(self.SECRET_SIZE)
-            self._secrets = [fresh, *self._secrets[:1]]
-            self._changed = now
-        return self._cookie(self._secrets[0], message, nonce, path)
-
-    def valid(self, cookie: bytes, message: Message, nonce: bytes, path: UdpPath) -> bool:
-        """True when this end made that cookie for this initiator."""
-        good = False
-        for secret in self._secrets:
-            good |= hmac.compare_digest(cookie, self._cookie(secret, message, nonce, path))
-        return good
-
-    @staticmethod
-    def _cookie(secret: bytes, message: Message, nonce: bytes, path: UdpPath) -> bytes:
-        who = ip_address(path.remote.address).packed
-        return hmac.digest(secret, nonce + who + message.spi_i, hashlib.sha256)
+    def _solve(self, ctx: Context, sa: IkeSa, puzzle: NotifyPayload | None, cookie: bytes) -> None:
+        """Do the work that goes with the cookie, if any does (RFC 8019 section 7.1.2). Raises
+        InvalidSyntax for more than this end takes on."""
+        self.solution = b""
+        if puzzle is not None:
+            asked = Puzzle.of_notify(puzzle)
+            found = solve(asked, cookie)
+            self.solution = found.octets
+            ctx.notice(
+                "puzzle_solved",
+                spi_i=sa.spi_i.hex(),
+                difficulty=asked.difficulty,
+                tries=found.tries,
+            )
 
 
 def answer_init(
@@ -229,12 +221,10 @@ def _answer(
     limits = ctx.config.limits
     if len(ctx.half_open) >= min(limits.cookie_threshold, limits.half_open):
         _make_room(ctx, now)
-    if len(ctx.half_open) >= limits.cookie_threshold:
-        shown = message.notify(NotifyType.COOKIE)
-        if shown is None or not cookies.valid(shown.data, message, nonce, path):
-            ctx.counters["ike.cookie_demanded"] += 1
-            cookie = cookies.make(message, nonce, path, now)
-            return _bare(message, NotifyPayload(NotifyType.COOKIE, cookie))
+    difficulty = cookies.demand(message, nonce, path, limits, len(ctx.half_open))
+    if difficulty is not None:
+        ctx.counters["ike.puzzle_demanded" if difficulty else "ike.cookie_demanded"] += 1
+        return _bare(message, *cookies.notifies(message, nonce, path, difficulty, now))
     if len(ctx.half_open) >= limits.half_open or len(ctx.sas) >= limits.ike_sas:
         ctx.drop("too_many")
         return None
@@ -358,9 +348,9 @@ def derive(ctx: Context, sa: IkeSa, proposal: Proposal, seed: bytes) -> None:
     log_keys(ctx, sa)
 
 
-def _bare(message: Message, notify: NotifyPayload) -> bytes:
-    """A response that holds one Notify and leaves no state."""
-    return _response(message, ZERO_SPI, (notify,))
+def _bare(message: Message, *notifies: NotifyPayload) -> bytes:
+    """A response that holds nothing but that, and leaves no state."""
+    return _response(message, ZERO_SPI, notifies)
 
 
 def _response(message: Message, spi_r: bytes, payloads: tuple[Payload, ...]) -> bytes:

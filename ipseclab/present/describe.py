@@ -30,6 +30,7 @@ from ipseclab.wire.payloads import (
     NoncePayload,
     NotifyPayload,
     Payload,
+    PsPayload,
     SaPayload,
     SkfPayload,
     SkPayload,
@@ -146,6 +147,8 @@ def _lines(payload: Payload, context: Context) -> list[str]:
             return [f"D     {_delete_text(payload)}"]
         case VendorPayload():
             return [f"V     {_text_or_hex(payload.data)}"]
+        case PsPayload():
+            return [f"PS    {len(payload.data)} octets"]
         case TsiPayload() | TsrPayload():
             label = "TSi" if isinstance(payload, TsiPayload) else "TSr"
             return [f"{label}   {', '.join(map(str, payload.selectors)) or 'none'}"]

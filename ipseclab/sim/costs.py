@@ -27,6 +27,10 @@ _HEADER_SIZE = 28
 _KE_METHOD = 4
 _KE_METHOD_END = 6
 
+PUZZLE_TRY = 1.5e-6
+"""Seconds for one key that is tried on a puzzle (RFC 8019): an HMAC over a cookie. Not in the
+table: machines differ in it by little, and a puzzle's work spreads over orders of magnitude."""
+
 ENCAPSULATE = "encapsulate"
 """Marks the row in `ke_agree` of what a KEM's responder does."""
 

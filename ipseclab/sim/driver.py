@@ -28,7 +28,7 @@ from ipseclab.outputs import (
 )
 from ipseclab.registry import IpProtocol, KeMethod, TransformType
 from ipseclab.sim.clock import Clock, Timer
-from ipseclab.sim.costs import CostTable
+from ipseclab.sim.costs import PUZZLE_TRY, CostTable
 from ipseclab.sim.cpu import Cpu
 from ipseclab.wire.ip import IPV4_HEADER_SIZE
 
@@ -215,7 +215,10 @@ class Processing:
         return self._costs.for_esp(len(inner), sent=False, suite=suite)
 
     def _additional(self, event: str, details: Mapping[str, object]) -> float:
-        """A step of an additional key exchange, which encryption hides on the wire (RFC 9370)."""
+        """A step of an additional key exchange, which encryption hides on the wire (RFC 9370), or
+        the search for a puzzle's solution (RFC 8019)."""
+        if event == "puzzle_solved":
+            return PUZZLE_TRY * int(str(details["tries"]))
         if event != "additional_key_exchange":
             return 0.0
         method = KeMethod.named(str(details["method"]))

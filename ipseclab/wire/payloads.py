@@ -45,6 +45,7 @@ __all__ = [
     "NotifyPayload",
     "PAYLOADS",
     "Payload",
+    "PsPayload",
     "SaPayload",
     "SkPayload",
     "SkfPayload",
@@ -237,6 +238,24 @@ class VendorPayload:
         return self.data
 
 
+@dataclass(frozen=True, slots=True)
+class PsPayload:
+    """Puzzle Solution (RFC 8019 section 8.2): four keys, one behind the other."""
+
+    payload_type: ClassVar[PayloadType] = PayloadType.PS
+    data: bytes
+    critical: bool = False
+
+    @classmethod
+    def decode(cls, body: Reader, *, critical: bool = False) -> Self:
+        """From the payload's body."""
+        return cls(body.rest(), critical)
+
+    def encode(self) -> bytes:
+        """The payload's body."""
+        return self.data
+
+
 #                      1                   2                   3
 #  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
@@ -376,6 +395,7 @@ PlainPayload = (
     | TsrPayload
     | CpPayload
     | EapPayload
+    | PsPayload
 )
 Payload = PlainPayload | SkPayload | SkfPayload | UnknownPayload
 
@@ -395,4 +415,5 @@ PAYLOADS: Mapping[int, type[PlainPayload]] = {
     PayloadType.TSR: TsrPayload,
     PayloadType.CP: CpPayload,
     PayloadType.EAP: EapPayload,
+    PayloadType.PS: PsPayload,
 }
