@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
+from ipseclab.cli_pki import pki_app
 from ipseclab.errors import ConfigError, EnvironmentLacks
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(pki_app, name="pki")
 
 
 class World(StrEnum):

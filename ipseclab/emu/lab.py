@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import platform
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +35,8 @@ from ipseclab.emu.relay import (
 from ipseclab.emu.relay import Report as RelayReport
 from ipseclab.emu.warmup import warm_up
 from ipseclab.errors import ConfigError
+from ipseclab.gateway import GatewayConfig
+from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.gateways import gateway_config
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.keys import KEYS_FOLDER, Capture
@@ -116,6 +120,11 @@ class Lab:
         self.children: list[Child] = []
         self.gateways: dict[str, Child] = {}
         self._seed = seed
+        today = datetime.now(UTC)
+        self._wall_clock = today - timedelta(seconds=time.monotonic())
+        self._keyring = make_keyring(
+            topology, generators=lambda _name: random.SystemRandom(), now=today
+        )
         self._peer_detail = peer_detail
         self._relayed = {
             link.name for link in topology.links if _is_impaired(link) or relayed(link)
@@ -155,7 +164,7 @@ class Lab:
 
     def start_nodes(self) -> None:
         """Start the NATs and the gateways."""
-        warm_up(self.topology, *self.topology.nodes)
+        warm_up(self.topology, self._keyring, *self.topology.nodes)
         for node in self.topology.of_kind(NodeKind.NAT):
             self._nats[node.name] = self._start_nat(node)
         for node in self.topology.with_stack(Stack.IPSECLAB):
@@ -221,7 +230,7 @@ class Lab:
 
     def _start_gateway(self, node: Node) -> Child:
         spec = GatewaySpec(
-            gateway_config(self.topology, node.name),
+            self._gateway_config(node.name),
             tuple(str(i.address) for i in unprotected_interfaces(self.topology, node.name)),
             tunnel_mtu(self.topology, node.name),
             self.folders.part(f"gateway-{node.name}"),
@@ -237,13 +246,18 @@ class Lab:
                 spec,
                 network=self.pid(node.name),
                 log=log,
-                rehearse=lambda: warm_up(self.topology, node.name),
+                rehearse=lambda: warm_up(self.topology, self._keyring, node.name),
             )
+        )
+
+    def _gateway_config(self, node: str) -> GatewayConfig:
+        return gateway_config(
+            self.topology, node, keyring=self._keyring, wall_clock=self._wall_clock
         )
 
     def _start_strongswan(self, node: Node) -> Child:
         spec = StrongswanSpec(
-            gateway_config(self.topology, node.name),
+            self._gateway_config(node.name),
             self.folders.logs / node.name,
             SOCKETS_FOLDER / f"{node.name}.vici",
             self.folders.part(f"gateway-{node.name}"),

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from ipseclab.errors import IpsecLabError
 from ipseclab.gateway import Gateway
+from ipseclab.lab.credentials import Keyring
 from ipseclab.lab.gateways import gateway_config
 from ipseclab.lab.topology import Topology
 from ipseclab.outputs import Output, SendDatagram, UdpPath
@@ -22,20 +24,24 @@ MOST_EXCHANGES = 40
 _ACTIONS = ("initiate", "rekey_child", "rekey_ike", "delete_ike")
 
 
-def warm_up(topology: Topology, *nodes: str) -> None:
+def warm_up(topology: Topology, keyring: Keyring, *nodes: str) -> None:
     """Do in memory what these nodes will do for real, for each kind of connection of theirs."""
     done: dict[tuple[object, ...], None] = {}
     for connection in topology.connections:
-        kind = (connection.mode, connection.ike, connection.esp)
+        kind = (connection.mode, connection.ike, connection.esp, connection.auth)
         concerned = any(end in nodes for end in connection.ends)
         if concerned and connection.mode is not None and kind not in done:
             done[kind] = None
-            _rehearse(topology, connection.name, connection.ends)
+            _rehearse(topology, keyring, connection.name, connection.ends)
 
 
-def _rehearse(topology: Topology, name: str, ends: tuple[str, str]) -> None:
+def _rehearse(topology: Topology, keyring: Keyring, name: str, ends: tuple[str, str]) -> None:
     gateways = {
-        end: Gateway(gateway_config(topology, end), rng=random.SystemRandom()) for end in ends
+        end: Gateway(
+            gateway_config(topology, end, keyring=keyring, wall_clock=datetime.now(UTC)),
+            rng=random.SystemRandom(),
+        )
+        for end in ends
     }
     initiator, responder = ends
     now = 0.0

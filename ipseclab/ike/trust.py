@@ -61,10 +61,15 @@ def trusted_key(
 
 
 def pinned_key(pinned: RawKeyDemand, presented: Presented) -> PublicKey:
-    """The peer's raw key, if it is one of ours. Raises AuthenticationFailed."""
-    if not presented.raw_keys:
+    """The peer's raw key, if it is one of ours. A peer that sends none means the only one that we
+    know: RFC 7296 section 3.6 leaves CERT out where it tells nothing new, and strongSwan does so.
+    Raises AuthenticationFailed."""
+    if presented.raw_keys:
+        octets = presented.raw_keys[0]
+    elif len(pinned.keys) == 1:
+        octets = pinned.keys[0]
+    else:
         raise AuthenticationFailed(_nothing(presented, "raw public key"))
-    octets = presented.raw_keys[0]
     if octets not in pinned.keys:
         raise AuthenticationFailed("the peer's raw public key is not the one expected")
     try:

@@ -226,7 +226,7 @@ def check_connections(
             raise source.error((*path, "responder"), problem)
         ends = resolve_ends(entry, index, nodes, routing, source)
         _check_weak(entry, path, source)
-        if entry.mode != "none" and entry.psk is None:
+        if entry.mode != "none" and "psk" in entry.auth and entry.psk is None:
             raise source.error((*path, "psk"), "missing, expected the pre-shared key as a text")
         if entry.mode == "transport":
             _check_transport(entry, path, ends, source)

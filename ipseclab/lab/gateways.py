@@ -8,16 +8,27 @@ section 8); everything else is discarded.
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from datetime import datetime
+from ipaddress import IPv4Network
 
 from ipseclab.gateway import GatewayConfig
-from ipseclab.ike.config import ConnectionConfig, Identity, IkeConfig, IkeLimits, Mode
+from ipseclab.ike.config import (
+    NULL_IDENTITY,
+    ConnectionConfig,
+    Identity,
+    IkeConfig,
+    IkeLimits,
+    Mode,
+)
+from ipseclab.ike.credentials import LAB_EPOCH
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ipsec.datapath import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
-from ipseclab.lab.model import Connection, NetworkSelector, Stack, Start
+from ipseclab.lab.credentials import Keyring, make_keyring
+from ipseclab.lab.identities import identity
+from ipseclab.lab.model import AuthKind, Connection, NetworkSelector, Stack, Start
 from ipseclab.lab.topology import Topology
-from ipseclab.registry import IdType, IpProtocol
+from ipseclab.registry import IpProtocol
 from ipseclab.wire.selector import TrafficSelector
 
 ANYWHERE = "0.0.0.0/0"
@@ -29,13 +40,20 @@ def gateway_config(
     *,
     ike_limits: IkeLimits | None = None,
     datapath: DatapathLimits | None = None,
+    keyring: Keyring | None = None,
+    wall_clock: datetime = LAB_EPOCH,
 ) -> GatewayConfig:
-    """What the gateway, or the host with a stack, at `node` is told."""
+    """What the gateway, or the host with a stack, at `node` is told.
+
+    Without a keyring the lab's keys are made anew, from seed 0; `wall_clock` is the time of day
+    when the driver's clock shows 0."""
     connections = topology.connections_of(node)
+    keys = keyring if keyring is not None else make_keyring(topology)
     ike = IkeConfig(
         node,
-        tuple(_connection(item, node) for item in connections if item.mode is not None),
+        tuple(_connection(item, node, keys) for item in connections if item.mode is not None),
         ike_limits if ike_limits is not None else IkeLimits(),
+        wall_clock,
     )
     policies = (*(_policy(item, node) for item in connections), _icmp_policy(topology, node))
     return GatewayConfig(ike, policies, datapath if datapath is not None else DatapathLimits())
@@ -63,18 +81,11 @@ def protected_networks(topology: Topology, node: str) -> tuple[IPv4Network, ...]
     return tuple(found)
 
 
-def identity(text: str) -> Identity:
-    """An identity from a file: an IPv4 address, a mail address, or else a name (RFC 7296 3.5)."""
-    try:
-        return Identity(IdType.ID_IPV4_ADDR, IPv4Address(text).packed)
-    except AddressValueError:
-        kind = IdType.ID_RFC822_ADDR if "@" in text else IdType.ID_FQDN
-        return Identity(kind, text.encode())
-
-
-def _connection(item: Connection, node: str) -> ConnectionConfig:
+def _connection(item: Connection, node: str, keys: Keyring) -> ConnectionConfig:
     initiator = node == item.initiator
-    own_id, peer_id = (identity(text) for text in (item.ids if initiator else item.ids[::-1]))
+    peer = item.responder if initiator else item.initiator
+    own_id, peer_id = (_identity(item, end) for end in (node, peer))
+    by_psk = item.auth == (AuthKind.PSK, AuthKind.PSK)
     own_address = item.initiator_address if initiator else item.responder_address
     return ConnectionConfig(
         name=item.name,
@@ -87,6 +98,8 @@ def _connection(item: Connection, node: str) -> ConnectionConfig:
         esp_proposals=tuple(parse_esp_proposal(text) for text in item.esp),
         own_ts=_selectors(_near_networks(item, node)),
         peer_ts=_selectors(_far_networks(item, node)),
+        own_auth=() if by_psk else keys.own_auth(item, node),
+        peer_auth=() if by_psk else keys.peer_auth(item, peer),
         mode=item.mode if item.mode is not None else Mode.TUNNEL,
         narrowing=item.narrowing,
         childless=item.childless,
@@ -101,6 +114,13 @@ def _connection(item: Connection, node: str) -> ConnectionConfig:
         keepalive=item.keepalive,
         force_encapsulation=item.force_encapsulation,
     )
+
+
+def _identity(item: Connection, end: str) -> Identity:
+    """Who that end is, for itself and for its peer."""
+    if item.auth_of(end) is AuthKind.ANONYMOUS:
+        return NULL_IDENTITY
+    return identity(item.ids[0] if end == item.initiator else item.ids[1])
 
 
 def _peer_address(item: Connection, initiator: bool) -> str | None:

@@ -120,6 +120,42 @@ class Link:
         return self.forward if direction == FORWARD else self.backward
 
 
+class AuthKind(Enum):
+    """How an end of a connection proves who it is."""
+
+    PSK = "psk"
+    CERTIFICATE = "certificate"
+    RAW_KEY = "raw-key"
+    ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityPlan:
+    """A certification authority that the lab makes; without an `issuer` a root."""
+
+    name: str
+    key: str
+    issuer: str
+    valid: tuple[float, float]
+    """First and last day, from the start of the run."""
+    revoked: bool
+    path_length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatePlan:
+    """What the certificate of a node says; a raw key is of that kind, too."""
+
+    node: str
+    key: str
+    issuer: str
+    names: tuple[str, ...]
+    valid: tuple[float, float] = (-1.0, 365.0)
+    revoked: bool = False
+    usage: str | None = "ipsec"
+    signs: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkSelector:
     """Part of a network's traffic: of one IP protocol (0: all) and of a range of ports.
@@ -212,6 +248,14 @@ class Connection:
     keepalive: float | None
     force_encapsulation: bool
     start: Start
+    auth: tuple[AuthKind, AuthKind] = (AuthKind.PSK, AuthKind.PSK)
+    """Of initiator and responder."""
+    revocation: str = "none"
+    signatures: tuple[str, ...] = ()
+
+    def auth_of(self, node: str) -> AuthKind:
+        """How that end proves who it is."""
+        return self.auth[0] if node == self.initiator else self.auth[1]
 
     @property
     def ends(self) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from ipseclab.crypto.names import transform_named
+from ipseclab.crypto.signature import BY_NAME
 from ipseclab.errors import ConfigError
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ike.window import MAX_WINDOW
@@ -51,6 +52,8 @@ MOST_NODES = 5000
 MOST_LINKS = 10_000
 MOST_CONNECTIONS = 5000
 MOST_FAULTS = 100
+MOST_AUTHORITIES = 16
+MOST_DAYS = 36_500
 
 # An interface is `<node>-eth<k>`, and Linux has room for 15 characters.
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=9)]
@@ -131,7 +134,20 @@ def _proposal(parse: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
+def _both(value: object) -> object:
+    return [value, value] if isinstance(value, str) else value
+
+
+def _scheme(value: object) -> object:
+    if value not in BY_NAME:
+        raise ValueError(
+            f"{value!r} is not a signature scheme, {one_of(list(BY_NAME), str(value))}"
+        )
+    return value
+
+
 _ONE_OR_LIST = BeforeValidator(_listed)
+_SIGNATURE = BeforeValidator(_scheme)
 IkeProposals = Annotated[
     list[Annotated[str, _proposal(parse_ike_proposal)]], Field(min_length=1), _ONE_OR_LIST
 ]
@@ -338,6 +354,61 @@ class FragmentationFile(_Strict):
     size: Annotated[int, Field(ge=576, le=65535)] = 1280
 
 
+KeyKind = Literal[
+    "rsa-2048",
+    "rsa-3072",
+    "rsa-4096",
+    "ecdsa-p256",
+    "ecdsa-p384",
+    "ecdsa-p521",
+    "ed25519",
+    "ed448",
+    "ml-dsa-44",
+    "ml-dsa-65",
+    "ml-dsa-87",
+]
+Days = Annotated[float, Field(ge=-MOST_DAYS, le=MOST_DAYS)]
+
+
+class _IssuedFile(_Strict):
+    """What authorities and nodes have in common: a key, who signs for it, for how long."""
+
+    key: KeyKind = "ecdsa-p256"
+    issuer: Name | None = None
+    valid: Annotated[list[Days], Field(min_length=2, max_length=2)] = [-1.0, 365.0]
+    """Days from the start of the run: first and last."""
+    revoked: bool = False
+
+
+class AuthorityFile(_IssuedFile):
+    """A certification authority of the lab; without an issuer a root, which the ends trust."""
+
+    path_length: Annotated[int, Field(ge=0, le=MOST_AUTHORITIES)] | None = None
+    """How many authorities may follow below it."""
+
+
+class CertificateFile(_IssuedFile):
+    """The certificate, or the raw key, of a node. By default it is of the last authority."""
+
+    names: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)] | None = None
+    """Alternative names; by default the node's identities in its connections."""
+    usage: Literal["ipsec", "server", "client", "any", "code-signing"] | None = "ipsec"
+    """Extended key usage; null for none."""
+    signs: bool = True
+    """False: key usage without digitalSignature."""
+
+
+class CertificatesFile(_Strict):
+    """The authorities of the lab, and what the nodes' certificates say where that is not usual."""
+
+    authorities: Annotated[dict[Name, AuthorityFile], Field(max_length=MOST_AUTHORITIES)] = {}
+    nodes: dict[NodeName, CertificateFile] = {}
+
+
+Auth = Literal["psk", "certificate", "raw-key", "anonymous"]
+AuthPair = Annotated[list[Auth], Field(min_length=2, max_length=2)]
+
+
 class ConnectionFile(_Strict):
     """A connection between two nodes: who starts, how it is authenticated, what it protects."""
 
@@ -351,9 +422,15 @@ class ConnectionFile(_Strict):
     esp: EspProposals = ["aes128gcm16-x25519"]
     allow_weak: bool = False
     """Whether `ike` and `esp` may name what RFC 8247 advises against: modp1024, modp1536."""
+    auth: Annotated[AuthPair, BeforeValidator(_both)] = ["psk", "psk"]
+    """How the initiator and the responder prove who they are; one word for both."""
     psk: Annotated[str, Field(min_length=1)] | None = None
     ids: IdPair | None = None
     """Identities of initiator and responder; by default the nodes' names."""
+    revocation: Literal["none", "crl", "ocsp"] = "none"
+    """What must say that a peer's certificate is good."""
+    signatures: Annotated[list[Annotated[str, _SIGNATURE]], _ONE_OR_LIST] = []
+    """Signature schemes, the best first; by default what fits the key."""
     local_ts: Selectors | None = None
     """The initiator's networks; by default those behind it, or its own address."""
     remote_ts: Selectors | None = None
@@ -519,6 +596,7 @@ class TopologyFile(_Strict):
     connections: Annotated[list[ConnectionFile], Field(max_length=MOST_CONNECTIONS)] = []
     faults: Faults = []
     """What goes wrong on purpose."""
+    certificates: CertificatesFile = CertificatesFile()
 
 
 def topology_schema() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import networkx as nx
 
 from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Retransmission
+from ipseclab.lab.certificate_plans import certificate_plans, order_authorities
 from ipseclab.lab.checks import (
     check_connections,
     check_faults,
@@ -24,6 +25,9 @@ from ipseclab.lab.faults.fault import Fault
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.library import TOPOLOGIES, find_file
 from ipseclab.lab.model import (
+    AuthKind,
+    AuthorityPlan,
+    CertificatePlan,
     Connection,
     Interface,
     Link,
@@ -79,6 +83,10 @@ class Topology:
     links: tuple[Link, ...]
     connections: tuple[Connection, ...]
     faults: tuple[Fault, ...]
+    authorities: tuple[AuthorityPlan, ...]
+    """Each behind its issuer."""
+    certificates: Mapping[str, CertificatePlan]
+    """By node, those that the connections need."""
     routing: Routing = field(compare=False, repr=False)
     by_end: Mapping[str, tuple[Connection, ...]] = field(compare=False, repr=False)
     """The connections that end at each node."""
@@ -109,6 +117,10 @@ class Topology:
     def with_stack(self, stack: Stack) -> tuple[Node, ...]:
         """The nodes that run that stack."""
         return tuple(node for node in self.nodes.values() if node.stack is stack)
+
+    def certificate_of(self, node: str) -> CertificatePlan:
+        """What the certificate or raw key of that node is like. Raises KeyError."""
+        return self.certificates[node]
 
     def routes(self, node: str) -> tuple[Route, ...]:
         """The routing table of a node, without its own subnets."""
@@ -166,6 +178,7 @@ def resolve(source: YamlSource) -> Topology:
     )
     check_faults(file.faults, nodes, source)
     faults = tuple(_fault(entry, index) for index, entry in enumerate(file.faults))
+    authorities = order_authorities(file, source)
     by_end: dict[str, tuple[Connection, ...]] = {}
     for item in connections:
         for end in dict.fromkeys(item.ends):
@@ -177,6 +190,8 @@ def resolve(source: YamlSource) -> Topology:
         links=links,
         connections=connections,
         faults=faults,
+        authorities=authorities,
+        certificates=certificate_plans(file, authorities, connections, source),
         routing=routing,
         by_end=by_end,
         link_names={link.name: link for link in links},
@@ -339,6 +354,9 @@ def _connection(
         keepalive=entry.keepalive,
         force_encapsulation=entry.encapsulation == "forced",
         start=Start(entry.start),
+        auth=(AuthKind(entry.auth[0]), AuthKind(entry.auth[1])),
+        revocation=entry.revocation,
+        signatures=tuple(entry.signatures),
     )
 
 

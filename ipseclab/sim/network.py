@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 
 from ipseclab.errors import ConfigError, EnvironmentLacks
+from ipseclab.ike.credentials import LAB_EPOCH
+from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.faults import gateway_with
 from ipseclab.lab.gateways import gateway_config, starting_connections
 from ipseclab.lab.impairment import derive
@@ -92,6 +94,9 @@ class Network:
         self.drivers: dict[str, GatewayDriver] = {}
         self.links: dict[str, Link] = {}
         self._seed = seed
+        self._keyring = make_keyring(
+            topology, generators=lambda name: derive(seed, "pki", name), now=LAB_EPOCH
+        )
         self._trace = trace
         self._capture = capture
         self._costs = costs if costs is not None else CostTable.zero()
@@ -189,7 +194,7 @@ class Network:
             tunnel_mtu=tunnel_mtu(self.topology, model.name),
         )
         gateway = gateway_with(
-            gateway_config(self.topology, model.name),
+            gateway_config(self.topology, model.name, keyring=self._keyring),
             self.topology.faults,
             rng=derive(self._seed, model.name),
             seed=self._seed,

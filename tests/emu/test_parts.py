@@ -15,6 +15,7 @@ from ipseclab.emu.lab import Folders
 from ipseclab.emu.probe import _burst_size
 from ipseclab.emu.warmup import warm_up
 from ipseclab.errors import EnvironmentLacks
+from ipseclab.lab.credentials import EMPTY
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.keys import Capture
 from ipseclab.lab.pcapng import PcapngWriter, read_pcapng
@@ -133,4 +134,4 @@ def test_a_missing_congestion_control_stops_the_run(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", ["site-to-site", "site-to-site-nat", "host-to-host", "double-nat"])
 def test_every_topology_can_be_rehearsed(name: str) -> None:
     topology = load_topology(name)
-    warm_up(topology, *topology.nodes)
+    warm_up(topology, EMPTY, *topology.nodes)

@@ -394,7 +394,8 @@ def test_raw_key_is_the_pinned_one_or_refused(lab):
     with pytest.raises(AuthenticationFailed, match="not the one expected"):
         pinned_key(RawKeyDemand((other,)), shown_key)
     with pytest.raises(AuthenticationFailed, match="no CERT payload with a raw public key"):
-        pinned_key(RawKeyDemand((info,)), Presented())
+        pinned_key(RawKeyDemand((info, other)), Presented())
+    assert pinned_key(RawKeyDemand((info,)), Presented()) == lab.gw1.private.public_key()
     small = public_key_info(rsa.generate_private_key(65537, 1024).public_key())
     with pytest.raises(AuthenticationFailed, match="1024 bits"):
         pinned_key(RawKeyDemand((small,)), Presented(raw_keys=(small,)))

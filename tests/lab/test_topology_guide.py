@@ -23,6 +23,9 @@ MODELS = [
     schema.LifetimesFile,
     schema.LifetimeFile,
     schema.RetransmissionFile,
+    schema.CertificatesFile,
+    schema.AuthorityFile,
+    schema.CertificateFile,
 ]
 
 

@@ -30,6 +30,13 @@ from typing import Any
 import vici
 
 from ipseclab.emu.driver import AskStatus, Command, Report
+from ipseclab.emu.peers.strongswan_auth import (
+    load_credentials,
+    local_section,
+    refuse_unsupported_auth,
+    remote_section,
+    signs,
+)
 from ipseclab.emu.process import Child, Control, start
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.gateway import ChildStatus, GatewayConfig, GatewayStatus, IkeStatus
@@ -41,7 +48,7 @@ from ipseclab.lab.trace import Trace
 CHARON = "/usr/lib/ipsec/charon"
 PLUGINS = (
     "random nonce openssl aes sha1 sha2 gcm ccm chapoly kdf hmac curve25519 gmp x509 pem pkcs1 "
-    "pubkey constraints revocation kernel-libipsec kernel-netlink socket-default vici updown"
+    "pkcs8 pubkey constraints revocation kernel-libipsec kernel-netlink socket-default vici updown"
 )
 NEEDED_PLUGINS = ("kernel-libipsec", "vici", "curve25519", "gcm", "openssl")
 PLUGIN_FOLDER = Path("/usr/lib/ipsec/plugins")
@@ -121,8 +128,9 @@ def version() -> str:
 
 
 def refuse_unsupported(config: GatewayConfig) -> None:
-    """Raise EnvironmentLacks for what kernel-libipsec cannot carry."""
+    """Raise EnvironmentLacks for what kernel-libipsec cannot carry, or charon not prove."""
     for connection in config.ike.connections:
+        refuse_unsupported_auth(connection)
         if connection.mode is not Mode.TUNNEL:
             raise EnvironmentLacks(
                 f"connection {connection.name}: strongSwan's ESP in user space has no transport "
@@ -210,14 +218,7 @@ class StrongswanDriver:
 
     def _load(self, session: Any) -> None:
         for connection in self._connections.values():
-            session.load_shared(
-                {
-                    "id": f"psk-{connection.name}",
-                    "type": "IKE",
-                    "data": connection.psk,
-                    "owners": [str(connection.own_id), str(connection.peer_id)],
-                }
-            )
+            load_credentials(session, connection)
             session.load_conn({connection.name: vici_connection(connection)})
 
     # What the lab wants.
@@ -386,14 +387,14 @@ def vici_connection(connection: ConnectionConfig) -> dict[str, Any]:
         "proposals": [proposal_text(proposal) for proposal in connection.ike_proposals],
         "encap": "yes",
         "mobike": "no",
-        "fragmentation": "no",
+        "fragmentation": "yes" if connection.fragmentation else "no",
         "dpd_delay": f"{liveness:.0f}s" if liveness is not None else "0s",
-        "send_cert": "never",
-        "send_certreq": "no",
+        "send_cert": "always" if signs(connection) else "never",
+        "send_certreq": "yes" if signs(connection) else "no",
         "reauth_time": "0s",
         **_lifetime(connection.ike_lifetime, "over_time"),
-        "local": {"auth": "psk", "id": str(connection.own_id)},
-        "remote": {"auth": "psk", "id": str(connection.peer_id)},
+        "local": local_section(connection),
+        "remote": remote_section(connection),
         "children": {connection.name: child},
     }
 

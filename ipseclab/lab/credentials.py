@@ -1,0 +1,201 @@
+"""The keys and certificates of a topology's nodes, made when a run starts, and who trusts what.
+
+A topology names how each end of a connection authenticates, and its authorities; `make_keyring`
+makes them from generators that are given, so that a seed makes the same keys. What is wrong with a
+certificate on purpose (its time, names, usage, that it is revoked) stands in the topology, too.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ipseclab.crypto.signature import PrivateKey, public_key_info
+from ipseclab.ike.config import NullAuth, OwnAuth, PeerAuth, SharedKeyAuth
+from ipseclab.ike.credentials import (
+    LAB_EPOCH,
+    CertificateAuth,
+    CertificateDemand,
+    RawKeyAuth,
+    RawKeyDemand,
+)
+from ipseclab.lab.identities import identity
+from ipseclab.lab.impairment import derive
+from ipseclab.lab.model import AuthKind, AuthorityPlan, CertificatePlan, Connection
+from ipseclab.lab.pki import (
+    IPSEC_IKE,
+    LIST_DAYS,
+    Authority,
+    Issued,
+    Subject,
+    Validity,
+    issue,
+    make_authority,
+    make_crl,
+    make_key,
+    make_ocsp,
+)
+from ipseclab.lab.topology import Topology
+
+USAGES: Mapping[str, tuple[str, ...]] = {
+    "ipsec": (IPSEC_IKE,),
+    "server": ("1.3.6.1.5.5.7.3.1",),
+    "client": ("1.3.6.1.5.5.7.3.2",),
+    "any": ("2.5.29.37.0",),
+    "code-signing": ("1.3.6.1.5.5.7.3.3",),
+}
+"""Extended key usages by the words of a topology file."""
+
+Generators = Callable[[str], random.Random]
+"""The generator that belongs to a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """All keys of a lab. `certificates` and `raw_keys` by node; empty where nobody needs them."""
+
+    authorities: Mapping[str, Authority]
+    certificates: Mapping[str, Issued]
+    raw_keys: Mapping[str, PrivateKey]
+    crls: tuple[x509.CertificateRevocationList, ...]
+    ocsp: Mapping[str, tuple[bytes, ...]]
+    """By node: what its authorities say of its chain."""
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """What every node trusts."""
+        return tuple(a.certificate for a in self.authorities.values() if a.issuer is None)
+
+    def own_auth(self, connection: Connection, node: str) -> tuple[OwnAuth, ...]:
+        """How `node` proves who it is; empty for the pre-shared key."""
+        match connection.auth_of(node):
+            case AuthKind.PSK:
+                return (SharedKeyAuth(connection.psk.encode()),)
+            case AuthKind.ANONYMOUS:
+                return (NullAuth(),)
+            case AuthKind.RAW_KEY:
+                return (RawKeyAuth(self.raw_keys[node], connection.signatures),)
+            case AuthKind.CERTIFICATE:
+                own = self.certificates[node]
+                says = self.ocsp[node]
+                return (CertificateAuth(own.private, own.chain, connection.signatures, says),)
+
+    def peer_auth(self, connection: Connection, peer: str) -> tuple[PeerAuth, ...]:
+        """What `peer` has to prove."""
+        match connection.auth_of(peer):
+            case AuthKind.PSK:
+                return (SharedKeyAuth(connection.psk.encode()),)
+            case AuthKind.ANONYMOUS:
+                return (NullAuth(),)
+            case AuthKind.RAW_KEY:
+                return (RawKeyDemand((public_key_info(self.raw_keys[peer].public_key()),)),)
+            case AuthKind.CERTIFICATE:
+                by_crl = connection.revocation == "crl"
+                demand = CertificateDemand(
+                    self.roots,
+                    crls=self.crls if by_crl else (),
+                    revocation_required=connection.revocation != "none",
+                    ask_ocsp=connection.revocation == "ocsp",
+                )
+                return (demand,)
+
+
+EMPTY = Keyring({}, {}, {}, (), {})
+"""Of a lab with pre-shared keys alone."""
+
+
+def make_keyring(
+    topology: Topology, *, generators: Generators | None = None, now: datetime = LAB_EPOCH
+) -> Keyring:
+    """The keys that the topology's connections need, at the time of day `now`.
+
+    Without generators from seed 0."""
+    draw = generators if generators is not None else (lambda name: derive(0, "pki", name))
+    kinds = {
+        node: {item.auth_of(node) for item in topology.connections_of(node) if item.mode}
+        for node in topology.nodes
+    }
+    holders = [node for node in topology.nodes if AuthKind.CERTIFICATE in kinds[node]]
+    bare = [node for node in topology.nodes if AuthKind.RAW_KEY in kinds[node]]
+    if not holders and not bare:
+        return EMPTY
+    authorities: dict[str, Authority] = {}
+    for plan in topology.authorities if holders else ():
+        authorities[plan.name] = _authority(plan, authorities, draw, now)
+    plans = {node: topology.certificate_of(node) for node in (*holders, *bare)}
+    issued = {node: _issue(plans[node], authorities, draw, now) for node in holders}
+    raw = {node: make_key(plans[node].key, draw(f"raw key of {node}")) for node in bare}
+    revoked = _revoked(topology, authorities, issued)
+    crls = tuple(
+        make_crl(authority, [c for c in revoked if c.issuer == authority.certificate.subject], now,
+                 Validity.of_days(now, LIST_DAYS))
+        for authority in authorities.values()
+    )  # fmt: skip
+    ocsp = {node: _ocsp(own, revoked, now) for node, own in issued.items()}
+    return Keyring(authorities, issued, raw, crls, ocsp)
+
+
+def _authority(
+    plan: AuthorityPlan, above: Mapping[str, Authority], draw: Generators, now: datetime
+) -> Authority:
+    rng = draw(f"authority {plan.name}")
+    return make_authority(
+        plan.name,
+        make_key(plan.key, rng),
+        _validity(plan.valid, now),
+        rng=rng,
+        issuer=above[plan.issuer] if plan.issuer else None,
+        path_length=plan.path_length,
+    )
+
+
+def _issue(
+    plan: CertificatePlan, authorities: Mapping[str, Authority], draw: Generators, now: datetime
+) -> Issued:
+    rng = draw(f"certificate of {plan.node}")
+    subject = Subject(
+        plan.node,
+        tuple(identity(name) for name in plan.names),
+        plan.signs,
+        USAGES[plan.usage] if plan.usage else None,
+    )
+    key, validity = make_key(plan.key, rng), _validity(plan.valid, now)
+    return issue(authorities[plan.issuer], subject, key, validity, rng=rng)
+
+
+def _validity(days: tuple[float, float], now: datetime) -> Validity:
+    return Validity(now + timedelta(days=days[0]), now + timedelta(days=days[1]))
+
+
+def _revoked(
+    topology: Topology, authorities: Mapping[str, Authority], issued: Mapping[str, Issued]
+) -> list[x509.Certificate]:
+    above = [
+        authorities[plan.name].certificate
+        for plan in topology.authorities
+        if plan.revoked and plan.name in authorities
+    ]
+    nodes = [
+        own.certificate for node, own in issued.items() if topology.certificate_of(node).revoked
+    ]
+    return [*above, *nodes]
+
+
+def _ocsp(own: Issued, revoked: list[x509.Certificate], now: datetime) -> tuple[bytes, ...]:
+    """A response about each certificate of the chain."""
+    found = []
+    links = [own]
+    authority: Authority | None = own.issuer
+    while authority is not None and authority.issuer is not None:
+        links.append(Issued(authority.private, authority.certificate, authority.issuer))
+        authority = authority.issuer
+    for link in links:
+        since = now if link.certificate in revoked else None
+        response = make_ocsp(link, Validity.of_days(now, LIST_DAYS), revoked=since)
+        found.append(response.public_bytes(Encoding.DER))
+    return tuple(found)
