@@ -136,7 +136,7 @@ def test_rounds_that_differ_at_the_two_ends_come_to_nothing(changed):
     pair.connect()
     assert not pair.events("child_ready")
     assert pair.events("auth_failed", 0)
-    pair.run(200.0)
+    pair.run(400.0)
     for gateway in pair.gateways:
         assert not any({**gateway.ike.table_sizes, "counters": 0}.values())
 

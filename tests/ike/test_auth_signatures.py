@@ -49,9 +49,11 @@ def ends():
     return of
 
 
-def signing_pair(auths, demands, **options):
+def signing_pair(auths, demands, *, both=None, **options):
+    """Whole messages unless told otherwise, so that each stands in one line."""
     sides = [{"own_auth": (auths[side],), "peer_auth": (demands[side],)} for side in (0, 1)]
-    return make_pair(a=sides[0], b=sides[1], **options)
+    both = {"fragmentation": False, **(both or {})}
+    return make_pair(a=sides[0], b=sides[1], both=both, **options)
 
 
 def auth_methods(pair):
@@ -187,6 +189,14 @@ def test_certificates_survive_losses_and_repeats(ends):
     pair.fate = fate
     pair.do(0, "initiate", CONNECTION)
     pair.run(30.0)
+    pair.agreed()
+
+
+def test_long_chains_go_in_fragments(ends):
+    auths, demand = ends("rsa-2048")
+    pair = signing_pair(auths, (demand, demand), both={"fragmentation": True})
+    pair.connect()
+    assert "a --> IKE_AUTH: SKF" in transcript(pair)
     pair.agreed()
 
 
