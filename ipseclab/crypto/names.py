@@ -58,8 +58,11 @@ PRF_OF_INTEGRITY: dict[IntegId, PrfId] = {
     IntegId.AUTH_HMAC_SHA2_256_128: PrfId.PRF_HMAC_SHA2_256,
     IntegId.AUTH_HMAC_SHA2_384_192: PrfId.PRF_HMAC_SHA2_384,
     IntegId.AUTH_HMAC_SHA2_512_256: PrfId.PRF_HMAC_SHA2_512,
+    IntegId.AUTH_HMAC_SHA1_96: PrfId.PRF_HMAC_SHA1,
+    IntegId.AUTH_AES_XCBC_96: PrfId.PRF_AES128_XCBC,
+    IntegId.AUTH_AES_CMAC_96: PrfId.PRF_AES128_CMAC,
 }
-"""The PRF meant when an IKE proposal names an integrity algorithm and no PRF: the same HMAC."""
+"""The PRF meant when an IKE proposal names an integrity algorithm and no PRF: the same function."""
 
 ADDITIONAL = {f"ke{number}": TransformType[f"ADDKE{number}"] for number in range(1, 8)}
 """Prefixes of the additional key exchanges' keywords (RFC 9370 section 2.2.1)."""
@@ -104,6 +107,9 @@ KEYWORDS: dict[str, NamedTransform] = {
     "prfsha256": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_256),
     "prfsha384": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_384),
     "prfsha512": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA2_512),
+    "prfsha1": NamedTransform(_PRF, PrfId.PRF_HMAC_SHA1),
+    "prfaesxcbc": NamedTransform(_PRF, PrfId.PRF_AES128_XCBC),
+    "prfaescmac": NamedTransform(_PRF, PrfId.PRF_AES128_CMAC),
     "x25519": NamedTransform(_KE, KeMethod.CURVE25519),
     "x448": NamedTransform(_KE, KeMethod.CURVE448),
     "ecp256": NamedTransform(_KE, KeMethod.ECP_256),

@@ -37,8 +37,9 @@ class ChildKeys:
 
 
 def skeyseed(prf: Prf, nonce_i: bytes, nonce_r: bytes, shared_secret: bytes) -> bytes:
-    """SKEYSEED = prf(Ni | Nr, g^ir) (RFC 7296 section 2.14)."""
-    return prf.prf(nonce_i + nonce_r, shared_secret)
+    """SKEYSEED = prf(Ni | Nr, g^ir) (RFC 7296 section 2.14); of AES-XCBC-PRF-128 and
+    AES-CMAC-PRF-128 the key is the first 64 bits of each nonce."""
+    return prf.prf(nonce_i[: prf.nonce_size] + nonce_r[: prf.nonce_size], shared_secret)
 
 
 def additional_skeyseed(

@@ -51,6 +51,17 @@ ONLY_X25519 = ike_with("aes128gcm16-prfsha256-x25519")
 SUITES = [(c, m) for c in CIPHERS for m in KE_METHODS if c == CIPHERS[0] or "modp" not in m]
 
 
+SUITES += [
+    ("aes128ccm8-prfsha1", "x448"),
+    ("aes192ccm12-prfsha256", "ecp384bp"),
+    ("aes256ccm16-prfaesxcbc", "ecp256bp"),
+    ("aes128gcm16-prfaescmac", "mlkem1024"),
+    ("aes128-aesxcbc", "mlkem512"),
+    ("aes128-aescmac", "ecp512bp"),
+    ("aes128-sha1", "modp1536"),
+]
+
+
 @pytest.mark.parametrize(("cipher", "method"), SUITES)
 def test_every_key_exchange_with_every_cipher(cipher, method):
     pair = make_pair(both=ike_with(f"{cipher}-{method}"))
