@@ -7,6 +7,7 @@ change).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf, nextafter
 
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaMoved
@@ -98,7 +99,7 @@ def _liveness_due(ctx: Context, sa: IkeSa, now: float) -> None:
         if sa.own_request is None:
             ctx.queue(sa, Liveness())
         due = now + interval
-    ctx.timers.set(sa.own_spi, TimerKind.LIVENESS, due)
+    ctx.timers.set(sa.own_spi, TimerKind.LIVENESS, max(due, nextafter(now, inf)))
 
 
 def send_keepalive(ctx: Context, sa: IkeSa, now: float) -> None:
@@ -118,7 +119,7 @@ def _keepalive_due(ctx: Context, sa: IkeSa, now: float) -> None:
     if due <= now:
         send_keepalive(ctx, sa, now)
         due = now + interval
-    ctx.timers.set(sa.own_spi, TimerKind.KEEPALIVE, due)
+    ctx.timers.set(sa.own_spi, TimerKind.KEEPALIVE, max(due, nextafter(now, inf)))
 
 
 def _replaced_due(ctx: Context, sa: IkeSa, now: float) -> None:
