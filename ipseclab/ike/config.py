@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from ipaddress import ip_address
 
 from ipseclab.ike.credentials import (
     LAB_EPOCH,
@@ -62,8 +63,10 @@ class Identity:
     data: bytes
 
     def __str__(self) -> str:
-        if self.id_type == IdType.ID_IPV4_ADDR and len(self.data) == 4:
-            return ".".join(str(octet) for octet in self.data)
+        if self.id_type in (IdType.ID_IPV4_ADDR, IdType.ID_IPV6_ADDR) and len(self.data) in (4, 16):
+            return str(ip_address(self.data))
+        if self.id_type in (IdType.ID_DER_ASN1_DN, IdType.ID_KEY_ID):
+            return f"#{self.data.hex()}"
         return self.data.decode("utf-8", "backslashreplace")
 
 

@@ -224,6 +224,28 @@ def test_same_seed_same_octets(kind):
     assert octets() == octets()
 
 
+@pytest.mark.parametrize(
+    "identity",
+    [
+        Identity(IdType.ID_IPV4_ADDR, bytes([192, 0, 2, 1])),
+        Identity(IdType.ID_IPV6_ADDR, bytes.fromhex("20010db8") + bytes(12)),
+        Identity(IdType.ID_RFC822_ADDR, b"a@example.org"),
+        Identity(IdType.ID_DER_ASN1_DN, LAB.ends[0].certificate.subject.public_bytes()),
+    ],
+    ids=["IPv4", "IPv6", "mail", "distinguished name"],
+)
+def test_identities_of_each_kind(identity):
+    own = end(0, ROOT, identities=(identity,))
+    sides = [
+        connection(0, own_id=identity, own_auth=(auth_of(own),), peer_auth=(GOOD,)),
+        connection(1, peer_id=identity, own_auth=(auth_of(LAB.ends[1]),), peer_auth=(GOOD,)),
+    ]
+    pair = Pair(tuple(gateway_config(side) for side in sides))
+    pair.connect()
+    pair.agreed()
+    assert "\n" not in str(identity)
+
+
 # What is refused. The bad end is the initiator, then the responder.
 
 KEY_1024 = rsa.generate_private_key(65537, 1024)
