@@ -6,7 +6,7 @@
 import pytest
 
 from ipseclab.lab.schedules.invariants import MOST_ENTRIES, Violation, check_empty, check_memory
-from ipseclab.lab.schedules.parties import chain
+from ipseclab.lab.schedules.parties import Terms, chain
 from ipseclab.lab.schedules.schedule import Action, Mishap, Schedule, draw, run
 from ipseclab.lab.schedules.world import World
 from ipseclab.lab.trace import Trace
@@ -47,7 +47,7 @@ def test_same_schedule_same_trace():
 
 
 def schedule(*actions, mishaps=(), **changes):
-    base = {"seed": 1, "gateways": 2, "nat": False, "delay": 0.01, "connected": True}
+    base = {"seed": 1, "gateways": 2, "terms": Terms(), "delay": 0.01, "connected": True}
     return Schedule(**{**base, **changes}, actions=actions, mishaps=mishaps)
 
 
@@ -71,10 +71,12 @@ def test_mishaps_befall_the_messages_that_they_name():
 def test_lines_tell_a_schedule_to_people():
     late = Mishap(1, "esp", 3, (0.0, 0.25))
     told = schedule(
-        Action(0.5, 1, 0, "delete_child"), mishaps=(Mishap(0, "ike", 2, ()), late), nat=True
+        Action(0.5, 1, 0, "delete_child"),
+        mishaps=(Mishap(0, "ike", 2, ()), late),
+        terms=Terms(nat=True, window=4, contrary=True),
     )
     assert told.lines() == [
-        "2 gateways, connected, a behind a NAT, 10 ms one way",
+        "2 gateways, connected, a behind a NAT, windows of 4, contrary groups, 10 ms one way",
         "    0.5000 s  b delete_child (to a)",
         "ike message 2 of a is lost",
         "esp message 3 of b comes 0.0000 s and 0.2500 s late",
@@ -97,7 +99,7 @@ class Blind:
 
 
 def connected():
-    world = World(chain(2), seed=1, delay=0.01, observer=Blind())
+    world = World(chain(2, Terms()), seed=1, delay=0.01, observer=Blind())
     world.do(0, "initiate", "ab")
     world.run(0.1)
     return world

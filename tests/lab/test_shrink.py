@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ipseclab.lab.schedules.parties import Terms
 from ipseclab.lab.schedules.schedule import Outcome, draw, run
 from ipseclab.lab.schedules.shrink import shrink
 
@@ -44,9 +45,9 @@ def test_order_of_actions_that_matters_is_kept():
 
 
 def test_gateways_nat_and_start_become_plain_where_they_do_not_matter():
-    start = first_with(lambda s: s.nat and s.gateways == 3 and not s.connected)
+    start = replace(draw(1), terms=Terms(True, 4, True), gateways=3, connected=False)
     found = shrink(start, fails_when(lambda s: len(s.actions) >= 1))
-    assert (found.schedule.nat, found.schedule.connected) == (False, True)
+    assert (found.schedule.terms, found.schedule.connected) == (Terms(), True)
     assert found.schedule.mishaps == ()
 
 

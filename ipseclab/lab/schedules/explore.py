@@ -33,7 +33,7 @@ from ipseclab.lab.schedules.invariants import (
     holdings,
     ike_message,
 )
-from ipseclab.lab.schedules.parties import NAMES, Chain, chain, connection_between, packet
+from ipseclab.lab.schedules.parties import NAMES, Chain, Terms, chain, connection_between, packet
 from ipseclab.outputs import DeliverPacket, SendDatagram, SendPacket, UdpPath
 from ipseclab.registry import ExchangeType
 
@@ -46,6 +46,7 @@ MOST_INPUTS = 400
 START = 10.0
 """When the two operations begin: the first set-up is over and forgotten what can be."""
 FIRST = "first"
+JOINT = "+"
 
 
 class Letter(NamedTuple):
@@ -249,10 +250,10 @@ class Found:
 class Walk:
     """All orders of `a` at one end and `b` at the other."""
 
-    def __init__(self, a: str, b: str, *, seed: int, budget: Budget) -> None:
+    def __init__(self, a: str, b: str, *, seed: int, budget: Budget, window: int) -> None:
         self._a, self._b, self._seed = a, b, seed
         self._budget = budget
-        configs = chain(2, liveness=None)
+        configs = chain(2, Terms(window=window, liveness=None))
         self._players = [Player(index, configs, seed) for index in (0, 1)]
         self._letters: list[Letter] = []
         self._letter_numbers: dict[Letter, int] = {}
@@ -295,8 +296,10 @@ class Walk:
         for player, life in zip(self._players, lives, strict=True):
             player.remember_first(life)
         held = [
-            *self._tell(lives, 0, self._a, START),
-            *self._tell(lives, 1, self._b, START),
+            letter
+            for who, what in enumerate((self._a, self._b))
+            for method in what.split(JOINT)
+            for letter in self._tell(lives, who, method, START)
         ]
         for known, life in zip(self._lives, lives, strict=True):
             known[life.number] = life
@@ -422,6 +425,10 @@ class Walk:
                 raise Violation("recovery", f"a packet of {NAMES[sender]} does not arrive")
 
 
-def explore(a: str, b: str, *, seed: int = 1, budget: Budget | None = None) -> Found:
-    """All orders of `a` at the first gateway and `b` at the second."""
-    return Walk(a, b, seed=seed, budget=budget if budget is not None else Budget()).all()
+def explore(
+    a: str, b: str, *, seed: int = 1, budget: Budget | None = None, window: int = 1
+) -> Found:
+    """All orders of `a` at the first gateway and `b` at the second; each may be several operations
+    that are asked for at once, with a + between them."""
+    budget = budget if budget is not None else Budget()
+    return Walk(a, b, seed=seed, budget=budget, window=window).all()

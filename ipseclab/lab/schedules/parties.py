@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from ipseclab.gateway import GatewayConfig
 from ipseclab.ike.config import (
@@ -38,8 +39,8 @@ RETRANSMISSION = Retransmission(timeout=0.5, base=1.6, tries=5)
 LIVENESS = 20.0
 HALF_OPEN_TIMEOUT = 15.0
 
-_IKE = (parse_ike_proposal("aes128gcm16-prfsha256-x25519"),)
-_ESP = (parse_esp_proposal("aes128gcm16"),)
+_SUITE = "aes128gcm16"
+_GROUPS = ("x25519", "ecp256")
 
 
 def links(count: int) -> tuple[tuple[int, int], ...]:
@@ -52,18 +53,31 @@ def connection_between(first: int, second: int) -> str:
     return "".join(NAMES[index] for index in sorted((first, second)))
 
 
-@lru_cache(16)
-def chain(count: int, *, nat: bool = False, liveness: float | None = LIVENESS) -> Chain:
-    """What each of `count` gateways is told; `nat`: the first is behind one."""
-    return tuple(_gateway(index, count, nat, liveness) for index in range(count))
+class Terms(NamedTuple):
+    """What the connections of a chain are like."""
+
+    nat: bool = False
+    """The first gateway is behind one."""
+    window: int = 1
+    """Requests that each end lets the other have outstanding (RFC 7296 section 2.3)."""
+    contrary: bool = False
+    """CHILD_SAs have a key exchange of their own, and neighbours prefer different groups, so that
+    each rekey is first answered INVALID_KE_PAYLOAD."""
+    liveness: float | None = LIVENESS
 
 
 Chain = tuple[GatewayConfig, ...]
 
 
-def _gateway(own: int, count: int, nat: bool, liveness: float | None) -> GatewayConfig:
+@lru_cache(64)
+def chain(count: int, terms: Terms) -> Chain:
+    """What each of `count` gateways is told."""
+    return tuple(_gateway(index, count, terms) for index in range(count))
+
+
+def _gateway(own: int, count: int, terms: Terms) -> GatewayConfig:
     peers = [left + right - own for left, right in links(count) if own in (left, right)]
-    connections = tuple(_connection(own, peer, nat, liveness) for peer in peers)
+    connections = tuple(_connection(own, peer, terms) for peer in peers)
     policies = tuple(
         Policy(item.name, Action.PROTECT, item.own_ts, item.peer_ts, item.name)
         for item in connections
@@ -72,25 +86,28 @@ def _gateway(own: int, count: int, nat: bool, liveness: float | None) -> Gateway
     return GatewayConfig(IkeConfig(NAMES[own], connections, limits), policies)
 
 
-def _connection(own: int, peer: int, nat: bool, liveness: float | None) -> ConnectionConfig:
+def _connection(own: int, peer: int, terms: Terms) -> ConnectionConfig:
     own_id, peer_id = (
         Identity(IdType.ID_FQDN, f"{NAMES[index]}.example.org".encode()) for index in (own, peer)
     )
+    groups = _GROUPS[:: -1 if own % 2 else 1] if terms.contrary else _GROUPS[:1]
+    esp = "-".join([_SUITE, *groups]) if terms.contrary else _SUITE
     return ConnectionConfig(
         name=connection_between(own, peer),
         own_address=ADDRESSES[own],
-        peer_address=None if nat and peer == 0 else ADDRESSES[peer],
+        peer_address=None if terms.nat and peer == 0 else ADDRESSES[peer],
         own_id=own_id,
         peer_id=peer_id,
         psk=b"of all schedules",
-        ike_proposals=_IKE,
-        esp_proposals=_ESP,
+        ike_proposals=(parse_ike_proposal("-".join([_SUITE, "prfsha256", *groups])),),
+        esp_proposals=(parse_esp_proposal(esp),),
         own_ts=(TrafficSelector.of_network(NETWORKS[own]),),
         peer_ts=(TrafficSelector.of_network(NETWORKS[peer]),),
         ike_lifetime=Lifetime(),
         child_lifetime=Lifetime(),
         retransmission=RETRANSMISSION,
-        liveness=liveness,
+        liveness=terms.liveness,
+        window=terms.window,
     )
 
 

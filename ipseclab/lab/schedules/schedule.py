@@ -17,6 +17,7 @@ from ipseclab.lab.schedules.parties import (
     LIVENESS,
     NAMES,
     Chain,
+    Terms,
     chain,
     connection_between,
     links,
@@ -77,7 +78,7 @@ class Schedule:
 
     seed: int
     gateways: int
-    nat: bool
+    terms: Terms
     delay: float
     connected: bool
     """Whether the connections stand at the start."""
@@ -86,7 +87,9 @@ class Schedule:
 
     def lines(self) -> list[str]:
         """For people: what is done, then what befalls messages."""
-        where = ", a behind a NAT" if self.nat else ""
+        where = ", a behind a NAT" if self.terms.nat else ""
+        where += f", windows of {self.terms.window}" if self.terms.window > 1 else ""
+        where += ", contrary groups" if self.terms.contrary else ""
         start = "connected" if self.connected else "not connected"
         head = f"{self.gateways} gateways, {start}{where}, {self.delay * 1e3:g} ms one way"
         acts = [
@@ -133,11 +136,11 @@ def draw(seed: int) -> Schedule:
     return Schedule(
         seed=seed,
         gateways=count,
-        nat=nat,
         delay=delay,
         connected=rng.random() < 0.85,
         actions=actions,
         mishaps=_draw_mishaps(rng, count, delay),
+        terms=Terms(nat, rng.choice((1, 1, 1, 4)), rng.random() < 0.15),
     )
 
 
@@ -191,7 +194,7 @@ class _Run:
     """One schedule under way."""
 
     def __init__(self, schedule: Schedule, watch: Watch, trace: Trace | None) -> None:
-        configs: Chain = chain(schedule.gateways, nat=schedule.nat)
+        configs: Chain = chain(schedule.gateways, schedule.terms)
         self._schedule = schedule
         self._watch = watch
         self._world = World(
@@ -199,7 +202,7 @@ class _Run:
             seed=schedule.seed,
             delay=schedule.delay,
             observer=watch,
-            nat=schedule.nat,
+            nat=schedule.terms.nat,
             trace=trace,
         )
         self._ends = links(schedule.gateways)

@@ -50,8 +50,13 @@ def _simpler(schedule: Schedule) -> Iterator[Schedule]:
     if schedule.gateways == 3 and 2 not in ends:
         kept = tuple(mishap for mishap in mishaps if mishap.sender != 2)
         yield replace(schedule, gateways=2, mishaps=kept)
-    if schedule.nat and all(action.what != "move" for action in actions):
-        yield replace(schedule, nat=False)
+    terms = schedule.terms
+    if terms.nat and all(action.what != "move" for action in actions):
+        yield replace(schedule, terms=terms._replace(nat=False))
+    if terms.window > 1:
+        yield replace(schedule, terms=terms._replace(window=1))
+    if terms.contrary:
+        yield replace(schedule, terms=terms._replace(contrary=False))
     if not schedule.connected:
         yield replace(schedule, connected=True)
     yield from _rounder(schedule)
