@@ -4,7 +4,9 @@
 lowest of the four nonces in each of the four messages.
 """
 
+import collide
 import pytest
+from collide import LONG, NONCES, create, crossed, info, redundant_at
 from forge import forge, ike_sa, receive
 from pair import CONNECTION, make_pair
 from post import Post
@@ -13,49 +15,15 @@ from transcript import opened, transcript
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ike.sa import ChildState
 from ipseclab.registry import ExchangeType, ProtocolId
-from ipseclab.wire.payloads import DeletePayload, NoncePayload
+from ipseclab.wire.payloads import DeletePayload
 
-CREATE_A = ("a CREATE_CHILD_SA request", "b CREATE_CHILD_SA response")
-CREATE_B = ("b CREATE_CHILD_SA request", "a CREATE_CHILD_SA response")
-INFO_A = ("a INFORMATIONAL request", "b INFORMATIONAL response")
-INFO_B = ("b INFORMATIONAL request", "a INFORMATIONAL response")
-NONCES = [*CREATE_A, *CREATE_B]
-"""The four messages with a nonce, of which one holds the lowest."""
-LONG = 900.0
+CREATE_A, CREATE_B = create(0), create(1)
+INFO_A, INFO_B = info(0), info(1)
 
 
 def colliding(method, seed, **options):
     """A connected pair whose ends have both sent `method`'s request, and the post with it all."""
-    pair = make_pair(seed=seed, **options)
-    pair.connect()
-    pair.sent.clear()
-    post = Post(pair)
-    pair.do(0, method, CONNECTION)
-    pair.do(1, method, CONNECTION)
-    return pair, post
-
-
-def crossed(method, lowest, **options):
-    """The same, requests delivered and responses held; the lowest nonce is in `lowest`."""
-    for seed in range(1, 200):
-        pair, post = colliding(method, seed, **options)
-        held = {name: post.held[post.names.index(name)] for name in (CREATE_A[0], CREATE_B[0])}
-        post.deliver(CREATE_A[0], CREATE_B[0])
-        held |= {name: post.held[post.names.index(name)] for name in (CREATE_A[1], CREATE_B[1])}
-        nonces = {name: nonce_of(pair, sent) for name, sent in held.items()}
-        if min(nonces, key=nonces.__getitem__) == lowest:
-            return pair, post
-    raise AssertionError(f"no seed with the lowest nonce in {lowest}")
-
-
-def nonce_of(pair, sent):
-    (nonce,) = (p.data for p in opened(pair, sent)[1] if isinstance(p, NoncePayload))
-    return nonce
-
-
-def redundant_at(lowest):
-    """The side whose exchange has the lowest nonce: it closes the SA that came of it."""
-    return 0 if lowest in CREATE_A else 1
+    return collide.colliding((method, method), seed, **options)
 
 
 # Section 2.8.1.
