@@ -6,7 +6,9 @@ properly. Ends with exit code 1 when an SA stopped working or a table outgrew it
 exception of a gateway ends it with its traceback and the seed.
 
     python benchmarks/hostile.py --quick
-    python benchmarks/hostile.py --messages 1000000 --seed 3
+    python benchmarks/hostile.py --messages 10000000 --jobs 8 --seed 3
+
+The attack is cut into pieces with seeds of their own: any number of processes does the same.
 """
 
 from __future__ import annotations
@@ -14,17 +16,17 @@ from __future__ import annotations
 import random
 import resource
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from rich.progress import Progress
+from rich.progress import Progress, TimeElapsedColumn
 from table import Row, arguments, publish
 
 from ipseclab.lab.siege import LIMITS, Siege, bad_peers, forged
 
 MESSAGES, QUICK_MESSAGES = 1_000_000, 20_000
 SEALED_SHARE = 0.05
-FORGED_PER_SIEGE = 10_000
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Tally:
     seconds: float = 0.0
     sieges: int = 0
     broken: int = 0
+    rss: float = 0.0
+    """MiB of the largest process."""
     largest: dict[str, int] = field(default_factory=dict)
 
     def add(self, siege: Siege, messages: int, works: bool) -> None:
@@ -42,7 +46,18 @@ class Tally:
         self.messages += messages
         self.sieges += 1
         self.broken += not works
+        self.rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         for name, size in siege.table_sizes().items():
+            self.largest[name] = max(size, self.largest.get(name, 0))
+
+    def join(self, other: Tally) -> None:
+        """Count what another process has counted; seconds are those of all processes."""
+        self.messages += other.messages
+        self.seconds += other.seconds
+        self.sieges += other.sieges
+        self.broken += other.broken
+        self.rss = max(self.rss, other.rss)
+        for name, size in other.largest.items():
             self.largest[name] = max(size, self.largest.get(name, 0))
 
     @property
@@ -63,55 +78,97 @@ class Tally:
             "broken": self.broken,
             "IKE_SAs": self.largest["ike_sas"],
             "half_open": self.largest["half_open"],
-            "RSS_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "RSS_MiB": self.rss,
         }
 
 
-def without_keys(rng: random.Random, count: int, progress: Progress) -> Tally:
-    """Forged datagrams; after each ten thousand a packet must still pass both ways."""
+def without_keys(rng: random.Random, count: int) -> Tally:
+    """Forged datagrams; after them a packet must still pass both ways."""
     tally = Tally()
-    task = progress.add_task("without keys", total=count)
     start = perf_counter()
-    while tally.messages < count:
-        siege = Siege(seed=rng.getrandbits(32))
-        siege.establish()
-        size = min(FORGED_PER_SIEGE, count - tally.messages)
-        for _ in range(size):
-            siege.fire(forged(siege, rng))
-        tally.add(siege, size, siege.works())
-        progress.advance(task, size)
+    siege = Siege(seed=rng.getrandbits(32))
+    siege.establish()
+    for _ in range(count):
+        siege.fire(forged(siege, rng))
+    tally.add(siege, count, siege.works())
     tally.seconds = perf_counter() - start
     return tally
 
 
-def with_keys(rng: random.Random, count: int, progress: Progress) -> Tally:
+def with_keys(rng: random.Random, count: int) -> Tally:
     """Sealed nonsense; afterwards the connection must be able to start anew."""
     tally = Tally()
-    task = progress.add_task("with keys", total=count)
     start = perf_counter()
     for siege, fired in bad_peers(rng, count):
         tally.add(siege, fired, siege.recovers())
-        progress.advance(task, fired)
     tally.seconds = perf_counter() - start
     return tally
+
+
+ATTACKERS = {"without keys": (without_keys, 10_000), "with keys": (with_keys, 1_000)}
+"""How each attacks, and how many messages of it are one piece of work."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of an attack with a seed of its own: the same whoever does it."""
+
+    attacker: str
+    seed: str
+    count: int
+
+    def run(self) -> Tally:
+        """Do it; an exception of a gateway names the seed."""
+        attack, _ = ATTACKERS[self.attacker]
+        try:
+            return attack(random.Random(self.seed), self.count)
+        except BaseException as problem:
+            problem.add_note(f"{self.attacker}, seed {self.seed!r}, {self.count} messages")
+            raise
+
+
+def pieces(attacker: str, seed: int, count: int) -> list[Piece]:
+    """The attack cut into pieces."""
+    size = ATTACKERS[attacker][1]
+    return [
+        Piece(attacker, f"{seed}/{attacker}/{at}", min(size, count - at))
+        for at in range(0, count, size)
+    ]
+
+
+def attack(work: list[Piece], jobs: int, progress: Progress) -> dict[str, Tally]:
+    """All pieces by so many processes; the tallies by attacker."""
+    tallies = {piece.attacker: Tally() for piece in work}
+    bars = {
+        name: progress.add_task(name, total=sum(p.count for p in work if p.attacker == name))
+        for name in tallies
+    }
+    with ProcessPoolExecutor(jobs) as pool:
+        running = {pool.submit(piece.run): piece for piece in work}
+        for done in as_completed(running):
+            piece = running.pop(done)
+            tallies[piece.attacker].join(done.result())
+            progress.advance(bars[piece.attacker], piece.count)
+    return tallies
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--messages", type=int, metavar="N", help=f"default {MESSAGES:,}")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
     options = parser.parse_args()
     default = QUICK_MESSAGES if options.quick else MESSAGES
     count = options.messages if options.messages is not None else default
     sealed = int(count * SEALED_SHARE)
     print(f"seed {options.seed}, {count:,} messages")
-    with Progress(transient=True) as progress:
-        tallies = {
-            "without keys": without_keys(
-                random.Random(f"{options.seed}/forged"), count - sealed, progress
-            ),
-            "with keys": with_keys(random.Random(f"{options.seed}/sealed"), sealed, progress),
-        }
+    work = [
+        *pieces("without keys", options.seed, count - sealed),
+        *pieces("with keys", options.seed, sealed),
+    ]
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, transient=True) as progress:
+        tallies = attack(work, options.jobs, progress)
     rows = [tally.row(attacker) for attacker, tally in tallies.items()]
     publish("hostile", {"Mutated messages into two gateways": rows}, options)
     if any(tally.broken or not tally.bounded for tally in tallies.values()):

@@ -14,8 +14,8 @@ from ipseclab.lab.siege import LIMITS, Shot, Siege, bad_peers, forged
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import build_ipv4
 
-FORGED = 10_000
-SEALED = 1_500
+FORGED = 15_000
+SEALED = 2_000
 QUIET = 600.0
 """Seconds after which half-open and replaced SAs are forgotten."""
 

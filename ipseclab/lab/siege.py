@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -40,12 +40,10 @@ from ipseclab.outputs import (
 from ipseclab.registry import EncrId, ExchangeType, IdType, IpProtocol, PayloadType
 from ipseclab.wire.ip import build_ipv4, build_udp
 from ipseclab.wire.message import (
-    HEADER_SIZE,
-    PAYLOAD_HEADER_SIZE,
     Message,
     decode_message,
 )
-from ipseclab.wire.payloads import SkPayload
+from ipseclab.wire.payloads import SkfPayload, SkPayload
 from ipseclab.wire.selector import TrafficSelector
 
 CONNECTION = "attacked"
@@ -62,6 +60,10 @@ MOST_STEPS = 1000
 
 SHOTS_PER_PEER = 25
 """Messages of one peer gone bad; most of them end the IKE_SA, as RFC 7296 section 2.21.3 says."""
+
+FRAGMENTED_SHARE = 0.2
+"""Of the messages of a peer gone bad those that come in fragments (RFC 7383)."""
+MOST_FRAGMENTS = 20
 
 AFTERMATH = 200.0
 """Seconds after which every request of a gateway without an answer is given up."""
@@ -287,11 +289,13 @@ def bad_peers(rng: random.Random, count: int) -> Iterator[tuple[Siege, int]]:
         siege.talk()
         fired = 0
         while fired < min(count, SHOTS_PER_PEER):
-            shot = _sealed_shot(siege, wrong.pop() if wrong else _mutated(patterns, rng), rng)
-            if shot is None:
+            inside = wrong.pop() if wrong else _mutated(patterns, rng)
+            shots = _sealed_shots(siege, inside, rng)
+            if not shots:
                 break
-            siege.fire(shot)
-            fired += 1
+            for shot in shots:
+                siege.fire(shot)
+            fired += len(shots)
         count -= max(fired, 1)
         siege.wait(AFTERMATH)
         yield siege, fired
@@ -303,16 +307,17 @@ def _mutated(patterns: Sequence[Inside], rng: random.Random) -> Inside:
     return Inside(inside.exchange, inside.response, first, chain)
 
 
-def _sealed_shot(siege: Siege, inside: Inside, rng: random.Random) -> Shot | None:
+def _sealed_shots(siege: Siege, inside: Inside, rng: random.Random) -> tuple[Shot, ...]:
     """`inside` as the victim's peer would send it: as its next request, or as the response to a
-    request that the victim is made to send. None when the victim has no IKE_SA any more."""
+    request that the victim is made to send; some of it in fragments. Nothing when the victim has no
+    IKE_SA any more."""
     victim = rng.randrange(2)
     if inside.response:
         siege.command(victim, rng.choice(COMMANDS))
         siege.hold_back()
     sas = siege.gateways[victim].ike.ike_sas
     if not sas:
-        return None
+        return ()
     sa = sas[0]
     request = sa.own_request
     exchange, message_id = inside.exchange, sa.expected_message_id
@@ -320,15 +325,52 @@ def _sealed_shot(siege: Siege, inside: Inside, rng: random.Random) -> Shot | Non
         exchange, message_id = request.task.exchange, request.message_id
     spis = sa.spi_i, sa.spi_r
     keys = siege.sender_keys(spis, initiator=not sa.initiator)
-    # A message of the right size gives the octets that the ICV covers.
-    plaintext = inside.chain + b"\0"
+    head = Message(*spis, exchange, not sa.initiator, inside.response, message_id)
+    kind = PayloadType(inside.first)
+    if rng.random() >= FRAGMENTED_SHARE:
+        sealed = [_sealed(head, keys, SkPayload(kind, b""), inside.chain, rng)]
+    else:
+        sealed = [
+            _sealed(head, keys, payload, part, rng)
+            for payload, part in _fragments(kind, inside.chain, rng)
+        ]
+    return tuple(Shot(victim, sa.path, b"").with_ike(octets) for octets in sealed)
+
+
+def _fragments(
+    first: PayloadType, chain: bytes, rng: random.Random
+) -> list[tuple[SkfPayload, bytes]]:
+    """A chain in pieces, now and then with one that lies about its place or about how many there
+    are, and in any order and number."""
+    size = rng.randrange(1, max(2, len(chain)))
+    parts = [chain[at : at + size] for at in range(0, len(chain), size)][:MOST_FRAGMENTS] or [b""]
+    found: list[tuple[SkfPayload, bytes]] = []
+    for number, part in enumerate(parts, 1):
+        total = len(parts)
+        if rng.random() < 0.1:
+            total = rng.choice((total + 1, max(number, total - 1), 0xFFFF))
+        kind = first if number == 1 or rng.random() < 0.05 else PayloadType.NONE
+        found.append((SkfPayload(kind, number, total, b""), part))
+    if rng.random() < 0.5:
+        rng.shuffle(found)
+    return found + found[: rng.randrange(2)]
+
+
+def _sealed(
+    head: Message,
+    keys: Protection,
+    payload: SkPayload | SkfPayload,
+    inner: bytes,
+    rng: random.Random,
+) -> bytes:
+    """A message with `inner` in that payload."""
+    plaintext = inner + b"\0"
     iv = rng.randbytes(SUITE.iv_size)
+    # A message of the right size gives the octets that the ICV covers.
     blank = bytes(len(iv) + len(plaintext) + SUITE.icv_size)
-    sealed = (SkPayload(PayloadType(inside.first), blank),)
-    head = (*spis, exchange, not sa.initiator, inside.response, message_id)
-    associated = Message(*head, sealed).encode()[: HEADER_SIZE + PAYLOAD_HEADER_SIZE]
-    octets = associated + keys.seal(associated, iv, plaintext)
-    return Shot(victim, sa.path, b"").with_ike(octets)
+    sized = replace(head, payloads=(replace(payload, body=blank),)).encode()
+    associated = sized[: len(sized) - len(blank)]
+    return associated + keys.seal(associated, iv, plaintext)
 
 
 def _table_sizes(gateway: Gateway) -> dict[str, int]:
