@@ -36,7 +36,13 @@ class DropReason(Enum):
     NOT_ENCAPSULATED = "not_encapsulated"
     """Arrived in clear text although the policy says PROTECT."""
     TOO_BIG = "too_big"
-    """Encapsulation would make the packet longer than IPv4 can say."""
+    """Encapsulation would make the packet longer than IP can say, or than the path carries and the
+    packet may not be fragmented."""
+    BAD_FRAGMENT = "bad_fragment"
+    """Fragments that overlap or contradict each other (RFC 5722)."""
+    REASSEMBLY_FULL = "reassembly_full"
+    REASSEMBLY_TIMEOUT = "reassembly_timeout"
+    """A fragment whose packet did not become whole, in time or at all."""
     TTL_EXPIRED = "ttl_expired"
     """Counted by whoever forwards the packet; the datapath leaves the TTL alone."""
     CONGESTED = "congested"
@@ -61,6 +67,7 @@ class Counters:
         "bypassed_out",
         "drops",
         "dummies_in",
+        "dummies_out",
         "octets_in",
         "octets_out",
         "packets_in",
@@ -75,6 +82,7 @@ class Counters:
         self.octets_in = 0
         self.bypassed_out = 0
         self.bypassed_in = 0
+        self.dummies_out = 0
         self.dummies_in = 0
         """TFC dummy packets (RFC 4303 section 2.6), discarded without a word."""
         self.parked = 0

@@ -2,8 +2,7 @@
 
 RFC 4301 section 5 (processing), RFC 4303 (ESP), RFC 4302 (AH), RFC 3948 (ESP in UDP), RFC 7296
 section 2.8 (when a new SA takes over). No input from the network raises: what cannot be processed
-is dropped under a `DropReason`, counted, and told in a `Notice`. Fragments are carried in tunnel
-mode, never made or reassembled.
+is dropped under a `DropReason`, counted, and told in a `Notice`.
 
     send_packet --> flow cache ---------------------------+
                       | miss                              v
@@ -20,7 +19,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import inf
 from typing import assert_never
 
@@ -28,11 +26,19 @@ from ipseclab.errors import WireError
 from ipseclab.ipsec import ipv4, ipv6
 from ipseclab.ipsec.ah import open_ah
 from ipseclab.ipsec.counters import Counters, Dropped, DropReason
-from ipseclab.ipsec.encapsulation import decapsulate, encapsulate, flow_key
+from ipseclab.ipsec.encapsulation import decapsulate, dummy, encapsulate, flow_key
 from ipseclab.ipsec.esp import open_esp
 from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen, SoftExpired
 from ipseclab.ipsec.flows import FlowCache, of_flow
+from ipseclab.ipsec.fragments import Reassembler, fragments_of
+from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.park import Parked, ParkingLot
+from ipseclab.ipsec.path_mtu import (
+    Way,
+    learn_path_mtu,
+    too_big_for,
+    way_of,
+)
 from ipseclab.ipsec.sad import (
     SEQUENCE_ROOM,
     SPI_SIZE,
@@ -62,20 +68,7 @@ __all__ = [
 ]
 
 OUTBOUND, INBOUND = "outbound", "inbound"
-
-
-@dataclass(frozen=True, slots=True)
-class DatapathLimits:
-    """The datapath's own limits. Room for parked packets is a policy's; times are seconds."""
-
-    parked_packets: int = 64
-    """0 switches parking off."""
-    parked_octets: int = 262_144
-    park_seconds: float = 10.0
-    acquire_interval: float = 1.0
-    """An Acquire for a policy is not repeated before this."""
-    activate_seconds: float = 2.0
-    """How long packets wait for the peer to use a new SA first, when there is no other."""
+_NO_SPI = b""
 
 
 class Datapath:
@@ -91,6 +84,11 @@ class Datapath:
         self._limits = limits if limits is not None else DatapathLimits()
         self._flows = FlowCache()
         self._parked = ParkingLot(self._limits.parked_packets, self._limits.parked_octets)
+        self._pieces = Reassembler(
+            self._limits.reassembled_packets,
+            self._limits.reassembled_octets,
+            self._limits.reassembly_seconds,
+        )
         self._timers: Timers[bytes | str, TimerKind] = Timers()
         self._acquire_after: dict[tuple[str, Flow | None], float] = {}
 
@@ -112,7 +110,7 @@ class Datapath:
         if known is not None and known.lingering:
             # IKE has forgotten this one and may draw its SPI again.
             self.remove_sa(parameters.spi_in, now)
-        entry = SadEntry(parameters, now)
+        entry = SadEntry(parameters, now, self.spd.processing(parameters.policy))
         self.sad.add(entry)
         if parameters.soft.seconds is not None:
             at = now + parameters.soft.seconds
@@ -184,6 +182,7 @@ class Datapath:
         self._acquire_after.pop((p.policy, None), None)
         details = {"spi_in": p.spi_in.hex(), "spi_out": p.spi_out.hex()}
         outputs: list[DatapathOutput] = [Notice("child_active", details)]
+        self._arm_dummy(entry, now)
         for parked in self._parked.take(p.policy):
             if entry.refusal is None and entry.covers(parked.flow):
                 outputs += self._protect(entry, parked.packet, now)
@@ -289,6 +288,38 @@ class Datapath:
         return []
 
     def _protect(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
+        if entry.shaped:
+            return self._protect_shaped(entry, packet, now)
+        return self._seal(entry, packet, now)
+
+    def _protect_shaped(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
+        """A packet for an SA that looks at sizes (RFC 4301 section 8)."""
+        way, packet, limit = way_of(entry, packet, now)
+        match way:
+            case Way.WHOLE:
+                return self._seal(entry, packet, now)
+            case Way.INNER_PIECES:
+                pieces = fragments_of(packet, limit)
+                return [output for piece in pieces for output in self._seal(entry, piece, now)]
+            case Way.OUTER_PIECES:
+                # A datagram's fragments are the business of whoever sends it.
+                return [
+                    piece
+                    for output in self._seal(entry, packet, now)
+                    for piece in (
+                        map(SendPacket, fragments_of(output.packet, limit))
+                        if isinstance(output, SendPacket)
+                        else (output,)
+                    )
+                ]
+            case Way.REFUSED:
+                answer = too_big_for(packet, limit)
+                drop = self._dropped(DropReason.TOO_BIG, OUTBOUND, packet)
+                return [drop, DeliverPacket(answer)] if answer is not None else [drop]
+            case _:
+                assert_never(way)
+
+    def _seal(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
         try:
             output: DatapathOutput = encapsulate(entry, packet, self._rng)
         except Dropped as drop:
@@ -322,10 +353,9 @@ class Datapath:
             return [self._dropped(DropReason.MALFORMED, INBOUND, packet)]
         packet = packet[: header.total_length]
         if header.protocol not in (IpProtocol.ESP, IpProtocol.AH):
-            return self._receive_plain(packet)
-        # RFC 4303 section 3.4.1: a fragment has to be reassembled before it comes here.
+            return self._receive_plain(packet, now)
         if header.is_fragment:
-            return [self._dropped(DropReason.MALFORMED, INBOUND, packet)]
+            return self._receive_fragment(packet, now)
         start = header.header_length
         if header.protocol == IpProtocol.AH:
             return self._receive_ah(packet, start, now)
@@ -335,8 +365,34 @@ class Datapath:
         """An ESP packet that came in UDP along `path` (RFC 3948)."""
         return self._receive_esp(esp, b"", path, now)
 
-    def _receive_plain(self, packet: bytes) -> list[DatapathOutput]:
+    def _receive_fragment(self, packet: bytes, now: float) -> list[DatapathOutput]:
+        """RFC 4303 section 3.4.1: ESP and AH are reassembled before they are processed."""
+        outputs = self._expire_fragments(now)
+        try:
+            whole = self._pieces.add(packet, now)
+        except Dropped as drop:
+            whole = None
+            outputs.append(self._dropped(drop.reason, INBOUND, packet))
+        outputs += self._expire_fragments(now)
+        self._arm_reassembly()
+        return outputs + self.receive_packet(whole, now) if whole is not None else outputs
+
+    def _expire_fragments(self, now: float) -> list[DatapathOutput]:
+        lost = self._pieces.expire(now)
+        return [self._dropped(DropReason.REASSEMBLY_TIMEOUT, INBOUND, b"") for _ in range(lost)]
+
+    def _arm_reassembly(self) -> None:
+        expiry = self._pieces.next_expiry()
+        if expiry is None:
+            self._timers.cancel(_NO_SPI, TimerKind.REASSEMBLY)
+        else:
+            self._timers.set(_NO_SPI, TimerKind.REASSEMBLY, expiry)
+
+    def _receive_plain(self, packet: bytes, now: float) -> list[DatapathOutput]:
         """RFC 4301 section 5.2, step 2: what was not protected must be allowed to be so."""
+        return [*learn_path_mtu(self.sad, packet, now), *self._receive_by_policy(packet)]
+
+    def _receive_by_policy(self, packet: bytes) -> list[DatapathOutput]:
         policy = self.spd.inbound(flow_of_packet(packet))
         if policy is None:
             return [self._dropped(DropReason.NO_POLICY, INBOUND, packet)]
@@ -431,6 +487,10 @@ class Datapath:
         outputs: list[DatapathOutput] = []
         while (key := self._timers.take_due(now)) is not None:
             subject, kind = key
+            if kind is TimerKind.REASSEMBLY:
+                outputs += self._expire_fragments(now)
+                self._arm_reassembly()
+                continue
             if isinstance(subject, str):
                 outputs += self._park_timeout(subject, now)
                 continue
@@ -450,10 +510,36 @@ class Datapath:
             case TimerKind.LINGER:
                 self.sad.remove(entry)
                 return []
-            case TimerKind.PARK:
-                raise AssertionError("parked packets belong to a policy")
+            case TimerKind.DUMMY:
+                return self._send_dummy(entry, now)
+            case TimerKind.PARK | TimerKind.REASSEMBLY:
+                raise AssertionError("neither parked packets nor fragments belong to an SA")
             case _:
                 assert_never(kind)
+
+    def _arm_dummy(self, entry: SadEntry, now: float) -> None:
+        interval, p = entry.processing.dummy_interval, entry.parameters
+        if interval is None or not p.tunnel or entry.ah or entry.refusal is not None:
+            return
+        last = entry.last_outbound if entry.last_outbound is not None else now
+        self._timers.set(p.spi_in, TimerKind.DUMMY, max(last + interval, now))
+
+    def _send_dummy(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
+        """A dummy, if nothing has gone out for as long as the policy says."""
+        interval = entry.processing.dummy_interval
+        assert interval is not None
+        outputs: list[DatapathOutput] = []
+        newer = self.sad.covering_policy(entry.parameters.policy)
+        silent = entry.last_outbound is None or now >= entry.last_outbound + interval
+        if silent and entry.active and newer is entry:
+            try:
+                outputs.append(dummy(entry, self._rng))
+            except Dropped:
+                return []
+            entry.last_outbound = now
+            self.counters.dummies_out += 1
+        self._arm_dummy(entry, now + interval if silent and not outputs else now)
+        return outputs
 
     def _volume_reached(self, entry: SadEntry) -> list[DatapathOutput]:
         outputs: list[DatapathOutput] = []

@@ -13,6 +13,7 @@ from ipseclab.ipsec import ipv4, ipv6
 from ipseclab.ipsec.ah import begin_ah, finish_ah
 from ipseclab.ipsec.counters import Dropped, DropReason
 from ipseclab.ipsec.esp import seal_esp
+from ipseclab.ipsec.processing import DontFragment
 from ipseclab.ipsec.sad import FLOWS_PER_SA, SadEntry
 from ipseclab.outputs import SendDatagram, SendPacket, UdpPath
 from ipseclab.registry import IpProtocol
@@ -21,6 +22,9 @@ from ipseclab.wire.ipv6 import IPV6_ADDRESS_SIZE, flow_of_packet
 
 # Plain integers: on the way of every packet an enum member costs a look-up and a conversion.
 _IPV4, _IPV6 = int(IpProtocol.IPV4), int(IpProtocol.IPV6)
+SMALLEST_DUMMY = 64
+# What an outer header of a dummy is taken from: no DSCP, no ECN, DF clear.
+_NO_INNER = b"\x45" + bytes(19)
 _ESP, _AH = int(IpProtocol.ESP), int(IpProtocol.AH)
 
 
@@ -30,7 +34,8 @@ def encapsulate(entry: SadEntry, packet: bytes, rng: random.Random) -> SendPacke
     if entry.ah:
         return SendPacket(_with_ah(entry, packet))
     if entry.parameters.tunnel:
-        esp = seal_esp(half, _IPV4 if packet[0] >> 4 == 4 else _IPV6, packet, rng)
+        payload = packet.ljust(entry.processing.tfc_padding, b"\0") if entry.shaped else packet
+        esp = seal_esp(half, _IPV4 if packet[0] >> 4 == 4 else _IPV6, payload, rng)
         if entry.path is None:
             return SendPacket(_outer(entry, esp, packet))
     elif packet[0] >> 4 == 4:
@@ -50,16 +55,30 @@ def encapsulate(entry: SadEntry, packet: bytes, rng: random.Random) -> SendPacke
 
 def _outer(entry: SadEntry, payload: bytes, inner: bytes) -> bytes:
     """The tunnel's outer header around `payload` (RFC 4301 section 5.1.2)."""
-    p = entry.parameters
+    p, processing = entry.parameters, entry.processing
+    if not entry.shaped and len(p.local) == 4 and inner[0] >> 4 == 4:
+        return entry.outer.around(payload, inner, entry.outbound.sequence)
+    value = inner[1] if inner[0] >> 4 == 4 else ipv6.traffic_class(inner)
+    if processing.dscp is not None:
+        value = processing.dscp << 2 | value & ipv4.ECN_MASK
+    if not processing.ecn:
+        value &= ~ipv4.ECN_MASK
     if len(p.local) == IPV6_ADDRESS_SIZE:
-        value = ipv6.traffic_class(inner) if inner[0] >> 4 == 6 else inner[1]
         return ipv6.around(p.local, p.remote, p.protocol, payload, inner_class=value)
-    sequence = entry.outbound.sequence
-    if inner[0] >> 4 == 4:
-        return entry.outer.around(payload, inner, sequence)
     # No router fragments IPv6; in IPv4 DF says the same.
-    value = ipv6.traffic_class(inner)
-    return entry.outer.around_with(payload, value, DONT_FRAGMENT, sequence)
+    copied = inner[6] << 8 & DONT_FRAGMENT if inner[0] >> 4 == 4 else DONT_FRAGMENT
+    bits = {DontFragment.COPY: copied, DontFragment.SET: DONT_FRAGMENT, DontFragment.CLEAR: 0}
+    bit = bits[processing.dont_fragment]
+    return entry.outer.around_with(payload, value, bit, entry.outbound.sequence)
+
+
+def dummy(entry: SadEntry, rng: random.Random) -> SendPacket | SendDatagram:
+    """A tunnel's dummy packet (RFC 4303 section 2.6), as long as padded ones. Raises Dropped."""
+    payload = bytes(max(entry.processing.tfc_padding, SMALLEST_DUMMY))
+    esp = seal_esp(entry.outbound, int(IpProtocol.NO_NEXT_HEADER), payload, rng)
+    if entry.path is not None:
+        return SendDatagram(entry.path, esp)
+    return SendPacket(_outer(entry, esp, _NO_INNER))
 
 
 def _with_ah(entry: SadEntry, packet: bytes) -> bytes:

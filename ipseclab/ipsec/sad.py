@@ -15,6 +15,7 @@ from math import inf
 from ipseclab.crypto.protection import Suite
 from ipseclab.ipsec.counters import DropReason
 from ipseclab.ipsec.ipv4 import OuterHeader
+from ipseclab.ipsec.processing import PLAIN, SMALLEST_PATH_MTU, Processing
 from ipseclab.ipsec.replay import ReplayWindow
 from ipseclab.ipsec.spd import covers_inbound, covers_outbound
 from ipseclab.outputs import UdpPath
@@ -170,12 +171,25 @@ class SadEntry:
         "outer",
         "parameters",
         "path",
+        "path_mtu",
+        "path_mtu_until",
+        "processing",
         "refusal",
+        "shaped",
         "soft_told",
     )
 
-    def __init__(self, parameters: SaParameters, now: float) -> None:
+    def __init__(
+        self, parameters: SaParameters, now: float, processing: Processing = PLAIN
+    ) -> None:
         self.parameters = parameters
+        self.processing = processing
+        self.path_mtu = processing.path_mtu
+        """The longest outer packet; None for any."""
+        self.path_mtu_until = inf
+        """When a path MTU that was learnt is forgotten."""
+        self.shaped = processing != PLAIN
+        """True when a packet's size, or the making of its outer header, needs a look."""
         self.outbound = OutboundHalf(parameters)
         self.inbound = InboundHalf(parameters)
         self.ah = parameters.protocol == IpProtocol.AH
@@ -198,6 +212,16 @@ class SadEntry:
         self.hard_at = now + seconds if seconds is not None else inf
         """When it stops to send and accept; -inf once it has."""
         self.set_marks()
+
+    def learn_path_mtu(self, mtu: int, now: float) -> bool:
+        """Take a smaller path MTU for a while, no less than the family's limit; False when it is
+        not smaller."""
+        mtu = max(mtu, SMALLEST_PATH_MTU[len(self.parameters.local)])
+        if self.path_mtu is not None and mtu >= self.path_mtu and now < self.path_mtu_until:
+            return False
+        self.path_mtu, self.shaped = mtu, True
+        self.path_mtu_until = now + self.processing.path_mtu_seconds
+        return True
 
     def covers(self, flow: Flow) -> bool:
         """True when an outbound `flow` is within the traffic selectors."""
@@ -240,6 +264,7 @@ class Sad:
     def __init__(self) -> None:
         self._by_spi: dict[bytes, SadEntry] = {}
         self._by_policy: dict[str, list[SadEntry]] = {}
+        self._by_spi_out: dict[bytes, list[SadEntry]] = {}
         self.inbound = self._by_spi.get
         """The entry of an inbound SPI, or None."""
 
@@ -255,9 +280,16 @@ class Sad:
         assert spi not in self._by_spi, f"inbound SPI {spi.hex()} is taken"
         self._by_spi[spi] = entry
         self._by_policy.setdefault(entry.parameters.policy, []).insert(0, entry)
+        self._by_spi_out.setdefault(entry.parameters.spi_out, []).append(entry)
 
     def remove_outbound(self, entry: SadEntry) -> None:
         """Take away the outbound half; harmless when it is gone already."""
+        spi = entry.parameters.spi_out
+        sending = self._by_spi_out.get(spi, [])
+        if entry in sending:
+            sending.remove(entry)
+        if not sending:
+            self._by_spi_out.pop(spi, None)
         policy = entry.parameters.policy
         siblings = self._by_policy.get(policy, [])
         if entry in siblings:
@@ -269,6 +301,14 @@ class Sad:
         """Take away both halves."""
         self.remove_outbound(entry)
         del self._by_spi[entry.parameters.spi_in]
+
+    def covering_policy(self, policy: str) -> SadEntry | None:
+        """The newest entry of `policy` that has an outbound half."""
+        return next(iter(self._by_policy.get(policy, ())), None)
+
+    def sending(self, spi_out: bytes) -> list[SadEntry]:
+        """The entries that send with that SPI: peers choose theirs without knowing each other's."""
+        return self._by_spi_out.get(spi_out, [])
 
     def covering(self, policy: str, flow: Flow) -> list[SadEntry]:
         """The entries of `policy` with an outbound half that cover `flow`, newest first."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from ipseclab.errors import ConfigError
+from ipseclab.ipsec.processing import PLAIN, Processing
 from ipseclab.ipsec.spd_index import RuleIndex, index_of
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import Flow
@@ -55,6 +56,8 @@ class Policy:
     remote: tuple[TrafficSelector, ...]
     connection: str | None = None
     direction: Direction = Direction.BOTH
+    processing: Processing = PLAIN
+    """How PROTECT treats packets."""
 
     def __post_init__(self) -> None:
         if (self.action is Action.PROTECT) != (self.connection is not None):
@@ -117,6 +120,7 @@ class Spd:
         inbound_default: Action = Action.DISCARD,
     ) -> None:
         self.policies = tuple(policies)
+        self._processing = {policy.name: policy.processing for policy in policies}
         self._outbound: dict[Flow, Policy | None] = {}
         self._inbound: dict[Flow, Policy | None] = {}
         self._sends = _Side(
@@ -127,6 +131,10 @@ class Spd:
         )
         self._outbound_default = _default("outbound", outbound_default)
         self._inbound_default = _default("inbound", inbound_default)
+
+    def processing(self, name: str) -> Processing:
+        """How the packets of the policy of that name are treated."""
+        return self._processing.get(name, PLAIN)
 
     def outbound(self, flow: Flow) -> Policy | None:
         """The policy for a packet on its way out; None means DISCARD."""

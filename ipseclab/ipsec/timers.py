@@ -13,3 +13,5 @@ class TimerKind(Enum):
     LINGER = "esp_linger"
     ACTIVATE = "esp_activate"
     PARK = "esp_park"
+    DUMMY = "esp_dummy"
+    REASSEMBLY = "esp_reassembly"

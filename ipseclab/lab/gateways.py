@@ -113,6 +113,7 @@ def _connection(item: Connection, node: str, keys: Keyring) -> ConnectionConfig:
         liveness=item.liveness,
         keepalive=item.keepalive,
         force_encapsulation=item.force_encapsulation,
+        replay_window=item.replay_window,
     )
 
 
@@ -156,7 +157,8 @@ def _policy(item: Connection, node: str) -> Policy:
     local, remote = _selectors(_near_networks(item, node)), _selectors(_far_networks(item, node))
     if item.mode is None:
         return Policy(item.name, Action.BYPASS, local, remote)
-    return Policy(item.name, Action.PROTECT, local, remote, item.name)
+    processing = item.processing
+    return Policy(item.name, Action.PROTECT, local, remote, item.name, processing=processing)
 
 
 def _icmp_policy(topology: Topology, node: str) -> Policy:

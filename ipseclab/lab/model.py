@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, Self
 
 from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Retransmission
+from ipseclab.ipsec.processing import PLAIN, Processing
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.nat import NatConfig
 from ipseclab.registry import IpProtocol
@@ -248,6 +249,8 @@ class Connection:
     keepalive: float | None
     force_encapsulation: bool
     start: Start
+    replay_window: int = 64
+    processing: Processing = PLAIN
     auth: tuple[AuthKind, AuthKind] = (AuthKind.PSK, AuthKind.PSK)
     """Of initiator and responder."""
     revocation: str = "none"

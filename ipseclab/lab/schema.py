@@ -24,6 +24,14 @@ from ipseclab.crypto.signature import BY_NAME
 from ipseclab.errors import ConfigError
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ike.window import MAX_WINDOW
+from ipseclab.ipsec.processing import (
+    DSCP_LAST,
+    LARGEST_TFC,
+    DontFragment,
+    Fragmentation,
+    Processing,
+)
+from ipseclab.ipsec.replay import REPLAY_WINDOW_MAX, REPLAY_WINDOW_MIN
 from ipseclab.lab.faults.fault import (
     CONTENT,
     Direction,
@@ -409,6 +417,41 @@ Auth = Literal["psk", "certificate", "raw-key", "anonymous"]
 AuthPair = Annotated[list[Auth], Field(min_length=2, max_length=2)]
 
 
+class ProcessingFile(_Strict):
+    """How both ends treat the packets of a connection (RFC 4301 section 8, RFC 6040, RFC 4303)."""
+
+    dont_fragment: Literal["copy", "set", "clear"] = "copy"
+    """The outer header's DF bit: the inner one's, or always, or never."""
+    dscp: Annotated[int, Field(ge=0, le=DSCP_LAST)] | None = None
+    """The outer DSCP; by default the inner packet's."""
+    ecn: bool = True
+    """false: RFC 6040's compatibility mode, no ECN outside."""
+    path_mtu: Annotated[int, Field(ge=SMALLEST_MTU, le=LARGEST_MTU)] | None = None
+    """The longest outer packet to begin with; by default any, until ICMP says otherwise."""
+    path_mtu_time: Annotated[Seconds, Field(gt=0)] = 600.0
+    """How long a smaller one that was learnt is believed."""
+    fragmentation: Literal["before", "after"] = "after"
+    clamp_mss: bool = False
+    tfc_padding: Annotated[int, Field(ge=0, le=LARGEST_TFC)] = 0
+    """Octets that inner packets are made long, those that are shorter."""
+    dummies: Annotated[Seconds, Field(gt=0)] | None = None
+    """Silence after which a dummy packet goes out."""
+
+    def processing(self) -> Processing:
+        """The processing that it describes."""
+        return Processing(
+            dont_fragment=DontFragment(self.dont_fragment),
+            dscp=self.dscp,
+            ecn=self.ecn,
+            path_mtu=self.path_mtu,
+            path_mtu_seconds=self.path_mtu_time,
+            fragmentation=Fragmentation(self.fragmentation),
+            clamp_mss=self.clamp_mss,
+            tfc_padding=self.tfc_padding,
+            dummy_interval=self.dummies,
+        )
+
+
 class ConnectionFile(_Strict):
     """A connection between two nodes: who starts, how it is authenticated, what it protects."""
 
@@ -450,6 +493,9 @@ class ConnectionFile(_Strict):
     liveness: Seconds | None = None
     keepalive: Seconds | None = 20.0
     encapsulation: Literal["auto", "forced"] = "auto"
+    replay_window: Annotated[int, Field(ge=REPLAY_WINDOW_MIN, le=REPLAY_WINDOW_MAX)] = 64
+    """Packets."""
+    processing: ProcessingFile = ProcessingFile()
     start: Literal["at-once", "on-demand"] = "at-once"
 
     @property

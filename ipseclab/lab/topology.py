@@ -354,6 +354,8 @@ def _connection(
         keepalive=entry.keepalive,
         force_encapsulation=entry.encapsulation == "forced",
         start=Start(entry.start),
+        replay_window=entry.replay_window,
+        processing=entry.processing.processing(),
         auth=(AuthKind(entry.auth[0]), AuthKind(entry.auth[1])),
         revocation=entry.revocation,
         signatures=tuple(entry.signatures),

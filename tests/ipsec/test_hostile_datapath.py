@@ -99,6 +99,10 @@ def test_mutated_packets_are_dropped_and_the_sa_still_works(name, tunnel, path):
         # A changed outer header can leave the ESP inside whole; then it is a replay.
         check_drops_only(outputs)
         assert round_number + 1 == pair.right.counters.packets_in
+    # What has become a fragment waits for others, in vain.
+    outputs = pair.right.handle_timeout(1000.0)
+    check_drops_only(outputs)
+    got += len(outputs)
     assert got == ROUNDS // 8
     assert sum(pair.right.counters.drops.values()) == got
 

@@ -211,15 +211,17 @@ class TestEspPackets:
         half = pair.right.sad.inbound(pair.right_sa.spi_in).inbound
         assert (half.packets, half.replay.top) == (1, 1)
 
-    def test_fragment_of_an_esp_packet_is_refused(self):
+    def test_fragment_of_an_esp_packet_waits_for_the_others_and_is_given_up(self):
         """RFC 4303 section 3.4.1: reassembly comes before ESP."""
         pair = Pair()
         (output,) = pair.left.send_packet(pair.packet(), 0.0)
-        for flags in (MORE_FRAGMENTS, 5):
+        for flags in (MORE_FRAGMENTS, 6):
             packet = build_ipv4(
-                packed(LEFT), packed(RIGHT), 50, output.packet[20:], flags_fragment=flags
+                packed(LEFT), packed(RIGHT), 50, output.packet[20:][: 8 * 5], flags_fragment=flags
             )
-            assert reasons(pair.right.receive_packet(packet, 0.0)) == ["malformed"]
+            assert pair.right.receive_packet(packet, 0.0) == []
+        deadline = pair.right.next_deadline()
+        assert reasons(pair.right.handle_timeout(deadline.at)) == ["reassembly_timeout"] * 2
 
     @pytest.mark.parametrize("octets", [b"", b"\x45", bytes(19), bytes(40), b"\x46" + bytes(30)])
     def test_what_is_not_ipv4_is_malformed_in_both_directions(self, octets):

@@ -3,8 +3,10 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from ipseclab.errors import ConfigError
 from ipseclab.gateway import Gateway
 from ipseclab.ike.config import Mode
+from ipseclab.ipsec.processing import DontFragment
 from ipseclab.ipsec.spd import Action, Spd
 from ipseclab.lab.gateways import (
     gateway_config,
@@ -119,3 +121,34 @@ def test_every_stack_node_makes_a_gateway(name):
         gateway = Gateway(gateway_config(topology, node), rng=random.Random(1))
         for connection in starting_connections(topology, node):
             assert gateway.initiate(connection, 0.0)
+
+
+def test_processing_and_replay_window_reach_both_ends():
+    changes = {"dont_fragment": "set", "dscp": 46, "path_mtu": 1400, "dummies": "100ms"}
+    overrides = {f"connections.site.processing.{key}": value for key, value in changes.items()}
+    topology = load_topology("site-to-site").with_overrides(
+        {**overrides, "connections.site.replay_window": 4096}
+    )
+    for node in ("gw1", "gw2"):
+        config = gateway_config(topology, node)
+        processing = config.policies[0].processing
+        assert processing.dont_fragment is DontFragment.SET
+        assert (processing.dscp, processing.path_mtu) == (46, 1400)
+        assert processing.dummy_interval == pytest.approx(0.1)
+        assert config.ike.connections[0].replay_window == 4096
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("processing.dscp", 64, "63"),
+        ("processing.fragmentation", "never", "before"),
+        ("processing.path_mtu", 100, "576"),
+        ("processing.dummies", "0s", "0"),
+        ("replay_window", 31, "32"),
+    ],
+)
+def test_processing_that_makes_no_sense_is_refused_at_its_key(key, value, expected):
+    with pytest.raises(ConfigError, match=expected) as caught:
+        load_topology("site-to-site").with_overrides({f"connections.site.{key}": value})
+    assert key in str(caught.value)
