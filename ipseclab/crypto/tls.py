@@ -21,6 +21,9 @@ VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 """The versions that RFC 5216 (as RFC 9190 updates it) is used with."""
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2; those of TLS 1.3 are all good."""
+OP_LEGACY_SERVER_CONNECT = 0x4
+OP_NO_RENEGOTIATION = 1 << 30
+"""Options of OpenSSL that pyOpenSSL has no names for."""
 _READ_SIZE = 16384
 
 
@@ -44,7 +47,8 @@ class TlsEnd:
         context.set_min_proto_version(numbers[0])
         context.set_max_proto_version(numbers[-1])
         context.set_cipher_list(CIPHERS)
-        context.set_options(SSL.OP_NO_TICKET)
+        # Peers like strongSwan's TLS do not know RFC 5746; harmless where nobody renegotiates.
+        context.set_options(SSL.OP_NO_TICKET | OP_NO_RENEGOTIATION | OP_LEGACY_SERVER_CONNECT)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
         context.use_certificate(chain[0])

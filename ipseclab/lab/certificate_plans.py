@@ -52,7 +52,8 @@ def certificate_plans(
     identities: dict[str, dict[str, None]] = {}
     for index, connection in enumerate(connections):
         for node, name in zip(connection.ends, connection.ids, strict=True):
-            if connection.auth_of(node) in (AuthKind.CERTIFICATE, AuthKind.RAW_KEY):
+            raw = connection.auth_of(node) is AuthKind.RAW_KEY
+            if raw or connection.has_certificate(node):
                 if not name.isascii():
                     problem = f"{name!r} is not ASCII, expected what a certificate can hold"
                     raise source.error(("connections", index, "ids"), problem)

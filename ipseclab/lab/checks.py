@@ -13,7 +13,7 @@ from typing import NamedTuple
 import networkx as nx
 
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal, weak_words
-from ipseclab.lab.model import Interface, Node, NodeKind, Stack
+from ipseclab.lab.model import AuthKind, Interface, Node, NodeKind, Stack
 from ipseclab.lab.routes import Routing
 from ipseclab.lab.schema import ConnectionFile, FaultFile, LinkFile, NatFile, TopologyFile
 from ipseclab.lab.yaml_source import Key, YamlSource, one_of
@@ -228,6 +228,7 @@ def check_connections(
         _check_weak(entry, path, source)
         if entry.mode != "none" and "psk" in entry.auth and entry.psk is None:
             raise source.error((*path, "psk"), "missing, expected the pre-shared key as a text")
+        _check_eap(entry, path, source)
         if entry.mode == "transport":
             _check_transport(entry, path, ends, source)
             _check_nothing_behind(entry, path, ends, peers, routing, source)
@@ -235,6 +236,23 @@ def check_connections(
             _check_strongswan(entry, path, ends, source)
             _check_timers(entry, path, source)
     _check_one_daemon(file, nodes, source)
+
+
+def _check_eap(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:
+    """EAP is an initiator's way, `eap-only` a responder's beside a method that proves both ends."""
+    first, second = (AuthKind(word) for word in entry.auth)
+    if second.by_eap:
+        problem = f"{second.value} of the responder, expected it of the initiator, the first"
+        raise source.error((*path, "auth"), problem)
+    if first is AuthKind.EAP_ONLY or (
+        second is AuthKind.EAP_ONLY and first is not AuthKind.EAP_TLS
+    ):
+        raise source.error((*path, "auth"), "eap-only, expected it in [eap-tls, eap-only]")
+    if first is AuthKind.EAP_TLS and entry.revocation == "ocsp":
+        problem = "ocsp, which EAP-TLS here has no place for, expected none or crl"
+        raise source.error((*path, "revocation"), problem)
+    if first.by_password and entry.eap.password is None:
+        raise source.error((*path, "eap", "password"), "missing, expected the password as a text")
 
 
 def _check_weak(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:

@@ -24,6 +24,7 @@ from ipseclab.ike.credentials import (
     RawKeyAuth,
     RawKeyDemand,
 )
+from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly, EapTls
 from ipseclab.lab.identities import identity
 from ipseclab.lab.impairment import derive
 from ipseclab.lab.model import AuthKind, AuthorityPlan, CertificatePlan, Connection
@@ -41,6 +42,7 @@ from ipseclab.lab.pki import (
     make_ocsp,
 )
 from ipseclab.lab.topology import Topology
+from ipseclab.registry import EapType
 
 USAGES: Mapping[str, tuple[str, ...]] = {
     "ipsec": (IPSEC_IKE,),
@@ -50,6 +52,12 @@ USAGES: Mapping[str, tuple[str, ...]] = {
     "code-signing": ("1.3.6.1.5.5.7.3.3",),
 }
 """Extended key usages by the words of a topology file."""
+
+EAP_METHODS: Mapping[AuthKind, tuple[EapType, ...]] = {
+    AuthKind.EAP_MSCHAPV2: (EapType.MSCHAPV2,),
+    AuthKind.EAP_MD5: (EapType.MD5_CHALLENGE,),
+    AuthKind.EAP_TLS: (EapType.TLS,),
+}
 
 Generators = Callable[[str], random.Random]
 """The generator that belongs to a name."""
@@ -81,9 +89,15 @@ class Keyring:
             case AuthKind.RAW_KEY:
                 return (RawKeyAuth(self.raw_keys[node], connection.signatures),)
             case AuthKind.CERTIFICATE:
-                own = self.certificates[node]
-                says = self.ocsp[node]
-                return (CertificateAuth(own.private, own.chain, connection.signatures, says),)
+                return (self._certificate(connection, node),)
+            case AuthKind.EAP_ONLY:
+                return (EapOnly(),)
+            case AuthKind.EAP_TLS:
+                return (EapAuth(EAP_METHODS[AuthKind.EAP_TLS], tls=self._tls(connection, node)),)
+            case AuthKind.EAP_MSCHAPV2 | AuthKind.EAP_MD5 as kind:
+                user, password = connection.eap.identity, connection.eap.password
+                named = user.encode() if user is not None else None
+                return (EapAuth(EAP_METHODS[kind], password, eap_identity=named),)
 
     def peer_auth(self, connection: Connection, peer: str) -> tuple[PeerAuth, ...]:
         """What `peer` has to prove."""
@@ -95,14 +109,38 @@ class Keyring:
             case AuthKind.RAW_KEY:
                 return (RawKeyDemand((public_key_info(self.raw_keys[peer].public_key()),)),)
             case AuthKind.CERTIFICATE:
-                by_crl = connection.revocation == "crl"
-                demand = CertificateDemand(
-                    self.roots,
-                    crls=self.crls if by_crl else (),
-                    revocation_required=connection.revocation != "none",
-                    ask_ocsp=connection.revocation == "ocsp",
-                )
-                return (demand,)
+                return (self._demand(connection),)
+            case AuthKind.EAP_ONLY:
+                return (EapOnly(),)
+            case AuthKind.EAP_TLS | AuthKind.EAP_MSCHAPV2 | AuthKind.EAP_MD5 as kind:
+                return (self._eap_demand(connection, kind),)
+
+    def _certificate(self, connection: Connection, node: str) -> CertificateAuth:
+        own = self.certificates[node]
+        return CertificateAuth(own.private, own.chain, connection.signatures, self.ocsp[node])
+
+    def _demand(self, connection: Connection) -> CertificateDemand:
+        return CertificateDemand(
+            self.roots,
+            crls=self.crls if connection.revocation == "crl" else (),
+            revocation_required=connection.revocation != "none",
+            ask_ocsp=connection.revocation == "ocsp",
+        )
+
+    def _tls(self, connection: Connection, node: str) -> EapTls:
+        demand = self._demand(connection)
+        return EapTls(self._certificate(connection, node), demand, connection.eap.versions)
+
+    def _eap_demand(self, connection: Connection, kind: AuthKind) -> EapDemand:
+        plan = connection.eap
+        user = plan.identity if plan.identity is not None else connection.ids[0]
+        by_tls = kind is AuthKind.EAP_TLS
+        return EapDemand(
+            EAP_METHODS[kind],
+            () if by_tls else ((user, plan.password),),
+            self._tls(connection, connection.responder) if by_tls else None,
+            plan.ask_identity,
+        )
 
 
 EMPTY = Keyring({}, {}, {}, (), {})
@@ -120,7 +158,11 @@ def make_keyring(
         node: {item.auth_of(node) for item in topology.connections_of(node) if item.mode}
         for node in topology.nodes
     }
-    holders = [node for node in topology.nodes if AuthKind.CERTIFICATE in kinds[node]]
+    holders = [
+        node
+        for node in topology.nodes
+        if any(c.has_certificate(node) for c in topology.connections_of(node) if c.mode)
+    ]
     bare = [node for node in topology.nodes if AuthKind.RAW_KEY in kinds[node]]
     if not holders and not bare:
         return EMPTY

@@ -19,6 +19,7 @@ from ipseclab.ike.config import (
     IkeConfig,
     IkeLimits,
     Mode,
+    Ppk,
 )
 from ipseclab.ike.credentials import LAB_EPOCH
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
@@ -100,6 +101,8 @@ def _connection(item: Connection, node: str, keys: Keyring) -> ConnectionConfig:
         peer_ts=_selectors(_far_networks(item, node)),
         own_auth=() if by_psk else keys.own_auth(item, node),
         peer_auth=() if by_psk else keys.peer_auth(item, peer),
+        ppks=_ppks(item),
+        ppk_required=item.ppk is not None and item.ppk.required,
         mode=item.mode if item.mode is not None else Mode.TUNNEL,
         narrowing=item.narrowing,
         childless=item.childless,
@@ -115,6 +118,11 @@ def _connection(item: Connection, node: str, keys: Keyring) -> ConnectionConfig:
         force_encapsulation=item.force_encapsulation,
         replay_window=item.replay_window,
     )
+
+
+def _ppks(item: Connection) -> tuple[Ppk, ...]:
+    plan = item.ppk
+    return (Ppk(plan.identity.encode(), plan.key.encode()),) if plan is not None else ()
 
 
 def _identity(item: Connection, end: str) -> Identity:

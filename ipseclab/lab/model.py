@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, Self
@@ -128,6 +128,41 @@ class AuthKind(Enum):
     CERTIFICATE = "certificate"
     RAW_KEY = "raw-key"
     ANONYMOUS = "anonymous"
+    EAP_MSCHAPV2 = "eap-mschapv2"
+    EAP_MD5 = "eap-md5"
+    EAP_TLS = "eap-tls"
+    EAP_ONLY = "eap-only"
+    """A responder, by the initiator's EAP method alone (RFC 5998)."""
+
+    @property
+    def by_password(self) -> bool:
+        """True for the EAP methods that want one."""
+        return self in (AuthKind.EAP_MSCHAPV2, AuthKind.EAP_MD5)
+
+    @property
+    def by_eap(self) -> bool:
+        """True for an initiator's EAP methods."""
+        return self.by_password or self is AuthKind.EAP_TLS
+
+
+@dataclass(frozen=True, slots=True)
+class EapPlan:
+    """What an initiator's EAP method needs beside certificates."""
+
+    identity: str | None = None
+    """The user; None: the initiator's identity."""
+    password: str = field(default="", repr=False)
+    ask_identity: bool = False
+    versions: tuple[str, ...] = ("1.2", "1.3")
+
+
+@dataclass(frozen=True, slots=True)
+class PpkPlan:
+    """A post-quantum preshared key of a connection (RFC 8784)."""
+
+    identity: str
+    key: str = field(repr=False)
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,10 +290,16 @@ class Connection:
     """Of initiator and responder."""
     revocation: str = "none"
     signatures: tuple[str, ...] = ()
+    eap: EapPlan = EapPlan()
+    ppk: PpkPlan | None = None
 
     def auth_of(self, node: str) -> AuthKind:
         """How that end proves who it is."""
         return self.auth[0] if node == self.initiator else self.auth[1]
+
+    def has_certificate(self, node: str) -> bool:
+        """Whether that end needs one: to sign AUTH with, or in EAP-TLS, which is for both."""
+        return self.auth_of(node) is AuthKind.CERTIFICATE or self.auth[0] is AuthKind.EAP_TLS
 
     @property
     def ends(self) -> tuple[str, str]:

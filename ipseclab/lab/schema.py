@@ -413,7 +413,16 @@ class CertificatesFile(_Strict):
     nodes: dict[NodeName, CertificateFile] = {}
 
 
-Auth = Literal["psk", "certificate", "raw-key", "anonymous"]
+Auth = Literal[
+    "psk",
+    "certificate",
+    "raw-key",
+    "anonymous",
+    "eap-mschapv2",
+    "eap-md5",
+    "eap-tls",
+    "eap-only",
+]
 AuthPair = Annotated[list[Auth], Field(min_length=2, max_length=2)]
 
 
@@ -452,6 +461,27 @@ class ProcessingFile(_Strict):
         )
 
 
+class EapFile(_Strict):
+    """The initiator's EAP: a user with a password, or TLS."""
+
+    identity: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """The user; by default the initiator's identity."""
+    password: Annotated[str, Field(min_length=1)] | None = None
+    ask_identity: bool = False
+    """Whether the responder asks for an EAP-Identity."""
+    versions: Annotated[list[Literal["1.2", "1.3"]], Field(min_length=1)] = ["1.2", "1.3"]
+    """Of TLS."""
+
+
+class PpkFile(_Strict):
+    """A post-quantum preshared key that both ends have (RFC 8784)."""
+
+    id: Annotated[str, Field(min_length=1)]
+    key: Annotated[str, Field(min_length=1)]
+    required: bool = False
+    """Whether it is not done without."""
+
+
 class ConnectionFile(_Strict):
     """A connection between two nodes: who starts, how it is authenticated, what it protects."""
 
@@ -468,6 +498,8 @@ class ConnectionFile(_Strict):
     auth: Annotated[AuthPair, BeforeValidator(_both)] = ["psk", "psk"]
     """How the initiator and the responder prove who they are; one word for both."""
     psk: Annotated[str, Field(min_length=1)] | None = None
+    eap: EapFile = EapFile()
+    ppk: PpkFile | None = None
     ids: IdPair | None = None
     """Identities of initiator and responder; by default the nodes' names."""
     revocation: Literal["none", "crl", "ocsp"] = "none"

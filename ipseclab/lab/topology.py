@@ -29,11 +29,13 @@ from ipseclab.lab.model import (
     AuthorityPlan,
     CertificatePlan,
     Connection,
+    EapPlan,
     Interface,
     Link,
     NetworkSelector,
     Node,
     NodeKind,
+    PpkPlan,
     Stack,
     Start,
 )
@@ -47,6 +49,7 @@ from ipseclab.lab.schema import (
     LinkFile,
     NatFile,
     NodeFile,
+    PpkFile,
     TopologyFile,
     topology_schema,
 )
@@ -357,9 +360,20 @@ def _connection(
         replay_window=entry.replay_window,
         processing=entry.processing.processing(),
         auth=(AuthKind(entry.auth[0]), AuthKind(entry.auth[1])),
+        eap=EapPlan(
+            entry.eap.identity,
+            entry.eap.password if entry.eap.password is not None else "",
+            entry.eap.ask_identity,
+            tuple(entry.eap.versions),
+        ),
+        ppk=_ppk(entry.ppk),
         revocation=entry.revocation,
         signatures=tuple(entry.signatures),
     )
+
+
+def _ppk(entry: PpkFile | None) -> PpkPlan | None:
+    return PpkPlan(entry.id, entry.key, entry.required) if entry is not None else None
 
 
 def _selectors(

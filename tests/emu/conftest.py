@@ -46,7 +46,8 @@ def sandboxed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     def run(source: str) -> Done:
         before = "from pathlib import Path\nimport sys\nOUT = Path(sys.argv[1])\n"
         (tmp_path / "sandboxed_job.py").write_text(before + textwrap.dedent(source))
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        here = os.environ.get("PYTHONPATH", "")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path), here))))
         code = run_in_sandbox("sandboxed_job", str(tmp_path), out=tmp_path)
         log = tmp_path / "logs" / "worker.log"
         return Done(code, log.read_text() if log.exists() else "")

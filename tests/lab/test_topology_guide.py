@@ -24,6 +24,8 @@ MODELS = [
     schema.LifetimeFile,
     schema.RetransmissionFile,
     schema.CertificatesFile,
+    schema.EapFile,
+    schema.PpkFile,
     schema.AuthorityFile,
     schema.CertificateFile,
 ]

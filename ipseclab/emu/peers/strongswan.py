@@ -31,6 +31,7 @@ import vici
 
 from ipseclab.emu.driver import AskStatus, Command, Report
 from ipseclab.emu.peers.strongswan_auth import (
+    eap_plugins,
     load_credentials,
     local_section,
     refuse_unsupported_auth,
@@ -56,6 +57,7 @@ REMEDY = (
     "apt-get install strongswan-swanctl strongswan-charon libcharon-extra-plugins "
     "libstrongswan-standard-plugins libstrongswan-extra-plugins"
 )
+EAP_REMEDY = "apt-get install libcharon-extra-plugins libcharon-extauth-plugins"
 KEYS_DETAIL, QUIET_DETAIL = 4, 1
 """How much of IKE the daemon logs: every key and message, which costs it time; or that an SA is
 established or gone."""
@@ -129,6 +131,9 @@ def version() -> str:
 
 def refuse_unsupported(config: GatewayConfig) -> None:
     """Raise EnvironmentLacks for what kernel-libipsec cannot carry, or charon not prove."""
+    for plugin in eap_plugins(config.ike.connections):
+        if not (PLUGIN_FOLDER / f"libstrongswan-{plugin}.so").exists():
+            raise EnvironmentLacks(f"strongSwan: no plugin {plugin}", EAP_REMEDY)
     for connection in config.ike.connections:
         refuse_unsupported_auth(connection)
         if connection.mode is not Mode.TUNNEL:
@@ -345,7 +350,7 @@ def daemon_settings(spec: StrongswanSpec) -> str:
         half_open_seconds(connection, spec.config.ike.limits) for connection in connections
     )
     return _SETTINGS.format(
-        plugins=PLUGINS,
+        plugins=" ".join((PLUGINS, *eap_plugins(connections))),
         keepalive=round(first.keepalive) if first.keepalive is not None else 0,
         timeout=schedule.timeout,
         base=schedule.base,

@@ -6,7 +6,7 @@ load-key and load-shared. Keys and certificates go over the socket; no file hold
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cryptography import x509
@@ -21,8 +21,15 @@ from ipseclab.crypto.signature import PrivateKey, public_key_info
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.ike.config import ConnectionConfig, Identity, PeerAuth, SharedKeyAuth
 from ipseclab.ike.credentials import CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand
-from ipseclab.registry import IdType
+from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapTls
+from ipseclab.registry import EapType, IdType
 
+EAP_WORDS = {
+    EapType.MSCHAPV2: "eap-mschapv2",
+    EapType.MD5_CHALLENGE: "eap-md5",
+    EapType.TLS: "eap-tls",
+}
+"""Its words for methods, which are the names of their plugins too."""
 UNSUPPORTED_KEYS = ("MLDSA44PrivateKey", "MLDSA65PrivateKey", "MLDSA87PrivateKey")
 
 Section = dict[str, Any]
@@ -41,6 +48,10 @@ def local_section(connection: ConnectionConfig) -> Section:
         case RawKeyAuth(private, schemes):
             keys = [public_key_info(private.public_key())]
             return {**section, "auth": _auth(schemes), "pubkeys": keys}
+        case EapAuth(methods):
+            user = how.eap_identity if how.eap_identity is not None else b""
+            named = {"eap_id": user.decode()} if user else {}
+            return {**section, "auth": EAP_WORDS[methods[0]], **named, **_tls_certs(how)}
         case _:
             raise _unsupported(connection, how)
 
@@ -61,15 +72,26 @@ def remote_section(connection: ConnectionConfig) -> Section:
             }
         case RawKeyDemand(keys):
             return {**section, "auth": "pubkey", "pubkeys": list(keys)}
+        case EapDemand(methods):
+            asked = {"eap_id": "%any"} if how.ask_identity else {}
+            return {**section, "auth": EAP_WORDS[methods[0]], **asked}
         case _:
             raise _unsupported(connection, how)
 
 
 def signs(connection: ConnectionConfig) -> bool:
     """True where either end has a key to show."""
-    kinds = (CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand)
+    kinds = (CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand, EapAuth, EapDemand)
     rounds = (*connection.own_rounds, *connection.peer_rounds)
     return any(isinstance(how, kinds) for how in rounds)
+
+
+def eap_plugins(connections: Iterable[ConnectionConfig]) -> tuple[str, ...]:
+    """What charon must load for the EAP methods of those connections; nothing without any."""
+    rounds = [how for c in connections for how in (*c.own_rounds, *c.peer_rounds)]
+    methods = [m for how in rounds if isinstance(how, EapAuth | EapDemand) for m in how.methods]
+    words = dict.fromkeys(EAP_WORDS[method] for method in methods)
+    return ("md5", "eap-identity", *words) if words else ()
 
 
 def load_credentials(session: Any, connection: ConnectionConfig) -> None:
@@ -93,8 +115,42 @@ def load_credentials(session: Any, connection: ConnectionConfig) -> None:
                     _load(session, "X509_CRL", crl, flag="NONE")
             case RawKeyAuth(private):
                 session.load_key({"type": "any", "data": _pem(private)})
+            case EapAuth():
+                named = how.eap_identity
+                user = named.decode() if named is not None else identity_text(connection.own_id)
+                if how.password:
+                    _load_password(session, connection, 0, user, how.password)
+                _load_tls(session, how.tls)
+            case EapDemand():
+                for number, (user, password) in enumerate(how.accounts):
+                    _load_password(session, connection, number, user, password)
+                _load_tls(session, how.tls)
             case _:
                 pass
+
+
+def _load_password(
+    session: Any, connection: ConnectionConfig, number: int, user: str, password: str
+) -> None:
+    secret = {"id": f"eap-{connection.name}-{number}", "type": "EAP", "owners": [user]}
+    session.load_shared({**secret, "data": password.encode()})
+
+
+def _load_tls(session: Any, tls: EapTls | None) -> None:
+    """EAP-TLS finds its key, certificates and authorities in the daemon's store by itself."""
+    if tls is None:
+        return
+    session.load_key({"type": "any", "data": _pem(tls.credential.private)})
+    for certificate in tls.credential.chain:
+        _load(session, "X509", certificate, flag="NONE")
+    for certificate in tls.demand.authorities:
+        _load(session, "X509", certificate, flag="CA")
+
+
+def _tls_certs(how: EapAuth) -> Section:
+    if how.tls is None:
+        return {}
+    return {"certs": [how.tls.credential.chain[0].public_bytes(Encoding.DER)]}
 
 
 def refuse_unsupported_auth(connection: ConnectionConfig) -> None:
@@ -104,9 +160,13 @@ def refuse_unsupported_auth(connection: ConnectionConfig) -> None:
     for how in connection.own_rounds:
         if isinstance(how, CertificateAuth | RawKeyAuth):
             _refuse_key(connection, type(how.private).__name__)
+        if isinstance(how, EapAuth) and how.tls is not None:
+            _refuse_versions(connection, how.tls)
     for demand in connection.peer_rounds:
         for key in _keys(demand):
             _refuse_key(connection, type(key).__name__.replace("Public", "Private"))
+        if isinstance(demand, EapDemand) and demand.tls is not None:
+            _refuse_versions(connection, demand.tls)
         if isinstance(demand, CertificateDemand) and demand.ask_ocsp:
             raise EnvironmentLacks(
                 f"connection {connection.name}: strongSwan 5.9.8 has no OCSP in IKE",
@@ -161,6 +221,16 @@ def _refuse_key(connection: ConnectionConfig, kind: str) -> None:
         raise EnvironmentLacks(
             f"connection {connection.name}: strongSwan 5.9.8 has no ML-DSA",
             "an RSA, ECDSA or EdDSA key",
+        )
+
+
+def _refuse_versions(connection: ConnectionConfig, tls: EapTls) -> None:
+    """Its EAP-TLS with TLS 1.3 is older than RFC 9190: the server says Success without the
+    commitment of section 2.5, the client ends with a fault when it gets it."""
+    if "1.2" not in tls.versions:
+        raise EnvironmentLacks(
+            f"connection {connection.name}: strongSwan 5.9.8 has no EAP-TLS as RFC 9190 has it",
+            'eap: {versions: ["1.2"]}',
         )
 
 

@@ -160,7 +160,8 @@ class MsChapServer:
         theirs = body[1 : 1 + CHALLENGE_SIZE]
         answer = body[25 : 25 + NT_RESPONSE_SIZE]
         name = body[1 + RESPONSE_SIZE :]
-        user, password = _plain_user(name), self._password or ""
+        # Who has no account takes as long to refuse.
+        user, password = _plain_user(name), self._password if self._password is not None else ""
         expected = nt_response(password, theirs, self._challenge, user)
         right = hmac.compare_digest(expected, answer) and self._password is not None
         if not right or name != self._user:
