@@ -251,6 +251,10 @@ def _check_eap(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource)
     if first is AuthKind.EAP_TLS and entry.revocation == "ocsp":
         problem = "ocsp, which EAP-TLS here has no place for, expected none or crl"
         raise source.error((*path, "revocation"), problem)
+    user = entry.ids[0] if entry.ids is not None else entry.initiator
+    if entry.eap.identity not in (None, user) and not entry.eap.ask_identity:
+        problem = f"{entry.eap.identity!r}, which nobody asks for, expected ask_identity: true too"
+        raise source.error((*path, "eap", "identity"), problem)
     if first.by_password and entry.eap.password is None:
         raise source.error((*path, "eap", "password"), "missing, expected the password as a text")
 

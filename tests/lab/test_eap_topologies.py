@@ -80,6 +80,7 @@ def test_ppk_of_both_ends():
         ({"auth": ["eap-tls", "certificate"], "revocation": "ocsp"}, r"revocation: ocsp, which"),
         ({"eap": {"versions": ["1.1"]}}, r"versions"),
         ({"eap": {"pasword": "x"}}, r"pasword"),
+        ({"eap": {**PASSWORD, "identity": "bob"}}, r"eap\.identity: 'bob', which nobody asks for"),
         ({"ppk": {"id": "blue"}}, r"ppk"),
     ],
 )
