@@ -12,7 +12,8 @@ JOBS := 2
 PYTHON := $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 DEBIAN := python3-venv iproute2 util-linux strongswan-swanctl strongswan-charon \
-	libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins tshark
+	libcharon-extra-plugins libcharon-extauth-plugins libstrongswan-standard-plugins \
+	libstrongswan-extra-plugins tshark
 
 .PHONY: setup system demo test check lint clean
 
