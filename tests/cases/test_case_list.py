@@ -5,11 +5,10 @@ from pathlib import Path
 
 CASES = range(1, 39)
 WAITING = {
-    10: "collisions with several key exchanges (IKE_FOLLOWUP_KE)",
     20: "reauthentication",
     32: "MOBIKE",
 }
-"""What is not in the stack yet. Parts of 1, 2 and 17 wait for several key exchanges too."""
+"""What is not in the stack yet."""
 NAME = re.compile(r"^def test_case_(\d\d)_\w+", re.M)
 
 

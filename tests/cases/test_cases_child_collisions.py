@@ -20,6 +20,8 @@ from pair import CONNECTION
 from transcript import transcript
 
 from ipseclab.ike.proposals import parse_esp_proposal
+from ipseclab.lab.schedules.explore import Budget, explore
+from ipseclab.lab.schedules.parties import Terms
 
 CONTRARY = {
     "a": {"esp_proposals": (parse_esp_proposal("aes128gcm16-ecp256-x25519"),)},
@@ -45,6 +47,29 @@ def test_case_09_both_rekey_at_once_and_the_lowest_nonce_loses(lowest, first, es
     assert sorted(reasons) == ["redundant", "rekeyed"]
     deleted = [line[0] for line in transcript(pair) if "-->" in line and "D(ESP)" in line]
     assert sorted(deleted) == ["a", "b"]
+    pair.agreed()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_case_10_both_rekey_at_once_with_several_key_exchanges(seed):
+    """In every order of all messages, whoever has the lowest nonce."""
+    found = explore(*BOTH_REKEY, seed=seed, budget=Budget(0, 0), terms=Terms(further=True))
+    assert not found.violation, found.story
+    assert set(found.ends) == {"IKE_SA first, CHILD_SA a", "IKE_SA first, CHILD_SA b"}
+    assert found.orders > 800
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("side", SIDES)
+def test_case_10_several_key_exchanges_on_one_side_alone(side, seed):
+    """Both propose both ways; `side` prefers two key exchanges, and as a responder chooses so."""
+    texts = ("aes128gcm16-x25519-ke1_x448-ke1_none", "aes128gcm16-x25519-ke1_none-ke1_x448")
+    ends = [{"esp_proposals": (parse_esp_proposal(text),)} for text in texts[:: 1 - 2 * side]]
+    pair, post = colliding(BOTH_REKEY, seed, a=ends[0], b=ends[1])
+    post.deliver(create(0)[0], create(1)[0])
+    post.open(LONG)
+    longer = [line[0] for line in transcript(pair) if "--> IKE_FOLLOWUP_KE" in line]
+    assert longer == ["ab"[1 - side]]
     pair.agreed()
 
 

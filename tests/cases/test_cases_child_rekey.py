@@ -15,6 +15,7 @@ from ipseclab.outputs import SendPacket
 from ipseclab.registry import ExchangeType, ProtocolId
 from ipseclab.wire.payloads import DeletePayload
 
+SEVERAL = {"esp_proposals": (parse_esp_proposal("aes128gcm16-x25519-ke1_x448"),)}
 X25519_FIRST = parse_esp_proposal("aes128gcm16-x25519-ecp256")
 ECP256_FIRST = parse_esp_proposal("aes128gcm16-ecp256-x25519")
 
@@ -49,7 +50,39 @@ def test_case_01_plain_rekey_by_either_end_with_and_without_a_key_exchange(side,
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_case_02_responder_wants_another_group(side):
+def test_case_01_rekey_with_several_key_exchanges(side):
+    pair = connected(both=SEVERAL)
+    pair.do(side, "rekey_child", CONNECTION)
+    pair.run(1.0)
+    own, other, link = "ab"[side], "ab"[1 - side], "N(ADDITIONAL_KEY_EXCHANGE)"
+    assert transcript(pair) == [
+        f"{own} --> CREATE_CHILD_SA: SK {{N(REKEY_SA), SA, Ni, KE, TSi, TSr}}",
+        f"{other} <-- CREATE_CHILD_SA: SK {{SA, Nr, KE, TSi, TSr, {link}}}",
+        f"{own} --> IKE_FOLLOWUP_KE: SK {{KE, {link}}}",
+        f"{other} <-- IKE_FOLLOWUP_KE: SK {{KE}}",
+        f"{own} --> INFORMATIONAL: SK {{D(ESP)}}",
+        f"{other} <-- INFORMATIONAL: SK {{D(ESP)}}",
+    ]
+    pair.agreed()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_case_02_another_group_where_several_key_exchanges_are_proposed(side):
+    wishes = [
+        {"esp_proposals": (parse_esp_proposal(f"aes128gcm16-{groups}-ke1_x448"),)}
+        for groups in ("x25519-ecp256", "ecp256-x25519")
+    ]
+    pair = connected(a=wishes[0], b=wishes[1])
+    pair.do(side, "rekey_child", CONNECTION)
+    pair.run(1.0)
+    lines = transcript(pair)
+    assert sum("N(INVALID_KE_PAYLOAD)" in line for line in lines) == 1
+    assert sum("IKE_FOLLOWUP_KE" in line for line in lines) == 2
+    pair.agreed()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_case_02_responder_responder_wants_another_group(side):
     wishes = [X25519_FIRST, ECP256_FIRST]
     pair = connected(a={"esp_proposals": (wishes[0],)}, b={"esp_proposals": (wishes[1],)})
     pair.do(side, "rekey_child", CONNECTION)

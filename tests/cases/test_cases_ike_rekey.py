@@ -15,6 +15,7 @@ CONTRARY = {
     "b": {"ike_proposals": (parse_ike_proposal("aes128gcm16-prfsha256-x25519-ecp256"),)},
 }
 BOTH_REKEY = ("rekey_ike", "rekey_ike")
+EXCHANGES = ("CREATE_CHILD_SA", "IKE_FOLLOWUP_KE", "INFORMATIONAL")
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -33,6 +34,17 @@ def test_case_17_rekey_by_either_end_moves_the_children_and_starts_at_message_id
         pair.do(end, "check_liveness", CONNECTION)
         pair.run(1.0)
         assert [sent.header.message_id for sent in pair.sent] == [0, 0]
+    pair.agreed()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_case_17_rekey_with_several_key_exchanges(side):
+    text = "aes128gcm16-prfsha256-x25519-ke1_x448"
+    pair = connected(both={"ike_proposals": (parse_ike_proposal(text),)})
+    pair.do(side, "rekey_ike", CONNECTION)
+    pair.run(1.0)
+    kinds = [line.split(":")[0][6:] for line in transcript(pair)]
+    assert kinds == [kind for kind in EXCHANGES for _ in SIDES]
     pair.agreed()
 
 

@@ -4,6 +4,7 @@ states that it may end in. `benchmarks/explore.py` walks further."""
 import pytest
 
 from ipseclab.lab.schedules.explore import OPERATIONS, Budget, explore
+from ipseclab.lab.schedules.parties import Terms
 
 PAIRS = [(a, b) for a in OPERATIONS for b in OPERATIONS]
 MIRRORED = str.maketrans("ab", "ba")
@@ -47,6 +48,34 @@ def test_messages_that_are_late_past_a_deadline(a, b):
     found = explore(a, b, budget=Budget(losses=1, doubles=0, late=1))
     assert not found.violation, "\n".join([found.violation, *found.story])
     assert set(found.ends) == ends_expected(a, b)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [("rekey_child", "rekey_ike"), ("rekey_ike", "rekey_ike"), ("rekey_child", "delete_child")],
+)
+def test_several_key_exchanges(a, b):
+    found = explore(a, b, budget=Budget(losses=1, doubles=0), terms=Terms(further=True))
+    assert not found.violation, "\n".join([found.violation, *found.story])
+    assert set(found.ends) == ends_expected(a, b)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "ends"),
+    [
+        ("create_child+delete_child", "rekey_child", {"IKE_SA first, CHILD_SA a"}),
+        ("create_child+create_child", "delete_child", {"IKE_SA first, CHILD_SA 2 x a"}),
+        (
+            "rekey_child+create_child",
+            "rekey_child",
+            {"IKE_SA first, CHILD_SA 2 x a", "IKE_SA first, CHILD_SA a + b"},
+        ),
+    ],
+)
+def test_several_requests_of_one_end_at_once(a, b, ends):
+    found = explore(a, b, budget=Budget(losses=0, doubles=0), terms=Terms(window=4))
+    assert not found.violation, "\n".join([found.violation, *found.story])
+    assert set(found.ends) == ends
 
 
 def test_more_may_happen_more_orders_there_are():

@@ -250,10 +250,10 @@ class Found:
 class Walk:
     """All orders of `a` at one end and `b` at the other."""
 
-    def __init__(self, a: str, b: str, *, seed: int, budget: Budget, window: int) -> None:
+    def __init__(self, a: str, b: str, *, seed: int, budget: Budget, terms: Terms) -> None:
         self._a, self._b, self._seed = a, b, seed
         self._budget = budget
-        configs = chain(2, Terms(window=window, liveness=None))
+        configs = chain(2, terms)
         self._players = [Player(index, configs, seed) for index in (0, 1)]
         self._letters: list[Letter] = []
         self._letter_numbers: dict[Letter, int] = {}
@@ -426,9 +426,11 @@ class Walk:
 
 
 def explore(
-    a: str, b: str, *, seed: int = 1, budget: Budget | None = None, window: int = 1
+    a: str, b: str, *, seed: int = 1, budget: Budget | None = None, terms: Terms | None = None
 ) -> Found:
     """All orders of `a` at the first gateway and `b` at the second; each may be several operations
     that are asked for at once, with a + between them."""
     budget = budget if budget is not None else Budget()
-    return Walk(a, b, seed=seed, budget=budget, window=window).all()
+    terms = terms if terms is not None else Terms()
+    # What a clock alone sets going would have no end.
+    return Walk(a, b, seed=seed, budget=budget, terms=terms._replace(liveness=None)).all()

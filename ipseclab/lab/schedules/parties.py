@@ -41,6 +41,7 @@ HALF_OPEN_TIMEOUT = 15.0
 
 _SUITE = "aes128gcm16"
 _GROUPS = ("x25519", "ecp256")
+_FURTHER = "ke1_x448"
 
 
 def links(count: int) -> tuple[tuple[int, int], ...]:
@@ -63,6 +64,8 @@ class Terms(NamedTuple):
     contrary: bool = False
     """CHILD_SAs have a key exchange of their own, and neighbours prefer different groups, so that
     each rekey is first answered INVALID_KE_PAYLOAD."""
+    further: bool = False
+    """Every SA but the first CHILD_SA takes two key exchanges (RFC 9370)."""
     liveness: float | None = LIVENESS
 
 
@@ -90,8 +93,10 @@ def _connection(own: int, peer: int, terms: Terms) -> ConnectionConfig:
     own_id, peer_id = (
         Identity(IdType.ID_FQDN, f"{NAMES[index]}.example.org".encode()) for index in (own, peer)
     )
-    groups = _GROUPS[:: -1 if own % 2 else 1] if terms.contrary else _GROUPS[:1]
-    esp = "-".join([_SUITE, *groups]) if terms.contrary else _SUITE
+    groups = list(_GROUPS[:: -1 if own % 2 else 1] if terms.contrary else _GROUPS[:1])
+    if terms.further:
+        groups.append(_FURTHER)
+    esp = "-".join([_SUITE, *groups]) if terms.contrary or terms.further else _SUITE
     return ConnectionConfig(
         name=connection_between(own, peer),
         own_address=ADDRESSES[own],

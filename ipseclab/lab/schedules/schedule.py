@@ -90,6 +90,7 @@ class Schedule:
         where = ", a behind a NAT" if self.terms.nat else ""
         where += f", windows of {self.terms.window}" if self.terms.window > 1 else ""
         where += ", contrary groups" if self.terms.contrary else ""
+        where += ", two key exchanges" if self.terms.further else ""
         start = "connected" if self.connected else "not connected"
         head = f"{self.gateways} gateways, {start}{where}, {self.delay * 1e3:g} ms one way"
         acts = [
@@ -140,7 +141,12 @@ def draw(seed: int) -> Schedule:
         connected=rng.random() < 0.85,
         actions=actions,
         mishaps=_draw_mishaps(rng, count, delay),
-        terms=Terms(nat, rng.choice((1, 1, 1, 4)), rng.random() < 0.15),
+        terms=Terms(
+            nat=nat,
+            window=rng.choice((1, 1, 1, 4)),
+            contrary=rng.random() < 0.15,
+            further=rng.random() < 0.15,
+        ),
     )
 
 

@@ -55,6 +55,8 @@ def _simpler(schedule: Schedule) -> Iterator[Schedule]:
         yield replace(schedule, terms=terms._replace(nat=False))
     if terms.window > 1:
         yield replace(schedule, terms=terms._replace(window=1))
+    if terms.further:
+        yield replace(schedule, terms=terms._replace(further=False))
     if terms.contrary:
         yield replace(schedule, terms=terms._replace(contrary=False))
     if not schedule.connected:
