@@ -12,7 +12,7 @@ from ipseclab.ike.config import ANY_IDENTITY, ConnectionConfig, Identity, OwnAut
 from ipseclab.ike.context import Context
 from ipseclab.ike.negotiation import choose_proposal
 from ipseclab.ike.sa import IkeSa
-from ipseclab.registry import ProtocolId
+from ipseclab.registry import IdType, ProtocolId
 from ipseclab.wire.payloads import IdiPayload, IdrPayload
 
 
@@ -24,6 +24,13 @@ def own_identity(connection: ConnectionConfig, how: OwnAuth) -> Identity:
 def identity_of(payload: IdiPayload | IdrPayload) -> Identity:
     """What an ID payload says."""
     return Identity(payload.id_type, payload.data)
+
+
+def eap_user(identity: Identity) -> bytes:
+    """The user of EAP that an identity stands for (RFC 7296 section 3.16): its octets where they
+    are a name, else its text."""
+    named = (IdType.ID_FQDN, IdType.ID_RFC822_ADDR, IdType.ID_KEY_ID)
+    return identity.data if identity.id_type in named else str(identity).encode()
 
 
 def check_peer_identity(sa: IkeSa, done: int, found: Identity) -> None:

@@ -14,7 +14,12 @@ from typing_extensions import override
 from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax
 from ipseclab.ike.authentication import ppk
 from ipseclab.ike.authentication.extensions import EXTENSIONS
-from ipseclab.ike.authentication.identities import check_peer_identity, identity_of, own_identity
+from ipseclab.ike.authentication.identities import (
+    check_peer_identity,
+    eap_user,
+    identity_of,
+    own_identity,
+)
 from ipseclab.ike.authentication.methods import (
     build_certificates,
     prove,
@@ -121,7 +126,7 @@ class AuthTask(Task):
 
     @staticmethod
     def _eap_peer(ctx: Context, sa: IkeSa, how: EapAuth, identity: Identity) -> EapPeer:
-        user = how.eap_identity if how.eap_identity is not None else str(identity).encode()
+        user = how.eap_identity if how.eap_identity is not None else eap_user(identity)
         mutual_only = isinstance(sa.connection.peer_rounds[0], EapOnly)
         return EapPeer(PeerSetting(how, user, mutual_only), rng=ctx.rng)
 

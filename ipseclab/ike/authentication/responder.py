@@ -15,6 +15,7 @@ from ipseclab.ike.authentication.identities import (
     check_algorithms,
     check_peer_identity,
     connection_of,
+    eap_user,
     identity_of,
     own_identity,
 )
@@ -127,7 +128,7 @@ class AuthResponder:
             case EapDemand():
                 if auth is not None:
                     raise AuthenticationFailed("AUTH of an initiator that EAP is to authenticate")
-                user = str(progress.peer).encode()
+                user = eap_user(progress.peer)
                 time = ctx.config.time_of_day(now)
                 setting = ServerSetting(how, user, progress.peer, time)
                 self.eap = EapServer(setting, rng=ctx.rng)
