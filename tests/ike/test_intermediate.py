@@ -304,7 +304,7 @@ def test_a_further_ike_intermediate_is_not_answered() -> None:
 
 def test_a_responder_that_hears_no_more_forgets() -> None:
     pair, _ = half_open()
-    pair.run(300.0)
+    pair.run(400.0)
     assert pair.b.ike.half_open == 0
     assert pair.b.ike.table_sizes["ike_sas"] == 0
 
