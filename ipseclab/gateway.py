@@ -48,6 +48,9 @@ class GatewayConfig:
     ike: IkeConfig
     policies: tuple[Policy, ...]
     datapath: DatapathLimits = field(default_factory=DatapathLimits)
+    manual: tuple[SaParameters, ...] = ()
+    """SAs keyed by hand, there from the start, without lifetimes in seconds (RFC 4301 section
+    4.5.1). Their PROTECT policies name their connection in place of one of `ike`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,9 @@ class Gateway:
         self._rng = rng
         self.datapath = Datapath(Spd(config.policies), rng=rng, limits=config.datapath)
         self.ike = IkeEndpoint(config.ike, rng=rng, activity=self.datapath)
+        self._by_hand = tuple(sa.connection for sa in config.manual)
+        for parameters in config.manual:
+            self.datapath.add_sa(parameters, 0.0)
         self._policy_of = {p.connection: p.name for p in config.policies if p.connection}
 
     # What a user wants.
@@ -231,7 +237,10 @@ class Gateway:
                 case Acquire():
                     details = {"connection": event.connection, "flow": str(event.flow)}
                     outputs.append(Notice("acquire", details))
-                    consequences = self.ike.acquire(event.connection, event.flow, now)
+                    keyed = event.connection in self._by_hand
+                    consequences = (
+                        () if keyed else self.ike.acquire(event.connection, event.flow, now)
+                    )
                 case SoftExpired():
                     outputs.append(_expiry("soft_expired", event))
                     consequences = self.ike.child_soft_expired(event.spi_in, now)
@@ -304,8 +313,15 @@ def _check(config: GatewayConfig) -> None:
     for name in names:
         if name not in protecting:
             raise ConfigError(f"{config.ike.name}: no PROTECT policy for connection {name!r}")
+    by_hand = [sa.connection for sa in config.manual]
+    for name in by_hand:
+        if name not in protecting or name in names:
+            raise ConfigError(f"{config.ike.name}: {name!r} by hand, no PROTECT policy of its own")
+    spis = [sa.spi_in for sa in config.manual]
+    if len(set(spis)) != len(spis):
+        raise ConfigError(f"{config.ike.name}: two SAs by hand with one inbound SPI")
     for wanted, policy in protecting.items():
-        if wanted not in names:
+        if wanted not in names and wanted not in by_hand:
             raise ConfigError(f"{config.ike.name}: policy {policy!r}: no connection {wanted!r}")
 
 

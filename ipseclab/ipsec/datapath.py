@@ -203,7 +203,9 @@ class Datapath:
         if entry is None and packet[:1] and packet[0] >> 4 == 6:
             entry = self._flows.find(ipv6.flow_key(packet))
         if entry is not None and now < entry.hard_at:
-            return self._protect(entry, packet, now)
+            if entry.shaped:
+                return self._protect_shaped(entry, packet, now)
+            return self._seal(entry, packet, now)
         return self._send_new_flow(packet, now)
 
     def _send_new_flow(self, packet: bytes, now: float) -> list[DatapathOutput]:

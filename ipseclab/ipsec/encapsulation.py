@@ -111,11 +111,18 @@ def decapsulate(
     """
     if not entry.parameters.tunnel:
         packet = _transported(next_header, payload, outer, path)
-    elif next_header in (_IPV4, _IPV6):
-        packet = _tunnelled(next_header, payload, outer)
+    elif next_header == _IPV4:
+        packet = ipv4.trimmed(payload)
+        # Between IPv4 headers whose TOS octets are equal there is nothing to carry over.
+        if outer and (outer[1] != packet[1] or outer[0] >> 4 != 4):
+            packet = _with_mark(packet, outer)
+    elif next_header == _IPV6:
+        packet = ipv6.trimmed(payload)
+        if outer:
+            packet = _with_mark(packet, outer)
     else:
         raise Dropped(DropReason.MALFORMED)
-    key = flow_key(packet)
+    key = ipv4.flow_key(packet) or flow_key(packet)
     if key not in entry.inbound.checked_flows:
         _check_selectors(entry, packet, key)
     return packet
@@ -136,19 +143,17 @@ def _transported(next_header: int, payload: bytes, outer: bytes, path: UdpPath |
     return ipv4.with_protocol(outer, next_header, payload)
 
 
-def _tunnelled(next_header: int, payload: bytes, outer: bytes) -> bytes:
+def _with_mark(packet: bytes, outer: bytes) -> bytes:
     """The inner packet, with the mark of congestion that the outer one brought (RFC 6040)."""
-    packet = ipv4.trimmed(payload) if next_header == _IPV4 else ipv6.trimmed(payload)
-    if not outer:
-        return packet
+    is_ipv4 = packet[0] >> 4 == 4
     mark = outer[1] if outer[0] >> 4 == 4 else ipv6.traffic_class(outer)
-    own = packet[1] if next_header == _IPV4 else ipv6.traffic_class(packet)
+    own = packet[1] if is_ipv4 else ipv6.traffic_class(packet)
     if not (mark ^ own) & ipv4.ECN_MASK:
         return packet
     tos = ipv4.marked(own, mark)
     if tos == own:
         return packet
-    if next_header == _IPV4:
+    if is_ipv4:
         return ipv4.with_tos(packet, tos)
     return ipv6.with_traffic_class(packet, tos)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import networkx as nx
 
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal, weak_words
+from ipseclab.lab.manual import manual_suite
 from ipseclab.lab.model import AuthKind, Interface, Node, NodeKind, Stack
 from ipseclab.lab.routes import Routing
 from ipseclab.lab.schema import ConnectionFile, FaultFile, LinkFile, NatFile, TopologyFile
@@ -226,7 +227,9 @@ def check_connections(
             raise source.error((*path, "responder"), problem)
         ends = resolve_ends(entry, index, nodes, routing, source)
         _check_weak(entry, path, source)
-        if entry.mode != "none" and "psk" in entry.auth and entry.psk is None:
+        if entry.manual is not None:
+            _check_manual(entry, path, ends, nodes, source)
+        elif entry.mode != "none" and "psk" in entry.auth and entry.psk is None:
             raise source.error((*path, "psk"), "missing, expected the pre-shared key as a text")
         _check_eap(entry, path, source)
         if entry.mode == "transport":
@@ -257,6 +260,30 @@ def _check_eap(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource)
         raise source.error((*path, "eap", "identity"), problem)
     if first.by_password and entry.eap.password is None:
         raise source.error((*path, "eap", "password"), "missing, expected the password as a text")
+
+
+def _check_manual(
+    entry: ConnectionFile,
+    path: tuple[Key, ...],
+    ends: Ends,
+    nodes: Mapping[str, Node],
+    source: YamlSource,
+) -> None:
+    """SAs by hand: one suite, keys of its sizes, and nobody between who changes addresses."""
+    assert entry.manual is not None
+    stacks = [nodes[name].stack for name in (entry.initiator, entry.responder)]
+    if ends.nats or Stack.STRONGSWAN in stacks:
+        who = f"the NAT {ends.nats[0]!r} between" if ends.nats else "a strongswan end"
+        raise source.error((*path, "manual"), f"SAs by hand with {who}, expected IKE")
+    try:
+        suite, _esn = manual_suite(entry.esp[0])
+    except ValueError as problem:
+        raise source.error((*path, "esp"), str(problem)) from problem
+    wanted = suite.encr_key_size + suite.integ_key_size
+    for index, key in enumerate(entry.manual.keys):
+        if len(key) != 2 * wanted:
+            problem_text = f"{len(key) // 2} octets, expected {wanted} for {entry.esp[0]}"
+            raise source.error((*path, "manual", "keys", index), problem_text)
 
 
 def _check_weak(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:

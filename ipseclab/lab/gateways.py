@@ -27,6 +27,7 @@ from ipseclab.ipsec.datapath import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.lab.credentials import Keyring, make_keyring
 from ipseclab.lab.identities import identity
+from ipseclab.lab.manual import manual_sa
 from ipseclab.lab.model import AuthKind, Connection, NetworkSelector, Stack, Start
 from ipseclab.lab.topology import Topology
 from ipseclab.registry import IpProtocol
@@ -52,12 +53,27 @@ def gateway_config(
     keys = keyring if keyring is not None else make_keyring(topology)
     ike = IkeConfig(
         node,
-        tuple(_connection(item, node, keys) for item in connections if item.mode is not None),
+        tuple(_connection(item, node, keys) for item in connections if _uses_ike(item)),
         ike_limits if ike_limits is not None else IkeLimits(),
         wall_clock,
     )
     policies = (*(_policy(item, node) for item in connections), _icmp_policy(topology, node))
-    return GatewayConfig(ike, policies, datapath if datapath is not None else DatapathLimits())
+    manual = tuple(
+        manual_sa(
+            item,
+            node,
+            _selectors(_near_networks(item, node)),
+            _selectors(_far_networks(item, node)),
+        )
+        for item in connections
+        if item.mode is not None and item.manual is not None
+    )
+    limits = datapath if datapath is not None else DatapathLimits()
+    return GatewayConfig(ike, policies, limits, manual)
+
+
+def _uses_ike(item: Connection) -> bool:
+    return item.mode is not None and item.manual is None
 
 
 def stack_nodes(topology: Topology) -> tuple[str, ...]:
@@ -70,7 +86,7 @@ def starting_connections(topology: Topology, node: str) -> tuple[str, ...]:
     return tuple(
         item.name
         for item in topology.connections_of(node)
-        if item.initiator == node and item.mode is not None and item.start is Start.AT_ONCE
+        if item.initiator == node and _uses_ike(item) and item.start is Start.AT_ONCE
     )
 
 

@@ -247,6 +247,14 @@ def _protocol(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Manual:
+    """SPIs and keys of a pair of SAs, initiator to responder first."""
+
+    spis: tuple[bytes, bytes]
+    keys: tuple[bytes, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """A connection with everything that its two ends have to know, defaults filled in.
 
@@ -286,6 +294,8 @@ class Connection:
     start: Start
     replay_window: int = 64
     processing: Processing = PLAIN
+    manual: Manual | None = None
+    """None: IKE makes the SAs."""
     auth: tuple[AuthKind, AuthKind] = (AuthKind.PSK, AuthKind.PSK)
     """Of initiator and responder."""
     revocation: str = "none"

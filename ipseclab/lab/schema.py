@@ -56,6 +56,8 @@ from ipseclab.registry import NotifyType, TransformType
 
 SMALLEST_MTU = 576
 LARGEST_MTU = 65535
+LOWEST_SPI = 256
+"""RFC 4303 section 2.1: IANA keeps those below."""
 MOST_NODES = 5000
 MOST_LINKS = 10_000
 MOST_CONNECTIONS = 5000
@@ -482,6 +484,20 @@ class PpkFile(_Strict):
     """Whether it is not done without."""
 
 
+class ManualFile(_Strict):
+    """SAs keyed by hand (RFC 4301 section 4.5.1), initiator to responder first."""
+
+    spis: Annotated[
+        list[Annotated[int, Field(ge=LOWEST_SPI, le=0xFFFF_FFFF)]],
+        Field(min_length=2, max_length=2),
+    ]
+    keys: Annotated[
+        list[Annotated[str, Field(pattern=r"^([0-9a-fA-F]{2})*$")]],
+        Field(min_length=2, max_length=2),
+    ]
+    """Hexadecimal: the cipher's key with its salt, then the integrity algorithm's."""
+
+
 class ConnectionFile(_Strict):
     """A connection between two nodes: who starts, how it is authenticated, what it protects."""
 
@@ -528,6 +544,8 @@ class ConnectionFile(_Strict):
     replay_window: Annotated[int, Field(ge=REPLAY_WINDOW_MIN, le=REPLAY_WINDOW_MAX)] = 64
     """Packets."""
     processing: ProcessingFile = ProcessingFile()
+    manual: ManualFile | None = None
+    """SPIs and keys by hand, in place of IKE."""
     start: Literal["at-once", "on-demand"] = "at-once"
 
     @property

@@ -32,6 +32,7 @@ from ipseclab.lab.model import (
     EapPlan,
     Interface,
     Link,
+    Manual,
     NetworkSelector,
     Node,
     NodeKind,
@@ -359,6 +360,7 @@ def _connection(
         start=Start(entry.start),
         replay_window=entry.replay_window,
         processing=entry.processing.processing(),
+        manual=_manual(entry),
         auth=(AuthKind(entry.auth[0]), AuthKind(entry.auth[1])),
         eap=EapPlan(
             entry.eap.identity,
@@ -390,6 +392,14 @@ def _selectors(
     if entry.mode != "transport":
         networks = routing.networks_behind(own.node, peers[own.node])
     return tuple(NetworkSelector(one) for one in networks or (IPv4Network(own.address),))
+
+
+def _manual(entry: ConnectionFile) -> Manual | None:
+    if entry.manual is None:
+        return None
+    first, second = (spi.to_bytes(4, "big") for spi in entry.manual.spis)
+    keys = [bytes.fromhex(key) for key in entry.manual.keys]
+    return Manual((first, second), (keys[0], keys[1]))
 
 
 def _lifetime(entry: IkeLifetimeFile) -> Lifetime:
