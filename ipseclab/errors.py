@@ -110,6 +110,18 @@ class TsMaxQueue(IkeError):
     notify = NotifyType.TS_MAX_QUEUE
 
 
+class InternalAddressFailure(IkeError):
+    """No address can be given to the peer (RFC 7296 section 3.15.4)."""
+
+    notify = NotifyType.INTERNAL_ADDRESS_FAILURE
+
+
+class FailedCpRequired(IkeError):
+    """The peer asks for no address, and must (RFC 7296 section 2.19)."""
+
+    notify = NotifyType.FAILED_CP_REQUIRED
+
+
 class TemporaryFailure(IkeError):
     """A collision that resolves itself: try again later (RFC 7296 section 2.25)."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from ipseclab.errors import ConfigError
@@ -24,6 +24,7 @@ from ipseclab.ike.events import (
     IkeOutput,
 )
 from ipseclab.ike.natt import KEEPALIVE, NON_ESP_MARKER
+from ipseclab.ike.selectors import narrow
 from ipseclab.ipsec.datapath import Datapath, DatapathLimits
 from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen, SoftExpired
 from ipseclab.ipsec.sad import SaLimit, SaParameters
@@ -31,6 +32,7 @@ from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.outputs import (
     Deadline,
     DeliverPacket,
+    InternalConfiguration,
     Notice,
     Output,
     SendDatagram,
@@ -38,6 +40,7 @@ from ipseclab.outputs import (
     UdpPath,
 )
 from ipseclab.registry import EsnId, IpProtocol, ProtocolId, TransformType
+from ipseclab.wire.selector import TrafficSelector
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ class Gateway:
         for parameters in config.manual:
             self.datapath.add_sa(parameters, 0.0)
         self._policy_of = {p.connection: p.name for p in config.policies if p.connection}
+        shared = {c.name: c.policy for c in config.ike.connections if c.policy is not None}
+        self._policy_of.update(shared)
 
     # What a user wants.
 
@@ -247,6 +252,10 @@ class Gateway:
                 case HardExpired():
                     outputs.append(_expiry("hard_expired", event))
                     consequences = self.ike.child_hard_expired(event.spi_in, now)
+                case InternalConfiguration():
+                    self._take_addresses(event)
+                    outputs.append(event)
+                    continue
                 case PeerSeen():
                     consequences = self.ike.peer_seen(event.spi_in, event.path, now)
                 case _:
@@ -284,6 +293,17 @@ class Gateway:
             parameters, now, use_outbound=child.use_outbound, hold=child.hold
         )
 
+    def _take_addresses(self, given: InternalConfiguration) -> None:
+        """The policy of a connection whose peer gives this end its addresses is about those alone,
+        and about all that the configuration says when it has none."""
+        addresses = tuple(TrafficSelector.of_address(address) for address in given.addresses)
+        policies = list(self.datapath.spd.policies)
+        for index, configured in enumerate(self.config.policies):
+            if configured.connection == given.connection:
+                local = narrow(configured.local, addresses) if addresses else configured.local
+                policies[index] = replace(configured, local=local)
+        self.datapath.replace_policies(policies)
+
     def _soft_limit(self, lifetime: Lifetime) -> SaLimit:
         """Where a rekey starts, drawn anew for each SA (`ike.config.Lifetime`)."""
         early = lifetime.margin * (1.0 + lifetime.jitter * self._rng.random())
@@ -310,8 +330,10 @@ def _check(config: GatewayConfig) -> None:
         if count > 1:
             raise ConfigError(f"{config.ike.name}: {count} connections are named {name!r}")
     protecting = {p.connection: p.name for p in config.policies if p.action is Action.PROTECT}
-    for name in names:
-        if name not in protecting:
+    policies = list(protecting.values())
+    for connection in config.ike.connections:
+        name, shared = connection.name, connection.policy
+        if name not in protecting if shared is None else shared not in policies:
             raise ConfigError(f"{config.ike.name}: no PROTECT policy for connection {name!r}")
     by_hand = [sa.connection for sa in config.manual]
     for name in by_hand:

@@ -106,4 +106,24 @@ class EspKeyLog:
     integ_key: bytes
 
 
-Output = SendDatagram | SendPacket | DeliverPacket | Notice | IkeKeyLog | EspKeyLog
+@dataclass(frozen=True, slots=True)
+class InternalConfiguration:
+    """What the peer of `connection` gave this node (RFC 7296 section 2.19): its own `addresses`
+    inside, name servers, and the domains that those are for (all, when there are none). Without
+    addresses: what was given is gone."""
+
+    connection: str
+    addresses: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+
+
+Output = (
+    SendDatagram
+    | SendPacket
+    | DeliverPacket
+    | Notice
+    | IkeKeyLog
+    | EspKeyLog
+    | InternalConfiguration
+)

@@ -21,6 +21,8 @@ from ipseclab.emu import mnexec
 from ipseclab.errors import EnvironmentLacks
 
 TUN_DEVICE = "/dev/net/tun"
+PROTECTED_TUN = "tun-in"
+UNPROTECTED_TUN = "tun-out"
 INTERFACE_NAME_SIZE = 16
 OWN_MARK = 0x1B5
 """SO_MARK of the gateways' own sockets: their packets pass by the policy routing that feeds TUN."""

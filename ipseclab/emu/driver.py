@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import BinaryIO, assert_never
 
 from ipseclab.emu import devices
+from ipseclab.emu.devices import PROTECTED_TUN, UNPROTECTED_TUN
+from ipseclab.emu.inside import InsideAddresses
 from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
 from ipseclab.errors import IpsecLabError
 from ipseclab.gateway import GatewayConfig
@@ -33,6 +35,7 @@ from ipseclab.outputs import (
     DeliverPacket,
     EspKeyLog,
     IkeKeyLog,
+    InternalConfiguration,
     Notice,
     Output,
     SendDatagram,
@@ -42,8 +45,6 @@ from ipseclab.outputs import (
 )
 from ipseclab.registry import IpProtocol
 
-PROTECTED_TUN = "tun-in"
-UNPROTECTED_TUN = "tun-out"
 BURST = 32
 """Packets taken from one descriptor before the others and the timer are looked at."""
 LARGEST_PACKET = 65_536
@@ -61,6 +62,10 @@ class GatewaySpec:
     trace: Path
     keys: Path
     """Gets the key logs, pickled one after the other (`read_keys`)."""
+    own_address: str
+    """Where the node's own packets come from, as long as no peer gives it another address."""
+    resolver: Path
+    """Gets the name servers that a peer names, in the form of resolv.conf(5)."""
     faults: tuple[Fault, ...] = ()
     seed: int = 0
     """Of what the faults draw."""
@@ -149,6 +154,7 @@ class GatewayDriver:
         }
 
         self._checked = dict.fromkeys(self._udp, True)
+        self._inside = InsideAddresses(spec.own_address, spec.resolver)
 
     def run(self, control: Control) -> None:
         """Be a gateway until told to end."""
@@ -245,6 +251,8 @@ class GatewayDriver:
                     self._deliver(packet, now)
                 case Notice() | IkeKeyLog() | EspKeyLog():
                     notes.append(output)
+                case InternalConfiguration():
+                    self._inside.take(output)
                 case _:
                     assert_never(output)
         for note in notes:

@@ -49,6 +49,7 @@ from ipseclab.lab.trace import Trace, TraceRecord, merge, read_trace
 
 PARTS_FOLDER = "parts"
 LOGS_FOLDER = "logs"
+NODES_FOLDER = "nodes"
 SOCKETS_FOLDER = Path("/tmp/ipseclab")
 """The sandbox's own; not under /run, which each strongSwan daemon has another of."""
 KEYS_SECONDS = 0.5
@@ -90,6 +91,10 @@ class Folders:
     def part(self, name: str) -> Path:
         """A process's trace."""
         return self.parts / f"{name}.jsonl"
+
+    def of_node(self, name: str) -> Path:
+        """What a node has of its own."""
+        return self.out / NODES_FOLDER / name
 
     def log(self, name: str) -> Path:
         """A process's log."""
@@ -235,6 +240,8 @@ class Lab:
             tunnel_mtu(self.topology, node.name),
             self.folders.part(f"gateway-{node.name}"),
             self.folders.parts / f"keys-{node.name}",
+            str(node.address),
+            self.folders.of_node(node.name) / "resolv.conf",
             self.topology.faults,
             self._seed,
         )

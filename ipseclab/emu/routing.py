@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 
 from ipseclab.emu import devices
-from ipseclab.emu.driver import PROTECTED_TUN, UNPROTECTED_TUN
+from ipseclab.emu.devices import PROTECTED_TUN, UNPROTECTED_TUN
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
 from ipseclab.lab.model import Interface, Node
@@ -84,9 +84,13 @@ def ipsec_lines(
             yield f"rule add pref 30 to {route.network} lookup main"
     yield f"rule add pref 40 lookup {PROTECTED_TABLE}"
     # The source address that the node's own packets get: that of its first interface.
-    own = node.address
-    yield f"route add default dev {PROTECTED_TUN} src {own} table {PROTECTED_TABLE}"
+    yield own_packets_line(str(node.address))
     yield f"route add default dev {UNPROTECTED_TUN} table {UNPROTECTED_TABLE}"
+
+
+def own_packets_line(source: str) -> str:
+    """The node's own packets to what is not on its protected side come from `source`."""
+    return f"route replace default dev {PROTECTED_TUN} src {source} table {PROTECTED_TABLE}"
 
 
 def set_kernel(*, forwards: bool) -> None:

@@ -6,7 +6,7 @@ mode behind a NAT). The CREATE_CHILD_SA exchange itself is in `create.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from math import inf
 
@@ -25,7 +25,15 @@ from ipseclab.ike.negotiation import (
 from ipseclab.ike.proposals import child_suite_of, proposal_text
 from ipseclab.ike.resources import free_resource, resource_notify, wants_resources
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa
-from ipseclab.ike.selectors import BY_POLICY, ChildWish, Grant, Selectors, check_narrowed, grant
+from ipseclab.ike.selectors import (
+    BY_POLICY,
+    ChildWish,
+    Grant,
+    Selectors,
+    check_narrowed,
+    grant,
+    narrow,
+)
 from ipseclab.outputs import EspKeyLog
 from ipseclab.registry import KeMethod, NotifyType, ProtocolId, TransformType
 from ipseclab.wire.message import Message
@@ -88,6 +96,15 @@ def offer_child(
         replaces,
         wish.resource,
     )
+
+
+def narrowed(offer: ChildOffer, connection: ConnectionConfig) -> ChildOffer:
+    """The offer as the connection would make it now: an address that came beside the answer is the
+    only one that the answer may hold (section 2.19)."""
+    if connection is offer.connection:
+        return offer
+    own_ts = narrow(offer.own_ts, connection.own_ts)
+    return replace(offer, connection=connection, own_ts=own_ts)
 
 
 def finish_child(

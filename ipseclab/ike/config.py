@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from ipaddress import ip_address
 
+from ipseclab.ike.configuration import AddressRequest, Provision
 from ipseclab.ike.credentials import (
     LAB_EPOCH,
     CertificateAuth,
@@ -167,6 +168,13 @@ class ConnectionConfig:
     """Keys to mix in; an initiator names the first, a responder takes any of them."""
     ppk_required: bool = False
     """Whether there must be one that both ends have; otherwise it is done without."""
+    address_request: AddressRequest | None = None
+    """As the initiator: what to ask for of the gateway's network; `own_ts` then shrinks to it."""
+    provision: Provision | None = None
+    """As the responder: what there is for clients; `peer_ts` then shrinks to what one got."""
+    policy: str | None = None
+    """The PROTECT policy that its SAs serve, where that is another connection's: clients of one
+    pool share one. None: the one that names this connection."""
     mode: Mode = Mode.TUNNEL
     narrowing: Narrowing = Narrowing.POLICY
     childless: Childless = Childless.ALLOW

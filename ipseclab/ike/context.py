@@ -16,8 +16,10 @@ from typing import Protocol
 from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig, Identity, IkeConfig
 from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.fragments import Reassembly, fragment_fields
+from ipseclab.ike.leases import Leases
 from ipseclab.ike.natt import NON_ESP_MARKER
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
+from ipseclab.ike.selectors import Trigger
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
 from ipseclab.outputs import Notice, SendDatagram, UdpEndpoint, UdpPath
@@ -75,6 +77,8 @@ class Context:
         self.inits: dict[InitKey, IkeSa] = {}
         """Which IKE_SA a peer's IKE_SA_INIT made, so that a repeat of it makes no other."""
         self.fragments = Reassembly()
+        self.leases = Leases()
+        """Addresses that peers have of this end's pools."""
         self.ready: deque[IkeSa] = deque()
         self.counters: Counter[str] = Counter()
         self._outputs: list[IkeOutput] = []
@@ -181,11 +185,21 @@ class Context:
             if not found:
                 self._index.pop(key, None)
 
-    def newest(self, connection: str) -> IkeSa | None:
-        """The newest IKE_SA of a connection that is not on its way out."""
-        found = self._index.get(connection, {})
+    def of_connection(self, connection: str) -> Iterator[IkeSa]:
+        """Every IKE_SA of a connection that is not gone, newest first."""
+        return reversed(self._index.get(connection, {}).values())
+
+    def newest(self, connection: str, trigger: Trigger | None = None) -> IkeSa | None:
+        """The newest IKE_SA of a connection that is not on its way out; with a `trigger` not one
+        that stands for other addresses."""
         wanted = (IkeState.INIT_SENT, IkeState.HALF_OPEN, IkeState.ESTABLISHED)
-        return next((sa for sa in reversed(found.values()) if sa.state in wanted), None)
+        for sa in self.of_connection(connection):
+            if sa.state not in wanted:
+                continue
+            own, peer = sa.connection.own_ts, sa.connection.peer_ts
+            if not (trigger and sa.session.addressed) or trigger.is_carried_by(own, peer):
+                return sa
+        return None
 
     def others(self, sa: IkeSa) -> list[IkeSa]:
         """Other established IKE_SAs with the same peer."""
@@ -211,6 +225,7 @@ class Context:
             "inits": len(self.inits),
             "index": len(self._index),
             "fragments": len(self.fragments),
+            "leases": self.leases.in_use,
             "ready": len(self.ready),
             "timers": len(self.timers),
             "counters": len(self.counters),

@@ -77,21 +77,23 @@ class IkeEndpoint:
         elif sa.alive and not any(child.usable for child in sa.children.values()):
             fresh = (task for task in sa.wanted() if isinstance(task, CreateChild))
             if not any(task.replaces is None for task in fresh):
-                self._ctx.queue(sa, CreateChild(config))
+                self._ctx.queue(sa, CreateChild(sa.connection))
         return self._done(now)
 
     def acquire(self, connection: str, flow: Flow, now: float) -> list[IkeOutput]:
         """A packet of `flow` needs a CHILD_SA: set up what is missing for it."""
         config, trigger = self._ctx.connection(connection), Trigger.of(flow)
-        sa = self._ctx.newest(connection)
-        if sa is None:
+        sa = self._ctx.newest(connection, trigger)
+        if sa is None and config.address_request and self._ctx.newest(connection):
+            pass  # an address that is not ours by now
+        elif sa is None:
             self._start(config, now, trigger)
         elif (
             sa.alive
             and len(sa.children) < self._ctx.config.limits.children_per_ike
             and not self._has_or_wants(sa, trigger)
         ):
-            self._ctx.queue(sa, CreateChild(config, wish=ChildWish(trigger)))
+            self._ctx.queue(sa, CreateChild(sa.connection, wish=ChildWish(trigger)))
         return self._done(now)
 
     @staticmethod
@@ -155,6 +157,10 @@ class IkeEndpoint:
     def _start(self, config: ConnectionConfig, now: float, trigger: Trigger | None = None) -> None:
         if config.peer_address is None:
             self._ctx.notice("cannot_initiate", connection=config.name, reason="no peer address")
+            return
+        if config.provision is not None:
+            reason = "the peer has no address before it asks for one"
+            self._ctx.notice("cannot_initiate", connection=config.name, reason=reason)
             return
         ends = (config.own_address, config.peer_address)
         sa = IkeSa(

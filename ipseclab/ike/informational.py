@@ -13,6 +13,7 @@ from math import inf
 from typing_extensions import override
 
 from ipseclab.errors import IkeError
+from ipseclab.ike.addresses import answer_configuration
 from ipseclab.ike.context import Context
 from ipseclab.ike.lifecycle import activate_child, close_ike, patience, remove_child, succeed
 from ipseclab.ike.protection import OpenedMessage
@@ -178,7 +179,8 @@ def answer_informational(
         elif delete.protocol in closed:
             spis = (spi for out in delete.spis for spi in _close_child(ctx, sa, out))
             closed[delete.protocol].extend(spis)
-    return tuple(DeletePayload(protocol, tuple(spis)) for protocol, spis in closed.items() if spis)
+    deletes = (DeletePayload(protocol, tuple(spis)) for protocol, spis in closed.items() if spis)
+    return (*answer_configuration(sa, message), *deletes)
 
 
 def _close_by_peer(ctx: Context, sa: IkeSa, now: float) -> None:

@@ -6,6 +6,7 @@ and succession).
 
 from __future__ import annotations
 
+from ipseclab.ike.addresses import give_back
 from ipseclab.ike.config import ConnectionConfig, IkeLimits, Retransmission
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaActive, ChildSaGone
@@ -127,6 +128,7 @@ def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
         old.state = IkeState.REPLACED
     for child in old.children.values():
         child.ike = new
+    new.session, old.session = old.session, new.session
     new.children.update(old.children)
     old.children.clear()
     new.tasks.extend(task for task in old.tasks if task.follows_succession)
@@ -195,6 +197,7 @@ def close_ike(
     drop_half_made(sa)
     for child in tuple(sa.children.values()):
         remove_child(ctx, child, "ike_gone")
+    give_back(ctx, sa)
     if forget_after > 0.0:
         ctx.timers.set(sa.own_spi, TimerKind.FORGET, now + forget_after)
     else:

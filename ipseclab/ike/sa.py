@@ -18,6 +18,7 @@ from ipseclab.ike.config import ConnectionConfig, Mode
 from ipseclab.ike.keys import IkeKeys
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.ike.selectors import Trigger
+from ipseclab.ike.session import Session
 from ipseclab.outputs import UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType
 from ipseclab.wire.payloads import CertreqPayload
@@ -189,6 +190,8 @@ class IkeSa:
     """Tasks that met TEMPORARY_FAILURE, and from when on they may be tried again."""
     trigger: Trigger | None = None
     """The packet that set it up, if one did."""
+    session: Session = field(default_factory=Session)
+    """Moves on when it is rekeyed."""
     children: dict[bytes, ChildSa] = field(default_factory=dict)
     round_trip: float = inf
     """Seconds from one message of the handshake to its answer, retransmissions included."""

@@ -18,7 +18,7 @@ is dropped under a `DropReason`, counted, and told in a `Notice`.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import assert_never
 
@@ -148,6 +148,12 @@ class Datapath:
         else:
             self.sad.remove(entry)
         return []
+
+    def replace_policies(self, policies: Sequence[Policy]) -> None:
+        """Other policies from now on; SAs that are there keep what they were made for."""
+        self.spd = self.spd.with_policies(policies)
+        for policy in policies:
+            self._flows.forget(policy.name)
 
     def move_peer(self, spi_in: bytes, path: UdpPath) -> None:
         """Send along another path from now on (RFC 7296 section 2.23); for an SA in UDP."""

@@ -131,6 +131,12 @@ class Spd:
         )
         self._outbound_default = _default("outbound", outbound_default)
         self._inbound_default = _default("inbound", inbound_default)
+        self._defaults = outbound_default, inbound_default
+
+    def with_policies(self, policies: Sequence[Policy]) -> Spd:
+        """The same with other policies."""
+        outbound, inbound = self._defaults
+        return Spd(policies, outbound_default=outbound, inbound_default=inbound)
 
     def processing(self, name: str) -> Processing:
         """How the packets of the policy of that name are treated."""

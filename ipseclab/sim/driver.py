@@ -20,6 +20,7 @@ from ipseclab.outputs import (
     DeliverPacket,
     EspKeyLog,
     IkeKeyLog,
+    InternalConfiguration,
     Notice,
     Output,
     SendDatagram,
@@ -48,6 +49,9 @@ class Ports(Protocol):
 
     def deliver(self, packet: bytes) -> None:
         """Hand a packet to the protected side, or to the node's own stack."""
+
+    def take_addresses(self, given: InternalConfiguration) -> None:
+        """Have those addresses inside, in place of what the connection gave before."""
 
 
 class GatewayDriver:
@@ -153,6 +157,8 @@ class GatewayDriver:
                 case IkeKeyLog() | EspKeyLog():
                     if self._capture is not None:
                         self._capture.keys(output)
+                case InternalConfiguration():
+                    self._ports.take_addresses(output)
                 case _:
                     assert_never(output)
 

@@ -19,7 +19,7 @@ from ipaddress import IPv4Address
 from ipseclab.errors import WireError
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
 from ipseclab.lab.trace import Trace
-from ipseclab.outputs import UdpEndpoint, UdpPath
+from ipseclab.outputs import InternalConfiguration, UdpEndpoint, UdpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Clock
 from ipseclab.sim.driver import NON_ESP_MARKER, GatewayDriver
@@ -60,10 +60,16 @@ class IpsecNode(Node):
         super().__init__(name, clock=clock, trace=trace, forwards=forwards)
         self._outside = tuple(outside)
         self._tunnel_mtu = tunnel_mtu
+        self._inside: dict[str, tuple[Address, ...]] = {}
+        """Addresses that peers gave, by connection."""
 
     def source_for(self, destination: Address) -> Address | None:
-        """Through the SPD the first interface's address is the source, as in the emulator."""
+        """Through the SPD an address that the peer gave is the source, or the first interface's,
+        as in the emulator."""
         interface = self.route(destination)
+        given = next((own for addresses in self._inside.values() for own in addresses), None)
+        if given is not None and (interface is None or interface.name in self._outside):
+            return given
         if interface is None or interface.name in self._outside:
             interface = next(iter(self.interfaces.values()))
         return interface.address
@@ -128,6 +134,17 @@ class IpsecNode(Node):
             self.accept(packet)
         elif self.forwards and (passed_on := self.count_hop(packet)) is not None:
             self.transmit(passed_on)
+
+    def take_addresses(self, given: InternalConfiguration) -> None:
+        """The node's own stack has the IPv4 addresses that a peer gave, as long as it gives them;
+        links carry IPv4 alone."""
+        for gone in self._inside.pop(given.connection, ()):
+            del self._own[gone]
+        addresses = tuple(_packed(address) for address in given.addresses if ":" not in address)
+        if addresses:
+            self._inside[given.connection] = addresses
+        first = next(iter(self.interfaces.values()))
+        self._own.update(dict.fromkeys(addresses, first))
 
     # Own
 

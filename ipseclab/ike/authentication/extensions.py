@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from ipseclab.ike.authentication.childless import ChildlessExtension
 from ipseclab.ike.authentication.extension import AuthExtension
+from ipseclab.ike.authentication.internal_address import InternalAddressExtension
 
-EXTENSIONS: tuple[AuthExtension, ...] = (ChildlessExtension(),)
+EXTENSIONS: tuple[AuthExtension, ...] = (ChildlessExtension(), InternalAddressExtension())

@@ -29,7 +29,7 @@ from ipseclab.ike.authentication.methods import (
 )
 from ipseclab.ike.authentication.rounds import ANOTHER, EAP_ONLY, SEVERAL, Progress, Step, arranged
 from ipseclab.ike.certificates import build_certreqs
-from ipseclab.ike.child import ChildOffer, finish_child, offer_child
+from ipseclab.ike.child import ChildOffer, finish_child, narrowed, offer_child
 from ipseclab.ike.config import ANY_IDENTITY, Identity
 from ipseclab.ike.context import Context
 from ipseclab.ike.create import ask_for_pair, make_further
@@ -292,7 +292,8 @@ class AuthTask(Task):
             raise
         if self.offer is not None and made:
             nonces = (sa.nonce_i, sa.nonce_r)
-            child = finish_child(ctx, sa, self.offer, message, nonces, b"")
+            offer = narrowed(self.offer, sa.connection)
+            child = finish_child(ctx, sa, offer, message, nonces, b"")
             make_further(ctx, child, message)
         elif self.offer is not None:
             reason = error.name if error is not None else "no SA payload"

@@ -230,16 +230,15 @@ class AuthResponder:
             _believe_initial_contact(ctx, sa, now)
         establish(ctx, sa, now)
         announce(ctx, sa)
+        granted: list[Payload] = []
         try:
-            granted = [
-                payload
-                for extension in EXTENSIONS
-                for payload in extension.last_response(ctx, sa, self.first, last, now)
-            ]
+            for extension in EXTENSIONS:
+                granted += extension.last_response(ctx, sa, self.first, last, now)
             return arranged(self._child(ctx, sa), granted)
         except IkeError as problem:
             ctx.notice("child_failed", connection=sa.connection.name, reason=str(problem))
-            return (NotifyPayload(problem.notify, problem.notification_data()),)
+            refusal = NotifyPayload(problem.notify, problem.notification_data())
+            return arranged((refusal,), granted)
 
     def _child(self, ctx: Context, sa: IkeSa) -> tuple[Payload, ...]:
         """SA, TSi and TSr of the first CHILD_SA. Raises IkeError."""

@@ -21,6 +21,7 @@ from ipseclab.outputs import (
     DeliverPacket,
     EspKeyLog,
     IkeKeyLog,
+    InternalConfiguration,
     Notice,
     Output,
     SendDatagram,
@@ -159,7 +160,7 @@ class World:
                     if self._trace is not None:
                         self._trace.record(self.now, NAMES[index], event, **details)
                     self._observer.noticed(self, index, output)
-                case IkeKeyLog() | EspKeyLog():
+                case IkeKeyLog() | EspKeyLog() | InternalConfiguration():
                     pass
                 case _:
                     assert_never(output)

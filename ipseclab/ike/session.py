@@ -1,0 +1,23 @@
+"""What an IKE_SA carries beyond its CHILD_SAs: it moves on to the IKE_SA that a rekey makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipseclab.ike.configuration import Assigned
+from ipseclab.ike.leases import Lease
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """Lives from IKE_AUTH until the last IKE_SA of its line is gone."""
+
+    leases: tuple[Lease, ...] = ()
+    """Addresses that this end has given the peer."""
+    assigned: Assigned | None = None
+    """What the peer has given this end."""
+
+    @property
+    def addressed(self) -> bool:
+        """True when one end stands for an address that the other gave it."""
+        return bool(self.leases) or self.assigned is not None
