@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sample_payloads import PAYLOADS
 
 from ipseclab.errors import WireError
 from ipseclab.lab.mutate import (
@@ -18,16 +19,10 @@ from ipseclab.lab.mutate import (
 )
 from ipseclab.lab.pcap_read import ipv4_packet, read_capture
 from ipseclab.registry import (
-    AuthMethod,
     CertEncoding,
-    CfgAttributeType,
-    CfgType,
-    EapCode,
     EncrId,
     ExchangeType,
-    IdType,
     KeMethod,
-    NotifyType,
     PayloadType,
     ProtocolId,
     TransformType,
@@ -35,27 +30,11 @@ from ipseclab.registry import (
 from ipseclab.wire.ip import decode_ipv4_header, decode_udp
 from ipseclab.wire.message import Message, decode_message, decode_payloads, encode_payloads
 from ipseclab.wire.payloads import (
-    AuthPayload,
     CertPayload,
     CertreqPayload,
-    CpAttribute,
-    CpPayload,
-    DeletePayload,
-    EapPayload,
-    IdiPayload,
-    IdrPayload,
-    KePayload,
-    NoncePayload,
-    NotifyPayload,
     SaPayload,
-    SkfPayload,
-    TsiPayload,
-    TsrPayload,
-    UnknownPayload,
-    VendorPayload,
 )
 from ipseclab.wire.proposal import Attribute, Proposal, Transform
-from ipseclab.wire.selector import TrafficSelector
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 
@@ -71,22 +50,9 @@ EVERYTHING = (
             Proposal(2, ProtocolId.ESP, b"spi4", TRANSFORMS[:1]),
         )
     ),
-    KePayload(KeMethod.CURVE25519, b"k" * 32),
-    NoncePayload(b"n" * 32),
-    IdiPayload(IdType.ID_FQDN, b"gw1"),
-    IdrPayload(IdType.ID_IPV4_ADDR, bytes(4)),
     CertPayload(CertEncoding.X509_SIGNATURE, b"certificate"),
     CertreqPayload(CertEncoding.X509_SIGNATURE, b"h" * 20),
-    AuthPayload(AuthMethod.SHARED_KEY, b"a" * 32),
-    NotifyPayload(NotifyType.REKEY_SA, b"", ProtocolId.ESP, b"spi4"),
-    DeletePayload(ProtocolId.ESP, (b"spi1", b"spi2")),
-    VendorPayload(b"vendor"),
-    TsiPayload((TrafficSelector.of_network("10.1.0.0/24"), TrafficSelector.of_network("::/0"))),
-    TsrPayload((TrafficSelector.of_address("10.2.0.1"),)),
-    CpPayload(CfgType.CFG_REQUEST, (CpAttribute(CfgAttributeType.INTERNAL_IP4_DNS, b"1234"),)),
-    EapPayload(EapCode.REQUEST, 1, b"\1identity"),
-    UnknownPayload(PayloadType(200), b"unknown", critical=True),
-    SkfPayload(PayloadType.IDI, 1, 2, b"sealed" * 10),
+    *PAYLOADS[1:],
 )
 
 
