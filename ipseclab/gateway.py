@@ -51,6 +51,8 @@ class GatewayConfig:
     ike: IkeConfig
     policies: tuple[Policy, ...]
     datapath: DatapathLimits = field(default_factory=DatapathLimits)
+    stateful_fragments: bool = False
+    """Whether later fragments go by the ports of their first one (RFC 4301 section 7.3)."""
     manual: tuple[SaParameters, ...] = ()
     """SAs keyed by hand, there from the start, without lifetimes in seconds (RFC 4301 section
     4.5.1). Their PROTECT policies name their connection in place of one of `ike`."""
@@ -106,7 +108,8 @@ class Gateway:
         _check(config)
         self.config = config
         self._rng = rng
-        self.datapath = Datapath(Spd(config.policies), rng=rng, limits=config.datapath)
+        spd = Spd(config.policies, stateful_fragments=config.stateful_fragments)
+        self.datapath = Datapath(spd, rng=rng, limits=config.datapath)
         self.ike = IkeEndpoint(config.ike, rng=rng, activity=self.datapath)
         self._by_hand = tuple(sa.connection for sa in config.manual)
         for parameters in config.manual:

@@ -40,6 +40,8 @@ class DropReason(Enum):
     packet may not be fragmented."""
     BAD_FRAGMENT = "bad_fragment"
     """Fragments that overlap or contradict each other (RFC 5722)."""
+    NO_FIRST_FRAGMENT = "no_first_fragment"
+    """A later fragment whose ports nobody knows, with stateful checking (RFC 4301 section 7.3)."""
     REASSEMBLY_FULL = "reassembly_full"
     REASSEMBLY_TIMEOUT = "reassembly_timeout"
     """A fragment whose packet did not become whole, in time or at all."""

@@ -30,23 +30,12 @@ from ipseclab.ipsec.encapsulation import decapsulate, dummy, encapsulate, flow_k
 from ipseclab.ipsec.esp import open_esp
 from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen, SoftExpired
 from ipseclab.ipsec.flows import FlowCache, of_flow
+from ipseclab.ipsec.fragment_flows import FragmentFlows
 from ipseclab.ipsec.fragments import Reassembler, fragments_of
 from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.park import Parked, ParkingLot
-from ipseclab.ipsec.path_mtu import (
-    Way,
-    learn_path_mtu,
-    too_big_for,
-    way_of,
-)
-from ipseclab.ipsec.sad import (
-    SEQUENCE_ROOM,
-    SPI_SIZE,
-    Sad,
-    SadEntry,
-    SaLimit,
-    SaParameters,
-)
+from ipseclab.ipsec.path_mtu import Way, learn_path_mtu, too_big_for, way_of
+from ipseclab.ipsec.sad import SEQUENCE_ROOM, SPI_SIZE, Sad, SadEntry, SaLimit, SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.ipsec.timers import TimerKind
 from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendPacket, UdpPath
@@ -83,6 +72,9 @@ class Datapath:
         self._rng = rng
         self._limits = limits if limits is not None else DatapathLimits()
         self._flows = FlowCache()
+        stateful = spd.stateful_fragments
+        self._flow_out = FragmentFlows().flow_of if stateful else flow_of_packet
+        self._flow_in = FragmentFlows().flow_of if stateful else flow_of_packet
         self._parked = ParkingLot(self._limits.parked_packets, self._limits.parked_octets)
         self._pieces = Reassembler(
             self._limits.reassembled_packets,
@@ -111,6 +103,7 @@ class Datapath:
             # IKE has forgotten this one and may draw its SPI again.
             self.remove_sa(parameters.spi_in, now)
         entry = SadEntry(parameters, now, self.spd.processing(parameters.policy))
+        entry.fragment_flows = FragmentFlows() if self.spd.stateful_fragments else None
         self.sad.add(entry)
         if parameters.soft.seconds is not None:
             at = now + parameters.soft.seconds
@@ -217,9 +210,11 @@ class Datapath:
     def _send_new_flow(self, packet: bytes, now: float) -> list[DatapathOutput]:
         try:
             packet = packet[: packet_length(packet)]
-            flow = flow_of_packet(packet)
+            flow = self._flow_out(packet)
         except WireError:
             return [self._dropped(DropReason.MALFORMED, OUTBOUND, packet)]
+        except Dropped as drop:
+            return [self._dropped(drop.reason, OUTBOUND, packet)]
         policy = self.spd.outbound(flow)
         if policy is None:
             return [self._dropped(DropReason.NO_POLICY, OUTBOUND, packet)]
@@ -401,7 +396,10 @@ class Datapath:
         return [*learn_path_mtu(self.sad, packet, now), *self._receive_by_policy(packet)]
 
     def _receive_by_policy(self, packet: bytes) -> list[DatapathOutput]:
-        policy = self.spd.inbound(flow_of_packet(packet))
+        try:
+            policy = self.spd.inbound(self._flow_in(packet))
+        except Dropped as drop:
+            return [self._dropped(drop.reason, INBOUND, packet)]
         if policy is None:
             return [self._dropped(DropReason.NO_POLICY, INBOUND, packet)]
         match policy.action:

@@ -160,7 +160,9 @@ def _with_mark(packet: bytes, outer: bytes) -> bytes:
 
 def _check_selectors(entry: SadEntry, packet: bytes, key: bytes) -> None:
     """RFC 4301 section 5.2, step 4: an SA brings only what it was agreed for."""
-    if not entry.accepts(flow_of_packet(packet)):
+    flows = entry.fragment_flows
+    flow = flow_of_packet(packet) if flows is None else flows.flow_of(packet)
+    if not entry.accepts(flow):
         raise Dropped(DropReason.SELECTOR_MISMATCH)
     checked = entry.inbound.checked_flows
     if len(checked) >= FLOWS_PER_SA:

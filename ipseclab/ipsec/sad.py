@@ -14,6 +14,7 @@ from math import inf
 
 from ipseclab.crypto.protection import Suite
 from ipseclab.ipsec.counters import DropReason
+from ipseclab.ipsec.fragment_flows import FragmentFlows
 from ipseclab.ipsec.ipv4 import OuterHeader
 from ipseclab.ipsec.processing import PLAIN, SMALLEST_PATH_MTU, Processing
 from ipseclab.ipsec.replay import ReplayWindow
@@ -162,6 +163,7 @@ class SadEntry:
         "activate_at",
         "active",
         "ah",
+        "fragment_flows",
         "hard_at",
         "inbound",
         "last_inbound",
@@ -205,6 +207,8 @@ class SadEntry:
         """When a packet last went; None for never."""
         self.lingering = False
         """True once removed, while late packets are still accepted."""
+        self.fragment_flows: FragmentFlows | None = None
+        """Inner fragments, where they are checked statefully."""
         self.soft_told = False
         self.refusal: DropReason | None = None
         """Why the SA neither sends nor accepts; None while it does."""

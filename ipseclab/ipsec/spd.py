@@ -118,8 +118,11 @@ class Spd:
         *,
         outbound_default: Action = Action.DISCARD,
         inbound_default: Action = Action.DISCARD,
+        stateful_fragments: bool = False,
     ) -> None:
         self.policies = tuple(policies)
+        self.stateful_fragments = stateful_fragments
+        """Whether later fragments go by the ports of their first one (RFC 4301 section 7.3)."""
         self._processing = {policy.name: policy.processing for policy in policies}
         self._outbound: dict[Flow, Policy | None] = {}
         self._inbound: dict[Flow, Policy | None] = {}

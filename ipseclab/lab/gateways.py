@@ -69,7 +69,7 @@ def gateway_config(
         if item.mode is not None and item.manual is not None
     )
     limits = datapath if datapath is not None else DatapathLimits()
-    return GatewayConfig(ike, policies, limits, manual)
+    return GatewayConfig(ike, policies, limits, manual=manual)
 
 
 def _uses_ike(item: Connection) -> bool:
