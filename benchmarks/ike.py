@@ -1,12 +1,12 @@
 """IKE handshakes: how many a second one core makes, and what each end's CPU has to do for one; then
-the same over sockets, with our gateway as responder and with strongSwan's.
+the same over sockets, our gateways and strongSwan's by turns.
 
 The core: both gateways are in one process and no time passes between them: IKE_SA_INIT and IKE_AUTH
 with a pre-shared key, a CHILD_SA installed at both ends. Key tables, traces and sockets are not in
 it.
 
-The responders: in namespaces, our initiator sets up and deletes one SA after the other. Where
-namespaces or strongSwan are missing, that part is left out and said to be.
+The responders: in namespaces, either stack sets up and deletes one SA after the other with either.
+Where namespaces or strongSwan are missing, that part is left out and said to be.
 
     python benchmarks/ike.py --quick --out results/benchmarks
 """
@@ -14,15 +14,15 @@ namespaces or strongSwan are missing, that part is left out and said to be.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter, process_time
 
-from responders import PROPOSAL, RESPONDERS
+from responders import OURS, PROPOSAL, STACKS, STRONGSWAN, Turn
 from rich.progress import track
 from sandboxed import call_in_sandbox
-from table import Row, arguments, publish
+from table import Row, arguments, met, publish
 
 from ipseclab.emu.peers import strongswan
 from ipseclab.emu.sandbox import sandbox_kind
@@ -44,7 +44,11 @@ PROPOSALS = (
 )
 FULL_SECONDS, QUICK_SECONDS = 4.0, 0.5
 FULL_RUNS, QUICK_RUNS = 5, 2
-FULL_COUNT, QUICK_COUNT = 500, 100
+"""Labs; in each, every pair of stacks has so many turns of so many set-ups."""
+FULL_ROUNDS, QUICK_ROUNDS = 4, 2
+FULL_COUNT, QUICK_COUNT = 250, 100
+WANTED_RATIO = 1.5
+"""Responder's CPU for a set-up, ours / strongSwan's."""
 
 
 @dataclass(slots=True)
@@ -110,24 +114,63 @@ def core_rows(quick: bool) -> list[Row]:
     return rows
 
 
-def responder_rows(quick: bool) -> list[Row]:
-    """Runs in which each responder has its turn; the medians."""
-    runs, count = (QUICK_RUNS, QUICK_COUNT) if quick else (FULL_RUNS, FULL_COUNT)
-    found: dict[str, list[dict[str, float]]] = {stack: [] for stack in RESPONDERS}
-    turns = [(number, stack) for number in range(runs) for stack in RESPONDERS]
-    for _number, stack in track(turns, "IKE, responders", transient=True):
-        order = {"stack": stack, "count": count}
-        found[stack].append(call_in_sandbox("responders", order))
+def turns(quick: bool) -> list[Turn]:
+    """What each pair of stacks took in each of its turns, in the order of the runs."""
+    runs, rounds, count = (
+        (QUICK_RUNS, QUICK_ROUNDS, QUICK_COUNT) if quick else (FULL_RUNS, FULL_ROUNDS, FULL_COUNT)
+    )
+    order = {"rounds": rounds, "count": count}
     return [
-        {
-            "responder": RESPONDERS[stack],
-            "set_up": count * runs,
-            "set_up/s": median(run["rate"] for run in samples),
-            "initiator_CPU_ms": median(run["initiator"] for run in samples) * 1e3,
-            "responder_CPU_ms": median(run["responder"] for run in samples) * 1e3,
-        }
-        for stack, samples in found.items()
+        Turn(**turn)
+        for _ in track(range(runs), "IKE, responders", transient=True)
+        for turn in call_in_sandbox("responders", order)
     ]
+
+
+def responder_rows(taken: Sequence[Turn]) -> list[Row]:
+    """The medians of each pair of stacks."""
+    rows: list[Row] = []
+    for initiator in STACKS:
+        for responder in STACKS:
+            own = [
+                turn for turn in taken if (turn.initiator, turn.responder) == (initiator, responder)
+            ]
+            rows.append(
+                {
+                    "initiator": initiator,
+                    "responder": responder,
+                    "turns": len(own),
+                    "set_up/s": 1.0 / median(turn.seconds for turn in own),
+                    "initiator_CPU_ms": median(turn.initiator_cpu for turn in own) * 1e3,
+                    "responder_CPU_ms": median(turn.responder_cpu for turn in own) * 1e3,
+                }
+            )
+    return rows
+
+
+def ratio_row(taken: Sequence[Turn], initiator: str) -> Row:
+    """Our responder's CPU divided by strongSwan's in the same round: the median, the extremes."""
+    ours, theirs = (
+        [turn.responder_cpu for turn in taken if (turn.initiator, turn.responder) == pair]
+        for pair in ((initiator, OURS), (initiator, STRONGSWAN))
+    )
+    ratios = sorted(own / other for own, other in zip(ours, theirs, strict=True))
+    return {
+        "initiator": initiator,
+        "ratio": median(ratios),
+        "from": ratios[0],
+        "to": ratios[-1],
+        "at_most": WANTED_RATIO,
+    }
+
+
+def ratio_line(row: Row) -> str:
+    """How that stands against what is wanted."""
+    ratio = float(row["ratio"])
+    return (
+        f"ratio {ratio:.2f}: responder's CPU, {OURS} / {STRONGSWAN}, {row['initiator']} "
+        f"initiates; at most {WANTED_RATIO}: {met(ratio <= WANTED_RATIO)}"
+    )
 
 
 def main() -> None:
@@ -140,8 +183,12 @@ def main() -> None:
     except EnvironmentLacks as lack:
         lines.append(f"no comparison of responders: {lack}")
     else:
+        taken = turns(options.quick)
         title = f"Set-up and deletion over sockets, {PROPOSAL}; strongSwan {version}"
-        tables[title] = responder_rows(options.quick)
+        tables[title] = responder_rows(taken)
+        ratios = [ratio_row(taken, initiator) for initiator in STACKS]
+        tables[f"Responder's CPU for a set-up and deletion, {OURS} / {STRONGSWAN}"] = ratios
+        lines += map(ratio_line, ratios)
     publish("ike", tables, options, lines)
 
 

@@ -57,7 +57,7 @@ def publish(
     for title, rows in tables.items():
         console.print(_shown_table(title, rows))
     for line in lines:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{name}.csv"
     _write_csv(path, tables)
