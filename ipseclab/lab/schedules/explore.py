@@ -1,9 +1,10 @@
 """Every order of two exchanges that overlap: what can come of it, and whether the invariants hold.
 
-One end is told one thing and the other end another at the same moment. From then on each message
-under way may be the next to arrive; one may be lost, one may arrive twice. When none is under way,
-time moves to the next deadline; so often as `late` says it does so although some are, which are
-late then. That is a graph, walked through whole.
+Each end is told something, either first, and the other at any later moment while messages are under
+way, or when all has been delivered. Each message under way may be the next to arrive; one may be
+lost, one may arrive twice. When none is under way, time moves to the next deadline; so often as
+`late` says it does so although some are, which are late then. That is a graph, walked through
+whole.
 
 A gateway depends on what it was given alone, and when. So each state of the walk is a pair of
 histories and what is under way, and two orders that give both gateways the same histories are one.
@@ -44,7 +45,7 @@ LONGEST = 3600.0
 MOST_INPUTS = 400
 """Of one gateway in one order."""
 START = 10.0
-"""When the two operations begin: the first set-up is over and forgotten what can be."""
+"""When the first operation begins: the first set-up is over and forgotten what can be."""
 FIRST = "first"
 JOINT = "+"
 
@@ -225,6 +226,8 @@ class State(NamedTuple):
     b: int
     held: tuple[int, ...]
     """Numbers of the letters under way, in order of the numbers."""
+    wishes: tuple[int, ...]
+    """The ends that have still to be told what they are to do."""
     left: Budget
     now: float
 
@@ -285,7 +288,7 @@ class Walk:
         )
 
     def _begin(self) -> State:
-        """Set the connection up, then tell both ends what to do."""
+        """The connection is up, and nothing is under way."""
         lives = [player.origin for player in self._players]
         waiting = [self._tell(lives, 0, "initiate", 0.0)]
         while waiting:
@@ -295,16 +298,9 @@ class Walk:
                 waiting.append(lives[to].sent)
         for player, life in zip(self._players, lives, strict=True):
             player.remember_first(life)
-        held = [
-            letter
-            for who, what in enumerate((self._a, self._b))
-            for method in what.split(JOINT)
-            for letter in self._tell(lives, who, method, START)
-        ]
         for known, life in zip(self._lives, lives, strict=True):
             known[life.number] = life
-        numbers = sorted(self._number(letter) for letter in held)
-        return State(lives[0].number, lives[1].number, tuple(numbers), self._budget, START)
+        return State(lives[0].number, lives[1].number, (), (0, 1), self._budget, START)
 
     def _tell(self, lives: list[Life], who: int, method: str, at: float) -> tuple[Letter, ...]:
         lives[who] = self._players[who].give(lives[who], Input(at, None, method))
@@ -334,7 +330,10 @@ class Walk:
 
     def _steps(self, state: State) -> Iterator[tuple[str, State]]:
         left = state.left
-        if not state.held or left.late:
+        for who in state.wishes:
+            what = (self._a, self._b)[who]
+            yield f"{NAMES[who]} is told to {what}", self._told(state, who, what)
+        if left.late if state.held else not state.wishes:
             following = self._wait(state)
             if following is not None:
                 if state.held:
@@ -352,6 +351,13 @@ class Walk:
                 spent = left._replace(doubles=left.doubles - 1)
                 kept = self._deliver(state, number, list(state.held))
                 yield f"{name} arrives, and will again", kept._replace(left=spent)
+
+    def _told(self, state: State, who: int, what: str) -> State:
+        wishes = tuple(other for other in state.wishes if other != who)
+        for method in what.split(JOINT):
+            wish = Input(state.now, None, method)
+            state = self._after(state, who, wish, list(state.held))
+        return state._replace(wishes=wishes)
 
     def _deliver(self, state: State, number: int, held: list[int]) -> State:
         letter = self._letters[number]
