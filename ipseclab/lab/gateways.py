@@ -7,9 +7,11 @@ section 8); everything else is discarded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from ipaddress import IPv4Network
+from itertools import chain
 
 from ipseclab.gateway import GatewayConfig
 from ipseclab.ike.config import (
@@ -25,6 +27,13 @@ from ipseclab.ike.credentials import LAB_EPOCH
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ipsec.datapath import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
+from ipseclab.lab.access import (
+    address_request,
+    anywhere,
+    pool_selectors,
+    provision,
+    shared_policies,
+)
 from ipseclab.lab.credentials import Keyring, make_keyring
 from ipseclab.lab.identities import identity
 from ipseclab.lab.manual import manual_sa
@@ -51,13 +60,23 @@ def gateway_config(
     when the driver's clock shows 0."""
     connections = topology.connections_of(node)
     keys = keyring if keyring is not None else make_keyring(topology)
+    shared = shared_policies([item for item in connections if item.responder == node])
     ike = IkeConfig(
         node,
-        tuple(_connection(item, node, keys) for item in connections if _uses_ike(item)),
+        tuple(
+            _connection(item, node, keys, shared.get(item.name))
+            for item in connections
+            if _uses_ike(item)
+        ),
         ike_limits if ike_limits is not None else IkeLimits(),
         wall_clock,
     )
-    policies = (*(_policy(item, node) for item in connections), _icmp_policy(topology, node))
+    policies = [
+        _policy(item, node, [one for one in connections if shared.get(one.name) == item.name])
+        for item in connections
+        if shared.get(item.name, item.name) == item.name
+    ]
+    policies.append(_icmp_policy(topology, node))
     manual = tuple(
         manual_sa(
             item,
@@ -69,7 +88,7 @@ def gateway_config(
         if item.mode is not None and item.manual is not None
     )
     limits = datapath if datapath is not None else DatapathLimits()
-    return GatewayConfig(ike, policies, limits, manual=manual)
+    return GatewayConfig(ike, tuple(policies), limits, manual=manual)
 
 
 def _uses_ike(item: Connection) -> bool:
@@ -98,7 +117,7 @@ def protected_networks(topology: Topology, node: str) -> tuple[IPv4Network, ...]
     return tuple(found)
 
 
-def _connection(item: Connection, node: str, keys: Keyring) -> ConnectionConfig:
+def _connection(item: Connection, node: str, keys: Keyring, policy: str | None) -> ConnectionConfig:
     initiator = node == item.initiator
     peer = item.responder if initiator else item.initiator
     own_id, peer_id = (_identity(item, end) for end in (node, peer))
@@ -113,12 +132,15 @@ def _connection(item: Connection, node: str, keys: Keyring) -> ConnectionConfig:
         psk=item.psk.encode(),
         ike_proposals=tuple(parse_ike_proposal(text) for text in item.ike),
         esp_proposals=tuple(parse_esp_proposal(text) for text in item.esp),
-        own_ts=_selectors(_near_networks(item, node)),
-        peer_ts=_selectors(_far_networks(item, node)),
+        own_ts=_own_ts(item, node),
+        peer_ts=_peer_ts(item, node),
         own_auth=() if by_psk else keys.own_auth(item, node),
         peer_auth=() if by_psk else keys.peer_auth(item, peer),
         ppks=_ppks(item),
         ppk_required=item.ppk is not None and item.ppk.required,
+        address_request=address_request(item.access) if initiator else None,
+        provision=None if initiator else provision(item),
+        policy=policy,
         mode=item.mode if item.mode is not None else Mode.TUNNEL,
         narrowing=item.narrowing,
         childless=item.childless,
@@ -177,8 +199,22 @@ def _selectors(networks: tuple[NetworkSelector, ...]) -> tuple[TrafficSelector, 
     return tuple(network.traffic_selector for network in networks)
 
 
-def _policy(item: Connection, node: str) -> Policy:
-    local, remote = _selectors(_near_networks(item, node)), _selectors(_far_networks(item, node))
+def _own_ts(item: Connection, node: str) -> tuple[TrafficSelector, ...]:
+    if node == item.initiator and item.access is not None and item.access.asks:
+        return anywhere(item.access)
+    return _selectors(_near_networks(item, node))
+
+
+def _peer_ts(item: Connection, node: str) -> tuple[TrafficSelector, ...]:
+    if node == item.responder and item.access is not None and item.access.asks:
+        return pool_selectors(item.access)
+    return _selectors(_far_networks(item, node))
+
+
+def _policy(item: Connection, node: str, sharing: Sequence[Connection]) -> Policy:
+    """The policy of a connection, and of others that have their clients from the same pool."""
+    ends = [_own_ts(one, node) for one in (item, *sharing)]
+    local, remote = tuple(dict.fromkeys(chain.from_iterable(ends))), _peer_ts(item, node)
     if item.mode is None:
         return Policy(item.name, Action.BYPASS, local, remote)
     processing = item.processing

@@ -157,6 +157,17 @@ class EapPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessPlan:
+    """What a responder gives its initiator: an address of `pools`, and how to find names. `asks`:
+    whether the initiator wants one."""
+
+    pools: tuple[str, ...]
+    dns: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    asks: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class PpkPlan:
     """A post-quantum preshared key of a connection (RFC 8784)."""
 
@@ -302,6 +313,7 @@ class Connection:
     signatures: tuple[str, ...] = ()
     eap: EapPlan = EapPlan()
     ppk: PpkPlan | None = None
+    access: AccessPlan | None = None
 
     def auth_of(self, node: str) -> AuthKind:
         """How that end proves who it is."""

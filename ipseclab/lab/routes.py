@@ -46,8 +46,15 @@ def topology_graph(nodes: Mapping[str, Node], links: Iterable[Link]) -> nx.Graph
 class Routing:
     """Answers about the ways through one topology; each is worked out once."""
 
-    def __init__(self, nodes: Mapping[str, Node], links: Iterable[Link]) -> None:
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        links: Iterable[Link],
+        pools: Mapping[str, tuple[IPv4Network, ...]] | None = None,
+    ) -> None:
+        """`pools`: networks whose way is through a node that gives their addresses to its peers."""
         self._nodes = nodes
+        self._pools = pools if pools is not None else {}
         self._links = tuple(links)
         self.graph = topology_graph(nodes, self._links)
         self._steps = _steps(nodes)
@@ -177,6 +184,8 @@ class Routing:
                 if interface.network not in known:
                     known.add(interface.network)
                     yield Route(interface.network, out.peer_address, out.name)
+            for pool in self._pools.get(last, ()):
+                yield Route(pool, out.peer_address, out.name)
 
 
 def _steps(nodes: Mapping[str, Node]) -> dict[_State, tuple[tuple[_State, Interface], ...]]:

@@ -7,7 +7,15 @@ also make the JSON Schema that editors complete from.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -22,6 +30,7 @@ from pydantic import (
 from ipseclab.crypto.names import transform_named
 from ipseclab.crypto.signature import BY_NAME
 from ipseclab.errors import ConfigError
+from ipseclab.ike.configuration import AddressPool, check_domain
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ike.window import MAX_WINDOW
 from ipseclab.ipsec.processing import (
@@ -166,6 +175,28 @@ EspProposals = Annotated[
 ]
 IdPair = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)]
 Selectors = Annotated[list[Selector], Field(min_length=1), _ONE_OR_LIST]
+
+
+def _pool(text: str) -> IPv4Network | IPv6Network:
+    AddressPool.of_network(text)
+    return ip_network(text)
+
+
+PoolNetwork = Annotated[
+    IPv4Network | IPv6Network,
+    _text_to(_pool, "a network with room for hosts, like 10.9.0.0/24 or 2001:db8:9::/64"),
+    WithJsonSchema({"type": "string"}),
+]
+IpText = Annotated[
+    IPv4Address | IPv6Address,
+    _text_to(ip_address, "an IP address like 10.2.0.53"),
+    WithJsonSchema({"type": "string"}),
+]
+Domain = Annotated[
+    str,
+    _text_to(check_domain, "a domain like corp.example.org"),
+    WithJsonSchema({"type": "string"}),
+]
 
 
 class _Strict(BaseModel):
@@ -526,6 +557,14 @@ class ConnectionFile(_Strict):
     """The initiator's networks; by default those behind it, or its own address."""
     remote_ts: Selectors | None = None
     """The responder's networks; by default those behind it, or its own address."""
+    pool: Annotated[list[PoolNetwork], _ONE_OR_LIST] = []
+    """Addresses that the responder gives the initiator (RFC 7296 section 2.19)."""
+    virtual_address: bool = True
+    """With a pool: whether the initiator asks for one; it then speaks for that address alone."""
+    dns: Annotated[list[IpText], _ONE_OR_LIST] = []
+    """Name servers that the initiator is told of."""
+    domains: Annotated[list[Domain], _ONE_OR_LIST] = []
+    """What they are to be asked about; by default all (RFC 8598)."""
     narrowing: Literal["policy", "packet", "pair"] = "policy"
     """What the responder grants: all that both policies allow, or a CHILD_SA for each flow, or one
     for each pair of addresses (RFC 7296 section 2.9)."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import networkx as nx
 
 from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Retransmission
+from ipseclab.lab.access import access_plan, check_access, initiators_side
 from ipseclab.lab.certificate_plans import certificate_plans, order_authorities
 from ipseclab.lab.checks import (
     check_connections,
@@ -171,9 +172,10 @@ def resolve(source: YamlSource) -> Topology:
     """The topology of a YAML source. Raises ConfigError."""
     file = check(TopologyFile, source)
     check_structure(file, source)
+    check_access(file.connections, file.links, source)
     links = _links(file)
     nodes = _nodes(file, links)
-    routing = Routing(nodes, links)
+    routing = Routing(nodes, links, _pools(file))
     check_connections(file, nodes, routing, source)
     peers = peers_by_node(file)
     connections = tuple(
@@ -224,6 +226,16 @@ def _fault(entry: FaultFile, index: int) -> Fault:
         data=entry.data if entry.data is not None else b"",
         value=next((number for number in numbers if number is not None), None),
     )
+
+
+def _pools(file: TopologyFile) -> dict[str, tuple[IPv4Network, ...]]:
+    """Where the addresses of the pools are: with the gateways that give them."""
+    pools: dict[str, tuple[IPv4Network, ...]] = {}
+    for entry in file.connections:
+        own = (network for network in entry.pool if isinstance(network, IPv4Network))
+        known = pools.get(entry.responder, ())
+        pools[entry.responder] = tuple(dict.fromkeys((*known, *own)))
+    return pools
 
 
 def _links(file: TopologyFile) -> tuple[Link, ...]:
@@ -369,6 +381,7 @@ def _connection(
             tuple(entry.eap.versions),
         ),
         ppk=_ppk(entry.ppk),
+        access=access_plan(entry),
         revocation=entry.revocation,
         signatures=tuple(entry.signatures),
     )
@@ -388,6 +401,9 @@ def _selectors(
     """The networks stated, or those behind the node, or its own address."""
     if stated is not None:
         return tuple(stated)
+    plan = access_plan(entry)
+    if plan is not None and plan.asks and own.node == entry.initiator:
+        return initiators_side(plan)
     networks: tuple[IPv4Network, ...] = ()
     if entry.mode != "transport":
         networks = routing.networks_behind(own.node, peers[own.node])

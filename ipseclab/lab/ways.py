@@ -47,6 +47,10 @@ def _carries(topology: Topology, connection: Connection, local: str, remote: str
     """True when a packet from `local` to `remote` fits the initiator's selectors, whatever its
     protocol and ports: connections that these tell apart have the same ends."""
     own, peer = topology.nodes[local].address, topology.nodes[remote].address
-    return any(own in item.network for item in connection.local_ts) and any(
-        peer in item.network for item in connection.remote_ts
-    )
+    access = connection.access
+    if access is not None and access.asks:
+        # What it sends comes from an address that it is given.
+        ours = local == connection.initiator
+    else:
+        ours = any(own in item.network for item in connection.local_ts)
+    return ours and any(peer in item.network for item in connection.remote_ts)

@@ -41,7 +41,7 @@ def test_policy_routing_of_a_gateway() -> None:
         "rule add pref 20 fwmark 0x1b5 lookup main",
         f"rule add pref 30 to {lan.network} lookup main",
         "rule add pref 40 lookup 100",
-        f"route add default dev tun-in src {node.address} table 100",
+        f"route replace default dev tun-in src {node.address} table 100",
         "route add default dev tun-out table 101",
     ]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -42,9 +43,12 @@ from ipseclab.emu.process import Child, Control, start
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.gateway import ChildStatus, GatewayConfig, GatewayStatus, IkeStatus
 from ipseclab.ike.config import ConnectionConfig, Lifetime, Mode
+from ipseclab.ike.configuration import AddressRequest, Provision
 from ipseclab.ike.lifecycle import half_open_seconds
 from ipseclab.ike.proposals import proposal_text
 from ipseclab.lab.trace import Trace
+from ipseclab.registry import CfgAttributeType
+from ipseclab.wire.selector import TrafficSelector
 
 CHARON = "/usr/lib/ipsec/charon"
 PLUGINS = (
@@ -68,7 +72,7 @@ _POLL_SECONDS = 0.02
 _SETTINGS = """\
 charon {{
   load = {plugins}
-  install_virtual_ip = no
+  install_virtual_ip = yes
   port = 500
   port_nat_t = 4500
   keep_alive = {keepalive}s
@@ -224,6 +228,8 @@ class StrongswanDriver:
     def _load(self, session: Any) -> None:
         for connection in self._connections.values():
             load_credentials(session, connection)
+            if connection.provision is not None:
+                session.load_pool(vici_pools(connection.provision))
             session.load_conn({connection.name: vici_connection(connection)})
 
     # What the lab wants.
@@ -371,8 +377,8 @@ def vici_connection(connection: ConnectionConfig) -> dict[str, Any]:
     anyone = connection.peer_address is None
     child: dict[str, Any] = {
         "mode": connection.mode.value,
-        "local_ts": [str(selector) for selector in connection.own_ts],
-        "remote_ts": [str(selector) for selector in connection.peer_ts],
+        "local_ts": _dynamic(connection.own_ts, connection.address_request),
+        "remote_ts": _dynamic(connection.peer_ts, connection.provision),
         "esp_proposals": [proposal_text(proposal) for proposal in connection.esp_proposals],
         "dpd_action": "clear",
         **_lifetime(connection.child_lifetime, "life_time"),
@@ -401,7 +407,44 @@ def vici_connection(connection: ConnectionConfig) -> dict[str, Any]:
         "local": local_section(connection),
         "remote": remote_section(connection),
         "children": {connection.name: child},
+        **_internal_addresses(connection),
     }
+
+
+def _dynamic(
+    selectors: tuple[TrafficSelector, ...], internal: AddressRequest | Provision | None
+) -> list[str]:
+    """charon's word for what is an address that the one end gives the other."""
+    return [str(selector) for selector in selectors] if internal is None else ["dynamic"]
+
+
+def _internal_addresses(connection: ConnectionConfig) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    asked, given = connection.address_request, connection.provision
+    if asked is not None:
+        families = ((asked.ip4, "0.0.0.0"), (asked.ip6, "::"))
+        settings["vips"] = [text for wanted, text in families if wanted]
+    if given is not None:
+        settings["pools"] = list(vici_pools(given))
+    return settings
+
+
+def vici_pools(provision: Provision) -> dict[str, dict[str, Any]]:
+    """The pools as swanctl.conf's section `pools` wants them; name servers with the first.
+
+    Named by their addresses: connections that share a pool share its leases."""
+    kinds = CfgAttributeType
+    pools: dict[str, dict[str, Any]] = {
+        re.sub(r"[^0-9a-f]", "-", str(pool)): {"addrs": str(pool)} for pool in provision.pools
+    }
+    first = next(iter(pools.values()))
+    if provision.dns:
+        first["dns"] = list(provision.dns)
+    if provision.domains:
+        first[str(int(kinds.INTERNAL_DNS_DOMAIN))] = list(provision.domains)
+    if provision.subnets:
+        first["subnet"] = list(provision.subnets)
+    return pools
 
 
 def _lifetime(lifetime: Lifetime, hard_key: str) -> dict[str, str]:
