@@ -145,6 +145,12 @@ class StateNotFound(IkeError):
     notify = NotifyType.STATE_NOT_FOUND
 
 
+class UnexpectedNatDetected(IkeError):
+    """A NAT on a path where none is allowed (RFC 4555 section 3.9)."""
+
+    notify = NotifyType.UNEXPECTED_NAT_DETECTED
+
+
 class NoAdditionalSas(IkeError):
     """A limit on CHILD_SAs is reached (RFC 7296 section 1.3)."""
 

@@ -152,6 +152,11 @@ class Gateway:
         """A NAT keepalive now, where ESP goes in UDP."""
         return self._settle(self.ike.send_keepalive(connection, now), now)
 
+    def change_addresses(self, addresses: Sequence[str], now: float) -> list[Output]:
+        """The node has these unprotected addresses from now on, the best first; IKE_SAs with MOBIKE
+        move (RFC 4555)."""
+        return self._settle(self.ike.change_addresses(addresses, now), now)
+
     # What comes in.
 
     def send_packet(self, packet: bytes, now: float) -> list[Output]:
@@ -240,7 +245,7 @@ class Gateway:
                 case ChildSaGone():
                     consequences = self.datapath.remove_sa(event.spi_in, now, linger=event.linger)
                 case ChildSaMoved():
-                    self.datapath.move_peer(event.spi_in, event.path)
+                    self.datapath.move(event.spi_in, event.path, in_udp=event.encapsulate)
                     consequences = ()
                 case Acquire():
                     details = {"connection": event.connection, "flow": str(event.flow)}
@@ -290,6 +295,7 @@ class Gateway:
             replay_window=child.connection.replay_window,
             esn=_chose_esn(child),
             resource=child.resource,
+            mobile=child.mobile,
             protocol=_IP_PROTOCOLS[child.proposal.protocol],
         )
         return self.datapath.add_sa(

@@ -330,6 +330,7 @@ def install(
             encr_key_out=outbound[0],
             integ_key_out=outbound[1],
             path=sa.path,
+            mobile=sa.mobility is not None,
             encapsulate=sa.encapsulated and child.proposal.protocol == ProtocolId.ESP,
             use_outbound=use_outbound,
             hold=hold,

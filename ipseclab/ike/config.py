@@ -20,6 +20,7 @@ from ipseclab.ike.credentials import (
     RawKeyDemand,
 )
 from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly
+from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.registry import IdType, ProtocolId
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
@@ -197,6 +198,8 @@ class ConnectionConfig:
     (RFC 7383)."""
     fragment_size: int = 1280
     """Octets of an IPv4 packet above which a message is sent in fragments, where it may be."""
+    mobike: Mobike | None = None
+    """How the ends' addresses may change (RFC 4555); None: not at all."""
     window: int = 1
     """Requests of the peer that may be outstanding at once (RFC 7296 section 2.3)."""
     rekey_linger: float = 5.0

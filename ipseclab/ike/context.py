@@ -83,12 +83,32 @@ class Context:
         self.counters: Counter[str] = Counter()
         self._outputs: list[IkeOutput] = []
         self._connections = {connection.name: connection for connection in config.connections}
+        self.addresses = tuple(dict.fromkeys(a for c in config.connections for a in _own(c)))
+        """Of this end, as far as it was told; the best first."""
         self._by_ends: dict[_Ends, list[tuple[int, ConnectionConfig]]] = {}
-        for entry in enumerate(config.connections):
-            ends = (entry[1].own_address, entry[1].peer_address)
-            self._by_ends.setdefault(ends, []).append(entry)
+        self._find_ends()
         self._possible: dict[_Ends, PossibleConnections] = {}
         self._index: dict[str | _PeerKey, dict[bytes, IkeSa]] = {}
+
+    def _find_ends(self) -> None:
+        """Between which addresses a connection may be set up. A peer that moves may come from
+        anywhere, and to any address of this end (RFC 4555)."""
+        self._by_ends.clear()
+        for entry in enumerate(self.config.connections):
+            connection = entry[1]
+            own: tuple[str, ...] = (connection.own_address,)
+            peers: tuple[str | None, ...] = (connection.peer_address,)
+            if connection.mobike is not None:
+                own = (*own, *self.addresses)
+                peers = (*peers, *connection.mobike.peer, None)
+            for ends in dict.fromkeys((a, b) for a in own for b in peers):
+                self._by_ends.setdefault(ends, []).append(entry)
+
+    def take_addresses(self, addresses: tuple[str, ...]) -> None:
+        """This end has these addresses from now on."""
+        self.addresses = addresses
+        self._find_ends()
+        self._possible.clear()
 
     # What goes out.
 
@@ -247,6 +267,11 @@ class Context:
             reserved = int.from_bytes(spi, "big") < LOWEST_ESP_SPI
             if not reserved and spi not in self.children and not self.activity.has_sa(spi):
                 return spi
+
+
+def _own(connection: ConnectionConfig) -> tuple[str, ...]:
+    further = connection.mobike.own if connection.mobike is not None else ()
+    return (connection.own_address, *further)
 
 
 def _peer_key(connection: ConnectionConfig) -> _PeerKey:

@@ -8,7 +8,7 @@ and has it answered.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ipseclab.errors import (
     AuthenticationFailed,
@@ -18,7 +18,7 @@ from ipseclab.errors import (
     WireError,
 )
 from ipseclab.ike.authentication.responder import answer_auth
-from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, ConnectionConfig, IkeConfig
+from ipseclab.ike.config import NAT_T_PORT, IkeConfig
 from ipseclab.ike.context import Context, SaActivity
 from ipseclab.ike.cookies import Cookies
 from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey
@@ -34,7 +34,7 @@ from ipseclab.ike.informational import (
     close_child,
     finish_closing,
 )
-from ipseclab.ike.init import InitTask, answer_init
+from ipseclab.ike.init import InitTask, answer_init, begin
 from ipseclab.ike.intermediate import (
     after_init,
     answer_intermediate,
@@ -42,15 +42,17 @@ from ipseclab.ike.intermediate import (
     open_request,
 )
 from ipseclab.ike.lifecycle import activate_child, close_ike, remove_child
+from ipseclab.ike.mobike.change import change_addresses, heard
+from ipseclab.ike.mobike.paths import first_paths
 from ipseclab.ike.protection import Envelope, Fragment, OpenedMessage, Verified
 from ipseclab.ike.rekey import answer_rekey, put_to_use
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, PeerRequest
 from ipseclab.ike.selectors import ChildWish, Trigger
 from ipseclab.ike.timers import TimerKind
-from ipseclab.ike.transmit import ZERO_SPI, sealed, send_requests, set_retransmit_timer
+from ipseclab.ike.transmit import sealed, send_requests, set_retransmit_timer
 from ipseclab.ike.upkeep import do_due, follow, forget_fragments, queue_rekey, send_keepalive
 from ipseclab.ike.window import take_window
-from ipseclab.outputs import Deadline, UdpEndpoint, UdpPath
+from ipseclab.outputs import Deadline, UdpPath
 from ipseclab.registry import ExchangeType, NotifyType
 from ipseclab.wire.ip import Flow
 from ipseclab.wire.message import IkeHeader, Message, decode_header, decode_message
@@ -73,7 +75,7 @@ class IkeEndpoint:
         config = self._ctx.connection(connection)
         sa = self._ctx.newest(connection)
         if sa is None:
-            self._start(config, now)
+            begin(self._ctx, config, now)
         elif sa.alive and not any(child.usable for child in sa.children.values()):
             fresh = (task for task in sa.wanted() if isinstance(task, CreateChild))
             if not any(task.replaces is None for task in fresh):
@@ -87,7 +89,7 @@ class IkeEndpoint:
         if sa is None and config.address_request and self._ctx.newest(connection):
             pass  # an address that is not ours by now
         elif sa is None:
-            self._start(config, now, trigger)
+            begin(self._ctx, config, now, trigger)
         elif (
             sa.alive
             and len(sa.children) < self._ctx.config.limits.children_per_ike
@@ -154,34 +156,16 @@ class IkeEndpoint:
             send_keepalive(self._ctx, sa, now)
         return self._done(now)
 
-    def _start(self, config: ConnectionConfig, now: float, trigger: Trigger | None = None) -> None:
-        if config.peer_address is None:
-            self._ctx.notice("cannot_initiate", connection=config.name, reason="no peer address")
-            return
-        if config.provision is not None:
-            reason = "the peer has no address before it asks for one"
-            self._ctx.notice("cannot_initiate", connection=config.name, reason=reason)
-            return
-        ends = (config.own_address, config.peer_address)
-        sa = IkeSa(
-            spi_i=self._ctx.new_ike_spi(),
-            spi_r=ZERO_SPI,
-            initiator=True,
-            connection=config,
-            path=UdpPath(*(UdpEndpoint(address, IKE_PORT) for address in ends)),
-            state=IkeState.INIT_SENT,
-            created=now,
-            trigger=trigger,
-        )
-        self._ctx.sas[sa.own_spi] = sa
-        self._ctx.enter(sa)
-        self._ctx.queue(sa, InitTask(sa, self._ctx.rng))
-
     def _rekey(self, child: ChildSa) -> None:
         if child.state is ChildState.INSTALLED:
             wanted = (task for task in child.ike.wanted() if isinstance(task, CreateChild))
             if not any(task.replaces is child for task in wanted):
                 self._ctx.queue(child.ike, CreateChild(child.connection, child))
+
+    def change_addresses(self, addresses: Sequence[str], now: float) -> list[IkeOutput]:
+        """This end has these addresses from now on, the best first (RFC 4555)."""
+        change_addresses(self._ctx, addresses, now)
+        return self._done(now)
 
     # What the datapath tells.
 
@@ -208,7 +192,7 @@ class IkeEndpoint:
         """An authenticated, newer ESP packet came along `path` (RFC 7296 section 2.23)."""
         child = self._ctx.children.get(spi_in)
         if child is not None:
-            follow(self._ctx, child.ike, path)
+            follow(self._ctx, child.ike, path, esp=True)
         return self._done(now)
 
     # What the network brings.
@@ -330,7 +314,7 @@ class IkeEndpoint:
             or not isinstance(request.task, InitTask)
             or message.initiator
             or message.message_id
-            or path.remote.address != sa.path.remote.address
+            or not self._asked(sa, path)
         ):
             self._ctx.drop("unexpected_response")
             return
@@ -346,6 +330,14 @@ class IkeEndpoint:
             sa.init_response = octets
             sa.state = IkeState.HALF_OPEN
             self._ctx.queue(sa, after_init(sa), first=True)
+
+    def _asked(self, sa: IkeSa, path: UdpPath) -> bool:
+        """Whether the IKE_SA_INIT request of `sa` went to where this came from."""
+        if sa.connection.mobike is None:
+            return path.remote.address == sa.path.remote.address
+        ends = path.local.address, path.remote.address
+        asked = first_paths(self._ctx, sa.connection)
+        return any(ends == (one.local.address, one.remote.address) for one in asked)
 
     def _receive_request(
         self, sa: IkeSa, path: UdpPath, message_id: int, octets: bytes, now: float
@@ -381,7 +373,7 @@ class IkeEndpoint:
             sa.path = path
         else:
             follow(self._ctx, sa, path)
-        payloads = self._answer(sa, verified, now)
+        payloads = self._answer(sa, verified, path, now)
         envelope = Envelope(sa.spi_i, sa.spi_r, message.exchange, sa.initiator, True, message_id)
         request.response = sealed(sa, envelope, payloads)
         for part in request.response:
@@ -415,10 +407,12 @@ class IkeEndpoint:
             return None
         return result
 
-    def _answer(self, sa: IkeSa, verified: Verified, now: float) -> tuple[Payload, ...]:
+    def _answer(
+        self, sa: IkeSa, verified: Verified, path: UdpPath, now: float
+    ) -> tuple[Payload, ...]:
         """The payloads of the response; an IkeError becomes its Notify, here and nowhere else."""
         try:
-            return self._dispatch(sa, verified.opened(), now)
+            return self._dispatch(sa, verified.opened(), path, now)
         except IkeError as error:
             self._ctx.counters[f"ike.{error.notify.name.lower()}"] += 1
             self._ctx.notice("ike_error_sent", notify=error.notify.name, reason=str(error))
@@ -429,7 +423,9 @@ class IkeEndpoint:
             data = error.notification_data()
             return (NotifyPayload(error.notify, data, error.protocol, error.spi),)
 
-    def _dispatch(self, sa: IkeSa, message: OpenedMessage, now: float) -> tuple[Payload, ...]:
+    def _dispatch(
+        self, sa: IkeSa, message: OpenedMessage, path: UdpPath, now: float
+    ) -> tuple[Payload, ...]:
         put_to_use(self._ctx, sa, message, now)
         take_window(sa, message)
         match message.exchange:
@@ -444,7 +440,7 @@ class IkeEndpoint:
             case ExchangeType.IKE_FOLLOWUP_KE:
                 return answer_followup(self._ctx, sa, message, now)
             case ExchangeType.INFORMATIONAL:
-                return answer_informational(self._ctx, sa, message, now)
+                return answer_informational(self._ctx, sa, message, path, now)
             case _:
                 raise InvalidSyntax(f"unexpected {message.exchange.name} request")
 
@@ -464,6 +460,7 @@ class IkeEndpoint:
         sa.last_received = now
         self._ctx.ready.append(sa)
         follow(self._ctx, sa, path)
+        heard(self._ctx, sa, request.task, path, now)
         try:
             opened = verified.opened()
             if opened.notify(NotifyType.INVALID_SYNTAX) is not None and sa.alive:

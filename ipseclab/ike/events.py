@@ -40,6 +40,8 @@ class ChildSaReady:
     hold: float
     resource: int = 0
     """Which of several SAs with the same selectors (RFC 9611)."""
+    mobile: bool = False
+    """True where addresses change by MOBIKE: what comes from others says nothing of the peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,12 @@ class ChildSaGone:
 
 @dataclass(frozen=True, slots=True)
 class ChildSaMoved:
-    """The peer's address changed (RFC 7296 section 2.23)."""
+    """The addresses of the two ends changed (RFC 7296 section 2.23, RFC 4555); `encapsulate`:
+    whether ESP goes in UDP now."""
 
     spi_in: bytes
     path: UdpPath
+    encapsulate: bool
 
 
 IkeOutput = Output | ChildSaReady | ChildSaActive | ChildSaGone | ChildSaMoved

@@ -16,9 +16,12 @@ from ipseclab.errors import IkeError
 from ipseclab.ike.addresses import answer_configuration
 from ipseclab.ike.context import Context
 from ipseclab.ike.lifecycle import activate_child, close_ike, patience, remove_child, succeed
+from ipseclab.ike.mobike.answer import answer_mobike
+from ipseclab.ike.mobike.tasks import asks_for_mapping, check_mapping
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
+from ipseclab.outputs import UdpPath
 from ipseclab.registry import ExchangeType, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import DeletePayload, NotifyPayload, Payload
@@ -38,11 +41,12 @@ class Liveness(Task):
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
-        return ()
+        return asks_for_mapping(sa)
 
     @override
     def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         ctx.notice("liveness_confirmed", spi_i=sa.spi_i.hex(), spi_r=sa.spi_r.hex())
+        check_mapping(ctx, sa, message)
 
 
 class DeleteChild(Task):
@@ -165,9 +169,10 @@ class CloseAfterFailure(Task):
 
 
 def answer_informational(
-    ctx: Context, sa: IkeSa, message: Message, now: float
+    ctx: Context, sa: IkeSa, message: Message, path: UdpPath, now: float
 ) -> tuple[Payload, ...]:
-    """The answer to an INFORMATIONAL request: nothing, or the SPIs that were closed with it."""
+    """The answer to an INFORMATIONAL request that came along `path`: what it wants to know of
+    addresses, and the SPIs that were closed with it."""
     failure = message.notify(NotifyType.AUTHENTICATION_FAILED)
     if failure is not None:
         sa.close_reason = "the peer refused our IKE_AUTH response"
@@ -180,7 +185,8 @@ def answer_informational(
             spis = (spi for out in delete.spis for spi in _close_child(ctx, sa, out))
             closed[delete.protocol].extend(spis)
     deletes = (DeletePayload(protocol, tuple(spis)) for protocol, spis in closed.items() if spis)
-    return (*answer_configuration(sa, message), *deletes)
+    asked = (*answer_configuration(sa, message), *answer_mobike(ctx, sa, message, path, now))
+    return (*asked, *deletes)
 
 
 def _close_by_peer(ctx: Context, sa: IkeSa, now: float) -> None:

@@ -27,12 +27,13 @@ from ipseclab.errors import (
 from ipseclab.ike import natt
 from ipseclab.ike.capabilities import offers_in, offers_of_initiator, offers_of_responder
 from ipseclab.ike.certificates import build_certreqs, taken_requests
-from ipseclab.ike.config import NAT_T_PORT
+from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig
 from ipseclab.ike.context import Context
 from ipseclab.ike.cookies import MAX_COOKIE_SIZE, Cookies
 from ipseclab.ike.key_exchange import agree, respond
 from ipseclab.ike.keys import ike_keys, skeyseed
 from ipseclab.ike.lifecycle import close_ike, half_open_seconds, log_keys
+from ipseclab.ike.mobike.paths import first_paths
 from ipseclab.ike.negotiation import (
     additional_methods,
     check_chosen,
@@ -46,6 +47,7 @@ from ipseclab.ike.proposals import prf_of, suite_of
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.ike.puzzles import Puzzle, solve
 from ipseclab.ike.sa import IkeSa, IkeState
+from ipseclab.ike.selectors import Trigger
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import ZERO_SPI
@@ -72,6 +74,42 @@ MAX_INIT_ROUNDS = 6
 unauthenticated, so someone could keep it busy for ever."""
 
 
+def begin(
+    ctx: Context,
+    config: ConnectionConfig,
+    now: float,
+    trigger: Trigger | None = None,
+    *,
+    handshakes: int = 1,
+) -> None:
+    """Begin a new IKE_SA with the connection's peer."""
+    if config.peer_address is None:
+        ctx.notice("cannot_initiate", connection=config.name, reason="no peer address")
+        return
+    if config.provision is not None:
+        reason = "the peer has no address before it asks for one"
+        ctx.notice("cannot_initiate", connection=config.name, reason=reason)
+        return
+    paths = first_paths(ctx, config)
+    if not paths:
+        ctx.notice("cannot_initiate", connection=config.name, reason="no own address")
+        return
+    sa = IkeSa(
+        spi_i=ctx.new_ike_spi(),
+        spi_r=ZERO_SPI,
+        initiator=True,
+        connection=config,
+        path=paths[0],
+        state=IkeState.INIT_SENT,
+        created=now,
+        trigger=trigger,
+        handshakes=handshakes,
+    )
+    ctx.sas[sa.own_spi] = sa
+    ctx.enter(sa)
+    ctx.queue(sa, InitTask(sa, ctx.rng))
+
+
 class InitTask(Task):
     """The initiator's half; one object lives through all rounds."""
 
@@ -95,7 +133,6 @@ class InitTask(Task):
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
         self.rounds += 1
-        pretend = sa.connection.force_encapsulation
         cookie: tuple[Payload, ...] = ()
         if self.cookie:
             cookie = (NotifyPayload(NotifyType.COOKIE, self.cookie),)
@@ -108,7 +145,7 @@ class InitTask(Task):
             SaPayload(self.proposals),
             KePayload(self.method, self.private.public),
             NoncePayload(sa.nonce_i),
-            *natt.detection_notifies(sa.spi_i, ZERO_SPI, sa.path, pretend=pretend),
+            *_detection(ctx, sa),
             *offers,
         )
 
@@ -142,7 +179,8 @@ class InitTask(Task):
         sa.peer_certreqs = taken_requests(message.all(CertreqPayload))
         _find_nat(sa, message, path)
         _first_keys(ctx, sa, proposal, secret)
-        if sa.encapsulated:
+        if sa.encapsulated or (sa.connection.mobike is not None and sa.nat_traversal):
+            # RFC 4555 section 3.3: later there may be a NAT, and ports cannot change then.
             sa.path = natt.floated(path)
         return True
 
@@ -260,7 +298,9 @@ def _answer(
     if pretend:
         sa.own_behind_nat = True
     _first_keys(ctx, sa, proposal, secret)
-    notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend)
+    notifies: tuple[NotifyPayload, ...] = ()
+    if not any(_forbids_nats(connection) for connection in possible.connections):
+        notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend)
     nonce_r = NoncePayload(sa.nonce_r)
     sa.peer_offers = offers_in(message.all(NotifyPayload))
     offers = offers_of_responder(possible.connections, sa.peer_offers)
@@ -318,12 +358,31 @@ def _refusal(message: Message) -> NotifyPayload | None:
     return None
 
 
+def _forbids_nats(connection: ConnectionConfig) -> bool:
+    """RFC 4555 section 3.9."""
+    return connection.mobike is not None and not connection.mobike.nats
+
+
+def _detection(ctx: Context, sa: IkeSa) -> tuple[NotifyPayload, ...]:
+    """The NAT_DETECTION notifications of a request that may go along several paths: one that fits
+    is enough (RFC 7296 section 2.23 says so of sources)."""
+    if _forbids_nats(sa.connection):
+        return ()
+    pretend = sa.connection.force_encapsulation
+    paths = [sa.path]
+    if sa.connection.mobike is not None:
+        paths += [path for path in first_paths(ctx, sa.connection) if path != sa.path]
+    pairs = [natt.detection_notifies(sa.spi_i, ZERO_SPI, one, pretend=pretend) for one in paths]
+    return tuple(dict.fromkeys((*(pair[0] for pair in pairs), *(pair[1] for pair in pairs))))
+
+
 def _find_nat(sa: IkeSa, message: Message, path: UdpPath) -> None:
     """Section 2.23: compare the hashes with the addresses that the message really had."""
     hash_spi_r = message.spi_r if sa.initiator else ZERO_SPI
     found = natt.find_nat(message.all(NotifyPayload), message.spi_i, hash_spi_r, path)
-    if found is None:
+    if found is None or _forbids_nats(sa.connection):
         return
+    sa.nat_traversal = True
     sa.own_behind_nat, sa.peer_behind_nat = found
     if sa.connection.force_encapsulation:
         sa.own_behind_nat = True

@@ -123,6 +123,10 @@ def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
     drop_half_made(old)
     establish(ctx, new, now)
     new.candidate_for = None
+    new.path = old.path
+    new.own_behind_nat, new.peer_behind_nat = old.own_behind_nat, old.peer_behind_nat
+    if new.mobility is not None:
+        new.mobility.renew()
     old.successor = new
     if old.state is not IkeState.GONE:
         old.state = IkeState.REPLACED

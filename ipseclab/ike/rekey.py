@@ -291,6 +291,8 @@ def _make(
         peer_offers=old.peer_offers,
         own_behind_nat=old.own_behind_nat,
         peer_behind_nat=old.peer_behind_nat,
+        nat_traversal=old.nat_traversal,
+        mobility=old.mobility,
         round_trip=old.round_trip,
         last_received=now,
         last_sent=now,

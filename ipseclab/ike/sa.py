@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ipseclab.ike.authentication.responder import AuthResponder
     from ipseclab.ike.followup import HalfMade
     from ipseclab.ike.intermediate import PendingKeys
+    from ipseclab.ike.mobike.state import Mobility
     from ipseclab.ike.task import Task
     from ipseclab.wire.payloads import Payload
 
@@ -112,6 +113,9 @@ class OwnRequest:
     due: float = inf
     """When it is to be sent again."""
     payloads: tuple[Payload, ...] = ()
+    first_sent: float = 0.0
+    first_path: UdpPath | None = None
+    """Of an IKE_SA with MOBIKE: along which it was sent first."""
 
     @property
     def makes_child(self) -> bool:
@@ -170,6 +174,12 @@ class IkeSa:
     """What the peer said; a rekeyed IKE_SA inherits both."""
     own_behind_nat: bool = False
     peer_behind_nat: bool = False
+    nat_traversal: bool = False
+    """Both ends have sent the notifications by which NATs are found (section 2.23)."""
+    mobility: Mobility | None = None
+    """Of ends that can change their addresses (RFC 4555); a rekeyed IKE_SA has the same."""
+    handshakes: int = 1
+    """How often this end has begun, when a NAT was found that must not be there (RFC 4555)."""
     next_message_id: int = 0
     expected_message_id: int = 0
     """The peer's next request that is not answered yet; with a larger window those behind it may

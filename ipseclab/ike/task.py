@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from ipseclab.outputs import UdpPath
 from ipseclab.registry import ExchangeType
 from ipseclab.wire.payloads import Payload
 
@@ -30,6 +31,14 @@ class Task:
     """Whether it is still wanted of the IKE_SA that takes over when this one is rekeyed."""
     exclusive: ClassVar[bool] = True
     """Whether no other request may be outstanding beside it, whatever the window."""
+    path: UdpPath | None = None
+    """The way its request goes, where that is not the IKE_SA's (RFC 4555 section 3.10)."""
+    searches: bool = False
+    """Whether it goes along all paths without an answer even from the end that does not decide."""
+    search_after: int = 2
+    """From which repetition on that is so."""
+    strayed: bool = False
+    """Its request has gone along more than one path."""
     given_up: str = "no answer"
     """Why the IKE_SA failed, should the request stay without a response."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ipseclab.ike.context import Context
 from ipseclab.ike.fragments import SMALLER_AFTER, SMALLEST_FRAGMENT_SIZE, largest_message
 from ipseclab.ike.lifecycle import close_ike, retransmission_wait
+from ipseclab.ike.mobike.paths import ways
 from ipseclab.ike.protection import Envelope
 from ipseclab.ike.sa import IkeSa, IkeState, OwnRequest
 from ipseclab.ike.task import Task
@@ -34,6 +35,7 @@ def _send_request(ctx: Context, sa: IkeSa, task: Task, now: float) -> None:
     if sa.next_message_id > LAST_MESSAGE_ID:
         close_ike(ctx, sa, "message IDs exhausted", now)
         return
+    task.strayed = False
     payloads = task.request(ctx, sa, now)
     if payloads is None:
         return
@@ -43,7 +45,9 @@ def _send_request(ctx: Context, sa: IkeSa, task: Task, now: float) -> None:
     sa.next_message_id += 1
     messages = _encode(sa, task, message_id, payloads)
     kept = payloads if len(messages) > 1 else ()
-    request = sa.own_requests[message_id] = OwnRequest(message_id, task, messages, payloads=kept)
+    request = sa.own_requests[message_id] = OwnRequest(
+        message_id, task, messages, payloads=kept, first_sent=now
+    )
     transmit(ctx, sa, request, now)
 
 
@@ -89,8 +93,9 @@ def transmit_again(ctx: Context, sa: IkeSa, request: OwnRequest, now: float) -> 
 
 def transmit(ctx: Context, sa: IkeSa, request: OwnRequest, now: float) -> None:
     """Send a request, for the first time or again, and set the timer for the next time."""
-    for octets in request.messages:
-        ctx.send(sa.path, octets, attempt=request.attempt)
+    for path in ways(ctx, sa, request):
+        for octets in request.messages:
+            ctx.send(path, octets, attempt=request.attempt)
     sa.last_sent = now
     schedule = sa.connection.retransmission
     wait = retransmission_wait(schedule, request.attempt)

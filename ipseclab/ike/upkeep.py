@@ -16,10 +16,13 @@ from ipseclab.ike.informational import EXPIRED, DeleteIke, Liveness
 from ipseclab.ike.lifecycle import close_ike, forget_init
 from ipseclab.ike.natt import KEEPALIVE
 from ipseclab.ike.rekey import IkeRekey
-from ipseclab.ike.sa import IkeSa, IkeState
+from ipseclab.ike.sa import IkeSa, IkeState, OwnRequest
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import transmit_again
 from ipseclab.outputs import SendDatagram, UdpPath
+
+RESPONDER_PATIENCE = 300.0
+"""Seconds: RFC 4555 section 3.11 suggests at least so many."""
 
 
 def queue_rekey(ctx: Context, sa: IkeSa) -> None:
@@ -28,20 +31,25 @@ def queue_rekey(ctx: Context, sa: IkeSa) -> None:
         ctx.queue(sa, IkeRekey(sa.connection.ike_proposals))
 
 
-def follow(ctx: Context, sa: IkeSa, path: UdpPath) -> None:
+def follow(ctx: Context, sa: IkeSa, path: UdpPath, *, esp: bool = False) -> None:
     """The peer moved, as its NAT gave it another address or port (section 2.23).
 
     Called for new, authenticated packets alone. Only a peer behind a NAT is followed: without one
     an address changes by MOBIKE, or someone is playing tricks. A request under way is sent to the
     new address when it is sent again. Section 2.23 would have a host that is behind a NAT itself
     follow nobody; then a double NAT would not survive its first rebinding, so this end does.
+
+    With MOBIKE only ESP shows a new mapping, and only one of another port: what was under way when
+    the peer moved comes from an address that it has left (RFC 4555 section 3.8).
     """
+    if sa.mobility is not None and not (esp and path.remote.address == sa.path.remote.address):
+        return
     if path == sa.path or not sa.peer_behind_nat or path.local.port != sa.path.local.port:
         return
     old, sa.path = sa.path, path
     ctx.notice("peer_moved", spi_i=sa.spi_i.hex(), old=str(old.remote), new=str(path.remote))
     for child in sa.children.values():
-        ctx.emit(ChildSaMoved(child.spi_in, path))
+        ctx.emit(ChildSaMoved(child.spi_in, path, sa.encapsulated))
 
 
 def do_due(ctx: Context, now: float) -> None:
@@ -54,11 +62,20 @@ def do_due(ctx: Context, now: float) -> None:
 
 def _retransmit(ctx: Context, sa: IkeSa, now: float) -> None:
     for request in [request for request in sa.own_requests.values() if request.due <= now]:
-        if request.attempt >= sa.connection.retransmission.tries:
+        if _given_up(sa, request, now):
             # Section 2.4: an IKE_SA whose peer does not answer is gone, and so are its CHILD_SAs.
             close_ike(ctx, sa, request.task.given_up, now)
             return
         transmit_again(ctx, sa, request, now)
+
+
+def _given_up(sa: IkeSa, request: OwnRequest, now: float) -> bool:
+    """Whether the schedule is at its end. With MOBIKE the responder leaves it to the initiator to
+    find another path, and waits for that (RFC 4555 section 3.11)."""
+    if request.attempt < sa.connection.retransmission.tries:
+        return False
+    waits = sa.mobility is not None and not sa.mobility.decides
+    return not waits or now - request.first_sent >= RESPONDER_PATIENCE
 
 
 def _retry(ctx: Context, sa: IkeSa, now: float) -> None:

@@ -148,11 +148,11 @@ class Datapath:
         for policy in policies:
             self._flows.forget(policy.name)
 
-    def move_peer(self, spi_in: bytes, path: UdpPath) -> None:
-        """Send along another path from now on (RFC 7296 section 2.23); for an SA in UDP."""
+    def move(self, spi_in: bytes, path: UdpPath, *, in_udp: bool) -> None:
+        """Send along another path from now on (RFC 7296 section 2.23, RFC 4555 section 3.5)."""
         entry = self.sad.inbound(spi_in)
-        if entry is not None and entry.path is not None:
-            entry.path = path
+        if entry is not None:
+            entry.move(path, in_udp=in_udp)
 
     def has_sa(self, spi_in: bytes) -> bool:
         """True while there is an SA of that inbound SPI, a lingering one included."""
@@ -456,7 +456,8 @@ class Datapath:
         next_header, payload, newest = opened
         half = entry.inbound
         outputs: list[DatapathOutput] = []
-        entry.last_inbound = now
+        if not entry.mobile or entry.comes_from_peer(outer, path):
+            entry.last_inbound = now
         if not entry.lingering:
             if newest and path != entry.path and path is not None and entry.path is not None:
                 outputs.append(PeerSeen(entry.parameters.spi_in, path))

@@ -40,7 +40,7 @@ class HardExpired:
 @dataclass(frozen=True, slots=True)
 class PeerSeen:
     """An authenticated, newest-so-far packet of this SA came along another path than the SA's
-    (RFC 7296 section 2.23). The datapath goes on sending to the old one until `move_peer`."""
+    (RFC 7296 section 2.23). The datapath goes on sending to the old one until `move`."""
 
     spi_in: bytes
     path: UdpPath

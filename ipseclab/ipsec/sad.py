@@ -8,7 +8,7 @@ number, replay window, counts) so that a batching fast path can drive the same e
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from math import inf
 
@@ -81,6 +81,8 @@ class SaParameters:
     esn: bool = False
     resource: int = 0
     """Which of several SAs with the same selectors (RFC 9611)."""
+    mobile: bool = False
+    """Whether addresses change by MOBIKE, and by nothing else (RFC 4555)."""
     protocol: IpProtocol = IpProtocol.ESP
 
 
@@ -169,6 +171,7 @@ class SadEntry:
         "last_inbound",
         "last_outbound",
         "lingering",
+        "mobile",
         "outbound",
         "outer",
         "parameters",
@@ -197,6 +200,7 @@ class SadEntry:
         self.ah = parameters.protocol == IpProtocol.AH
         self.outer = OuterHeader(parameters.local, parameters.remote, parameters.protocol)
         self.path = parameters.path
+        self.mobile = parameters.mobile
         self.active = False
         """True once outbound traffic may use it (RFC 7296 section 2.8)."""
         self.activate_at = now
@@ -226,6 +230,27 @@ class SadEntry:
         self.path_mtu, self.shaped = mtu, True
         self.path_mtu_until = now + self.processing.path_mtu_seconds
         return True
+
+    def move(self, path: UdpPath, *, in_udp: bool) -> None:
+        """Send from and to the addresses of `path` from now on; in UDP, or as the protocol itself
+        (RFC 4555 section 3.5)."""
+        self.path = path if in_udp else None
+        local, remote = (ip_address(end.address).packed for end in path)
+        p = self.parameters
+        if (local, remote) != (p.local, p.remote):
+            self.parameters = replace(p, local=local, remote=remote)
+            self.outer = OuterHeader(local, remote, p.protocol)
+            self.path_mtu, self.path_mtu_until = self.processing.path_mtu, inf
+
+    def comes_from_peer(self, outer: bytes, path: UdpPath | None) -> bool:
+        """Whether a packet came with the addresses that the SA has now (RFC 4555 section 3.12)."""
+        p = self.parameters
+        if path is not None:
+            local, remote = (ip_address(end.address).packed for end in path)
+            return (local, remote) == (p.local, p.remote)
+        if outer[0] >> 4 == 4:
+            return outer[12:20] == p.remote + p.local
+        return outer[8:40] == p.remote + p.local
 
     def covers(self, flow: Flow) -> bool:
         """True when an outbound `flow` is within the traffic selectors."""

@@ -222,7 +222,7 @@ def test_datapath_sends_to_the_old_path_until_it_is_told_to_move():
     (sealed,) = pair.right.send_packet(pair.answer(), 0.0)
     receive(pair.left, sealed, path=MOVED)
     assert pair.left.send_packet(pair.packet(), 0.0)[0].path == PATH
-    pair.left.move_peer(pair.left_sa.spi_in, MOVED)
+    pair.left.move(pair.left_sa.spi_in, MOVED, in_udp=True)
     assert pair.left.send_packet(pair.packet(), 0.0)[0].path == MOVED
     (sealed,) = pair.right.send_packet(pair.answer(), 0.0)
     assert not peers(receive(pair.left, sealed, path=MOVED))

@@ -5,5 +5,10 @@ from __future__ import annotations
 from ipseclab.ike.authentication.childless import ChildlessExtension
 from ipseclab.ike.authentication.extension import AuthExtension
 from ipseclab.ike.authentication.internal_address import InternalAddressExtension
+from ipseclab.ike.authentication.mobike import MobikeExtension
 
-EXTENSIONS: tuple[AuthExtension, ...] = (ChildlessExtension(), InternalAddressExtension())
+EXTENSIONS: tuple[AuthExtension, ...] = (
+    ChildlessExtension(),
+    InternalAddressExtension(),
+    MobikeExtension(),
+)
