@@ -39,11 +39,18 @@ def ike_octets(sent: Sent) -> bytes:
 
 def opened(pair: Pair, sent: Sent) -> tuple[Message, tuple[Payload, ...]]:
     """A message and its payloads, those of the Encrypted payload where there is one."""
+    message = decode_message(ike_octets(sent))
+    if message.find(SkPayload) is None:
+        return message, message.payloads
+    return message, decode_payloads(*unsealed(pair, sent))
+
+
+def unsealed(pair: Pair, sent: Sent) -> tuple[PayloadType, bytes]:
+    """What is inside the Encrypted payload: the first payload's type, and the chain as octets."""
     octets = ike_octets(sent)
     message = decode_message(octets)
     sk = message.find(SkPayload)
-    if sk is None:
-        return message, message.payloads
+    assert sk is not None
     # Newest first: each IKE_INTERMEDIATE leaves new keys behind, of the same SPIs.
     for key in reversed(pair.keys):
         if not isinstance(key, IkeKeyLog):
@@ -56,7 +63,7 @@ def opened(pair: Pair, sent: Sent) -> tuple[Message, tuple[Payload, ...]]:
             plaintext = protection.open(octets[: len(octets) - len(sk.body)], sk.body)
         except IntegrityFailure:
             continue
-        return message, decode_payloads(sk.first, plaintext[: len(plaintext) - 1 - plaintext[-1]])
+        return sk.first, plaintext[: len(plaintext) - 1 - plaintext[-1]]
     raise AssertionError(f"no key opens {message.exchange.name} {message.message_id}")
 
 

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from math import inf
 
 from ipseclab.errors import InvalidSyntax, NoAdditionalSas, NoProposalChosen, TsUnacceptable
-from ipseclab.ike.config import ConnectionConfig, Mode
+from ipseclab.ike.config import ConnectionConfig, Mode, Narrowing
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaReady
 from ipseclab.ike.informational import DeleteSpi
@@ -207,7 +207,7 @@ def grant_child(
     if connection.mode is Mode.TRANSPORT and not asked:
         raise NoProposalChosen("the connection is transport mode, the peer asks for tunnel mode")
     mode = connection.mode
-    granted = _granted(sa, mode, tsi, tsr)
+    granted = _granted(sa, mode, tsi, tsr, replaces)
     own_ts, peer_ts = granted.own_ts, granted.peer_ts
     if replaces is not None:
         resource = replaces.resource
@@ -366,23 +366,32 @@ def _child_payloads(message: Message) -> tuple[SaPayload, TsiPayload, TsrPayload
     return sa_payload, tsi, tsr
 
 
-def _granted(sa: IkeSa, mode: Mode, tsi: TsiPayload, tsr: TsrPayload) -> Grant:
+def _granted(
+    sa: IkeSa, mode: Mode, tsi: TsiPayload, tsr: TsrPayload, replaces: ChildSa | None
+) -> Grant:
     """The selectors that the responder grants. Raises TsUnacceptable and SinglePairRequired.
+
+    A rekey is granted what the old SA has: no less, whatever the policy makes of a packet named
+    first, and no more (RFC 7296 section 2.9.2).
 
     In transport mode behind a NAT the peer wrote addresses from before translation: those that its
     packets arrive with are put in their place, here and in the answer (RFC 7296 section 2.23.1).
     A peer behind a NAT may have any address, so that its identity alone decides.
     """
     connection = sa.connection
-    own_ts, peer_ts, allowed_peer = tsr.selectors, tsi.selectors, connection.peer_ts
+    own_ts, peer_ts = tsr.selectors, tsi.selectors
+    allowed_own, allowed_peer = connection.own_ts, connection.peer_ts
+    narrowing = connection.narrowing
+    if replaces is not None:
+        allowed_own, allowed_peer = replaces.own_ts, replaces.peer_ts
+        narrowing = Narrowing.POLICY
     if mode is Mode.TRANSPORT and sa.encapsulated:
         own_ts, peer_ts = _at_ends_of(sa, own_ts, peer_ts)
         if sa.peer_behind_nat:
             allowed_peer = _at_address(allowed_peer, sa.path.remote.address)
     if not (own_ts and peer_ts):
         raise TsUnacceptable("no selectors in the request")
-    allowed = connection.own_ts, allowed_peer
-    return grant((own_ts, peer_ts), allowed, connection.narrowing)
+    return grant((own_ts, peer_ts), (allowed_own, allowed_peer), narrowing)
 
 
 def _at_ends_of(sa: IkeSa, own: Selectors, peer: Selectors) -> tuple[Selectors, Selectors]:

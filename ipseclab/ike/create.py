@@ -151,12 +151,16 @@ class CreateChild(Retrying):
     @override
     def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         sa_payload = message.find(SaPayload)
+        if sa_payload is not None and has_unknown_error(message):
+            self.unusable(ctx, sa)
+            sa_payload = None
         if sa_payload is None:
             self._refused(ctx, sa, message, now)
             return
         assert self.offer is not None
         try:
-            nonces, secret = self._nonces(message), self._secret(message)
+            nonces = self._nonces(message)
+            secret = self._secret(message, ke_method(sa_payload.proposals[0]))
         except InvalidSyntax:
             # The peer has the CHILD_SA already, for which this end has no keys.
             self.unusable(ctx, sa)
@@ -218,8 +222,9 @@ class CreateChild(Retrying):
             raise InvalidSyntax("CREATE_CHILD_SA response without nonce")
         return self.nonce, checked_nonce(nonce)
 
-    def _secret(self, message: Message) -> bytes:
-        if self.private is None:
+    def _secret(self, message: Message, chosen: KeMethod) -> bytes:
+        """Of a method that was chosen; none may be, for all that was sent (section 3.3.6)."""
+        if self.private is None or chosen == KeMethod.NONE:
             return b""
         ke = message.find(KePayload)
         if ke is None or ke.method != self.method:
@@ -264,6 +269,13 @@ class CreateChild(Retrying):
             rival = old.peer_replacement
             replaced = rival is not None and rival.usable
             old.state = ChildState.REPLACED_BY_PEER if replaced else ChildState.INSTALLED
+
+
+def has_unknown_error(message: Message) -> bool:
+    """True for a response that says what nobody knows: its request has failed, whatever else it
+    holds (RFC 7296 section 3.10.1)."""
+    kinds = (notify.notify_type for notify in message.all(NotifyPayload))
+    return any(kind.is_error and not kind.known for kind in kinds)
 
 
 def make_further(ctx: Context, child: ChildSa, message: Message) -> None:

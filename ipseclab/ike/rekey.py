@@ -16,7 +16,7 @@ from typing_extensions import override
 from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
 from ipseclab.errors import IkeError, InvalidSyntax, StateNotFound, TemporaryFailure
 from ipseclab.ike.context import IKE_SPI_SIZE, Context
-from ipseclab.ike.create import Retrying, answer_ke, rekeys_ike
+from ipseclab.ike.create import Retrying, answer_ke, has_unknown_error, rekeys_ike
 from ipseclab.ike.followup import Followup, HalfMade, check_room, keep, link_in
 from ipseclab.ike.informational import REDUNDANT, REKEYED, DeleteIke, live_candidate
 from ipseclab.ike.init import NONCE_SIZE, checked_nonce
@@ -96,6 +96,9 @@ class IkeRekey(Retrying):
     @override
     def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
         sa_payload = message.find(SaPayload)
+        if sa_payload is not None and has_unknown_error(message):
+            self.unusable(ctx, sa)
+            sa_payload = None
         if sa_payload is None:
             self._refused(ctx, sa, message, now)
             return

@@ -169,6 +169,7 @@ def test_case_07_delete_without_an_answer_is_one_child_down(side):
     assert pair.spis(side) == set()
 
 
+@pytest.mark.rfc("7296", "2.8.1", "MUST", "either-sa")
 @pytest.mark.parametrize("side", SIDES)
 def test_case_08_traffic_in_flight_during_a_rekey(side):
     pair = connected()

@@ -41,6 +41,8 @@ def networks(*texts):
 # 21
 
 
+@pytest.mark.rfc("7296", "2.1", "MUST", "repeat-without-effect")
+@pytest.mark.rfc("7296", "2.11", "MUST", "answer-where-from")
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("method", ["rekey_child", "rekey_ike", "create_child", "delete_child"])
 def test_case_21_repeated_request_gets_the_cached_response_and_has_no_second_effect(side, method):
@@ -204,6 +206,7 @@ def test_case_24_cookie_and_another_group():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.6", "SHOULD", "ask-cookie")
 def test_case_24_half_open_flood_leaves_room_for_a_client():
     pair = limited(IkeLimits(half_open=16, cookie_threshold=4))
     pair.fate = lambda sent: ()
@@ -265,6 +268,7 @@ def test_case_25_unknown_error_in_a_response_means_that_it_failed():
 # 26
 
 
+@pytest.mark.rfc("7296", "2.5", "MUST", "drop-major")
 @pytest.mark.parametrize("value", [0x00, 0x10, 0x30, 0xFF])
 def test_case_26_wrong_major_version(value):
     pair = faulty_pair(fault("version", value=value, **INIT, nth=(1,)))
@@ -276,6 +280,7 @@ def test_case_26_wrong_major_version(value):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.5", "MUST", "minor-ignored")
 def test_case_26_wrong_minor_version_is_ignored():
     pair = faulty_pair(fault("version", value=0x2F), fault("version", "b", value=0x21))
     pair.connect()
@@ -291,6 +296,7 @@ def first_request():
     return pair, ike_octets(pair.sent[0])
 
 
+@pytest.mark.rfc("7296", "2.5", "MUST", "reserved")
 def test_case_26_reserved_bits_and_fields_are_ignored():
     pair, octets = first_request()
     damaged = bytearray(octets)
@@ -346,6 +352,7 @@ def test_case_27_wrong_auth_and_unknown_identities(changes):
         assert not gateway.ike.ike_sas
 
 
+@pytest.mark.rfc("7296", "2.7", "MUST", "one-proposal")
 @pytest.mark.parametrize("of", ["ike", "esp"])
 def test_case_27_no_common_proposal(of):
     parse = parse_ike_proposal if of == "ike" else parse_esp_proposal

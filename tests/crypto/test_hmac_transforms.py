@@ -29,6 +29,7 @@ each_integrity = pytest.mark.parametrize("integrity", SHA2, ids=lambda i: i.id.n
 each_vector = pytest.mark.parametrize("row", VECTORS, ids=lambda row: row["source"])
 
 
+@pytest.mark.rfc("7296", "2.13", "MUST", "variable-keys")
 @each_vector
 @pytest.mark.parametrize(("number", "name"), SHA2_PRFS.items(), ids=SHA2_PRFS.values())
 def test_prf_vector(number: PrfId, name: str, row: dict[str, str]) -> None:
@@ -110,6 +111,7 @@ AES_PRF_VECTORS = [
 ]
 
 
+@pytest.mark.rfc("7296", "2.13", "MUST", "variable-keys")
 @pytest.mark.parametrize(("number", "key", "output"), AES_PRF_VECTORS)
 def test_aes_prf_vector(number: PrfId, key: bytes, output: str) -> None:
     assert PRFS[number].prf(key, COUNTING).hex() == output

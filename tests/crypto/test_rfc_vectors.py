@@ -73,6 +73,7 @@ def test_ah_s_gmac_is_the_same_function():
     assert KeyedGmac(key + salt).mac(iv, aad, iv, plaintext) == sealed[-16:]
 
 
+@pytest.mark.rfc("7296", "2.13", "MUST", "key-from-any-value")
 @rows("triple_des")
 def test_triple_des(row):
     key, plaintext, ciphertext = octets(row, "key", "plaintext", "ciphertext")

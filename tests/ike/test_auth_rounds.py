@@ -61,6 +61,7 @@ def auth_lines(pair):
     return [line for line in transcript(pair) if "IKE_AUTH" in line]
 
 
+@pytest.mark.rfc("7296", "2.4", "MUST", "contact-first")
 @pytest.mark.parametrize(
     ("of_a", "of_b", "lines"),
     [

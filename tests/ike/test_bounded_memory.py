@@ -4,6 +4,7 @@ import random
 import sys
 from dataclasses import replace
 
+import pytest
 from forge import path_to
 from pair import CONNECTION, Pair, connection, gateway_config, make_pair
 from transcript import ike_octets
@@ -25,6 +26,7 @@ def left(gateway):
     return {name: size for name, size in tables.items() if size and name != "counters"}
 
 
+@pytest.mark.rfc("7296", "2.12", "MUST", "forget-keys")
 def test_a_thousand_connections_made_and_closed_leave_nothing():
     pair = make_pair()
     for number in range(CONNECTIONS):
@@ -88,6 +90,7 @@ def flooded(limits):
     return pair, most
 
 
+@pytest.mark.rfc("7296", "2.6", "SHOULD", "ask-cookie")
 def test_flood_from_spoofed_addresses_stays_stateless_and_a_client_gets_in():
     limits = IkeLimits(cookie_threshold=32)
     pair, most = flooded(limits)

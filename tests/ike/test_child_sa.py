@@ -191,6 +191,7 @@ def test_rekey_names_the_old_sa_by_the_spi_its_sender_receives_on():
     assert rekey == NotifyPayload(NotifyType.REKEY_SA, b"", ProtocolId.ESP, old.spi_in)
 
 
+@pytest.mark.rfc("7296", "2.5", "SHOULD", "order-sent")
 def test_rekey_with_a_key_exchange_of_its_own():
     pair = make_pair(both=esp("aes128gcm16-x25519"))
     start = since(pair)
@@ -233,6 +234,7 @@ def test_refused_rekey_leaves_the_old_sa_in_service():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.8", "SHOULD NOT", "same-selectors-deleted")
 def test_further_child_sa_beside_the_first():
     pair = make_pair()
     start = since(pair)

@@ -29,6 +29,8 @@ def colliding(method, seed, **options):
 # Section 2.8.1.
 
 
+@pytest.mark.rfc("7296", "2.3", "MUST", "answer-while-waiting")
+@pytest.mark.rfc("7296", "2.8.1", "SHOULD", "lowest-nonce")
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("lowest", NONCES)
 def test_child_sa_with_the_lowest_nonce_is_closed_by_the_end_that_made_it(lowest, first):
@@ -199,6 +201,8 @@ def test_wrong_peer_deletes_the_old_sa_although_it_did_not_rekey_it():
 # Section 2.8.2.
 
 
+@pytest.mark.rfc("7296", "2.8.2", "SHOULD", "lowest-nonce")
+@pytest.mark.rfc("7296", "2.8.2", "MUST", "inherit")
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("lowest", NONCES)
 def test_ike_sa_with_the_lowest_nonce_is_closed_and_the_other_inherits_the_children(lowest, first):
@@ -230,6 +234,7 @@ def opened_new_spis(pair, winner):
     return tuple(spis)
 
 
+@pytest.mark.rfc("7296", "2.8.2", "SHOULD", "late-rekey")
 def test_end_that_did_not_notice_the_collision_answers_temporary_failure():
     pair, post = colliding("rekey_ike", 1)
     late = post.take(CREATE_A[0])

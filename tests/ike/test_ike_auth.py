@@ -222,6 +222,8 @@ def restarted(pair, side):
     pair.gateways[side] = Gateway(pair.configs[side], rng=Random(f"again {side}"))
 
 
+@pytest.mark.rfc("7296", "2.4", "MAY", "initial-contact")
+@pytest.mark.rfc("7296", "2.4", "MUST", "dead-by-silence")
 def test_peer_that_restarts_without_memory_takes_the_place_of_its_old_self():
     pair = make_pair()
     pair.connect()

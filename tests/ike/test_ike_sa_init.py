@@ -71,6 +71,7 @@ def test_every_key_exchange_with_every_cipher(cipher, method):
     assert method in str(notice.details["proposal"])
 
 
+@pytest.mark.rfc("7296", "2.5", "SHOULD", "order-sent")
 def test_four_messages_make_the_ike_sa_and_the_child_sa():
     pair = make_pair()
     pair.connect()
@@ -110,6 +111,7 @@ def test_cookie_is_asked_for_and_brought_without_state_at_the_responder():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.6", "MUST", "cookie-first")
 def test_cookie_comes_back_first_and_unchanged_with_the_rest_of_the_request():
     pair = with_limits(ASK_COOKIES)
     pair.connect()
@@ -117,6 +119,7 @@ def test_cookie_comes_back_first_and_unchanged_with_the_rest_of_the_request():
     assert second == (asked[0], *first)
 
 
+@pytest.mark.rfc("7296", "2.6", "MUST", "wrong-cookie")
 def test_wrong_cookie_is_answered_with_the_right_one():
     pair = with_limits(ASK_COOKIES)
     pair.do(0, "initiate", CONNECTION)
@@ -137,6 +140,7 @@ def test_wrong_cookie_is_answered_with_the_right_one():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.6", "MAY", "old-secret")
 def test_cookie_of_the_secret_before_is_still_good():
     pair = with_limits(ASK_COOKIES)
     pair.connect()
@@ -163,6 +167,7 @@ def test_another_group_is_asked_for_and_taken():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.6.1", "SHOULD", "keep-cookie")
 def test_cookie_first_then_another_group_keeps_the_cookie():
     pair = with_limits(ASK_COOKIES, a=ECP_BEFORE_X25519, b=ONLY_X25519)
     pair.connect()
@@ -230,6 +235,7 @@ def test_group_of_another_size_than_two_octets_is_ignored_as_forged(size):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.4", "MUST", "limit-unprotected")
 def test_forged_cookies_do_not_keep_the_initiator_busy_for_ever():
     pair = make_pair()
     pair.fate = lambda sent: ()
@@ -260,6 +266,7 @@ def test_no_common_proposal_is_not_believed_at_once_and_is_the_reason_in_the_end
     assert pair.a.ike.table_sizes["ike_sas"] == pair.b.ike.table_sizes["ike_sas"] == 0
 
 
+@pytest.mark.rfc("7296", "2.4", "MUST NOT", "dead-by-rumour")
 def test_forged_refusal_does_not_stop_the_handshake():
     pair = make_pair()
     pair.do(0, "initiate", CONNECTION)
@@ -311,6 +318,7 @@ def test_requests_that_no_initiator_sends_are_dropped():
     assert pair.b.counters["ike.init_flags"] == 2
 
 
+@pytest.mark.rfc("7296", "2.5", "SHOULD", "tell-major")
 def test_higher_major_version_is_told_ours_and_a_lower_one_nothing():
     pair = make_pair()
     pair.do(0, "initiate", CONNECTION)
@@ -322,6 +330,7 @@ def test_higher_major_version_is_told_ours_and_a_lower_one_nothing():
     assert len(pair.sent) == before
 
 
+@pytest.mark.rfc("7296", "2.5", "MUST", "minor-ignored")
 def test_higher_minor_version_and_reserved_flags_are_ignored():
     pair = make_pair()
     pair.do(0, "initiate", CONNECTION)
@@ -331,6 +340,8 @@ def test_higher_minor_version_and_reserved_flags_are_ignored():
     assert transcript(pair)[-1] == "b <-- IKE_SA_INIT: SA, KE, Nr"
 
 
+@pytest.mark.rfc("7296", "2.5", "MUST", "unknown-skipped")
+@pytest.mark.rfc("7296", "2.5", "MUST", "critical-refused")
 def test_unknown_critical_payload_is_named_and_an_uncritical_one_ignored():
     pair = make_pair()
     pair.do(0, "initiate", CONNECTION)

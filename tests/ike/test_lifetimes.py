@@ -44,6 +44,7 @@ def test_soft_lifetime_starts_a_rekey_at_the_computed_moment():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.8.1", "SHOULD", "jitter")
 def test_jitter_draws_each_soft_lifetime_anew_within_its_bounds():
     limit = Lifetime(seconds=100.0, margin=0.1, jitter=1.0)
     pair = make_pair(a={"child_lifetime": limit}, b={"child_lifetime": NEVER})
@@ -93,6 +94,7 @@ def test_volume_starts_a_rekey(limit, packets):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.8", "MUST", "ready-before-response")
 @pytest.mark.parametrize("esp", ["aes128gcm16", "aes128gcm16-x25519"])
 @pytest.mark.parametrize(
     "limit",
@@ -179,6 +181,8 @@ def test_ike_soft_lifetime_rekeys_the_ike_sa_at_the_computed_moment():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.4", "SHOULD", "delete-ike-told")
+@pytest.mark.rfc("7296", "2.8", "MUST", "close-expired")
 def test_ike_hard_lifetime_closes_an_ike_sa_that_is_not_rekeyed():
     limit = Lifetime(seconds=100.0, margin=0.1, jitter=0.0)
     pair = make_pair(a={"ike_lifetime": limit}, b={"ike_lifetime": NEVER})
@@ -227,6 +231,7 @@ def test_expiry_without_a_rekey_never_leaks_clear_text(limit):
     assert not in_clear(pair)
 
 
+@pytest.mark.rfc("7296", "2.4", "MUST", "delete-told")
 def test_hard_expiry_deletes_the_child_sa_and_traffic_makes_another():
     limit = Lifetime(seconds=10.0, margin=0.0, jitter=0.0)
     pair = make_pair(a={"child_lifetime": limit}, b={"child_lifetime": NEVER})

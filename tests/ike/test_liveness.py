@@ -25,6 +25,7 @@ def test_silence_is_asked_about_and_the_answer_is_empty():
     assert times == pytest.approx([30.06, 60.08, 90.10, 120.12])
 
 
+@pytest.mark.rfc("7296", "2.4", "MUST", "dead-by-silence")
 def test_dead_peer_is_found_and_its_child_sas_go_with_it():
     pair = make_pair(a=WATCHFUL)
     pair.connect()

@@ -20,6 +20,7 @@ def pair():
     return pair
 
 
+@pytest.mark.rfc("7296", "2.5", "MUST", "critical-refused")
 @pytest.mark.parametrize("exchange", [ExchangeType.INFORMATIONAL, ExchangeType.CREATE_CHILD_SA])
 def test_unknown_critical_payload_inside_sk_is_named_and_the_ike_sa_stands(pair, exchange):
     octets = forge(pair, 0, exchange, UnknownPayload(UNKNOWN, b"?", critical=True))
@@ -31,6 +32,7 @@ def test_unknown_critical_payload_inside_sk_is_named_and_the_ike_sa_stands(pair,
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.5", "MUST", "unknown-skipped")
 def test_unknown_uncritical_payload_inside_sk_is_skipped(pair):
     octets = forge(pair, 0, ExchangeType.INFORMATIONAL, UnknownPayload(UNKNOWN, b"?"))
     (answer,) = receive(pair, 1, octets)
@@ -91,6 +93,7 @@ def test_a_higher_minor_version_in_the_header_is_ignored_but_covered_by_the_icv(
     assert pair.b.counters["ike.bad_icv"] == 1
 
 
+@pytest.mark.rfc("7296", "2.3", "MUST NOT", "acknowledge-invalid-id")
 def test_a_message_id_out_of_the_window_is_dropped_without_invalid_message_id(pair):
     """Section 2.3: the notification is optional, and answering costs more than it tells."""
     before = len(transcript(pair))

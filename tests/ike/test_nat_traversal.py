@@ -38,6 +38,8 @@ def test_without_a_nat_esp_goes_as_protocol_50_and_ike_stays_on_port_500():
     assert not ike_sa(pair, 1).encapsulated
 
 
+@pytest.mark.rfc("7296", "2", "MUST", "four-zeros")
+@pytest.mark.rfc("7296", "2.11", "MUST", "any-port")
 @pytest.mark.rfc("3948", "2.2", "MUST", "non-esp-marker")
 def test_nat_is_found_by_both_ends_and_the_initiator_floats_to_4500():
     pair, _box = natted()
@@ -210,6 +212,7 @@ def test_older_packet_that_comes_late_from_elsewhere_is_not_followed():
     assert not pair.events("peer_moved")
 
 
+@pytest.mark.rfc("7296", "2.11", "MUST", "answer-where-from")
 def test_repeated_ike_request_from_elsewhere_is_answered_there_but_not_followed():
     pair, _box = natted()
     pair.do(0, "check_liveness", CONNECTION)

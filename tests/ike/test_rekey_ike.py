@@ -197,6 +197,7 @@ def test_delete_by_either_end_closes_everything(side):
         assert [n.details["reason"] for n in pair.events("child_gone", who)] == ["ike_gone"]
 
 
+@pytest.mark.rfc("7296", "2.4", "MUST", "delete-told")
 @pytest.mark.parametrize("side", [0, 1])
 def test_delete_of_the_child_sa_leaves_the_ike_sa(side):
     pair = make_pair()

@@ -22,6 +22,10 @@ def silenced(schedule):
     return pair, pair.now
 
 
+@pytest.mark.rfc("7296", "2.1", "MUST", "until-answered")
+@pytest.mark.rfc("7296", "2.1", "MUST", "same-octets")
+@pytest.mark.rfc("7296", "2.2", "MUST", "same-message-id")
+@pytest.mark.rfc("7296", "2.4", "MUST", "back-off")
 @pytest.mark.parametrize(
     ("schedule", "times", "failure"),
     [
@@ -65,6 +69,7 @@ def test_jitter_shortens_each_wait_by_at_most_its_fraction():
     assert sum(waits) / 200 == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.rfc("7296", "2.1", "MUST", "keep-request")
 def test_lost_ike_sa_init_and_ike_auth_are_sent_again_and_the_connection_stands():
     pair = make_pair()
     pair.fate = lambda sent: () if sent.index in (0, 2, 4) else (0.0,)
@@ -86,6 +91,7 @@ def test_handshake_without_any_answer_fails_in_the_end():
     assert not any({**pair.a.ike.table_sizes, "counters": 0}.values())
 
 
+@pytest.mark.rfc("7296", "2.1", "MUST", "repeat-without-effect")
 @pytest.mark.parametrize("method", ["rekey_child", "rekey_ike", "create_child", "check_liveness"])
 def test_repeated_request_gets_the_same_octets_and_has_no_second_effect(method):
     pair = make_pair()
@@ -128,6 +134,7 @@ def test_closed_ike_sa_still_answers_a_repeat_of_the_delete():
     assert pair.b.counters["ike.repeated_requests"] == 1
 
 
+@pytest.mark.rfc("7296", "2.1", "MUST", "forgotten-response")
 def test_message_ids_outside_the_window_of_one_are_dropped():
     pair = make_pair()
     pair.connect()
@@ -160,6 +167,7 @@ def test_response_of_another_exchange_than_the_request_is_dropped():
     assert pair.a.counters["ike.unexpected_response"] == 1
 
 
+@pytest.mark.rfc("7296", "2.2", "MUST", "no-wrap")
 def test_message_ids_do_not_wrap():
     """Section 2.2: the IKE_SA is closed first."""
     pair = make_pair()
@@ -173,6 +181,7 @@ def test_message_ids_do_not_wrap():
     assert [n.details["reason"] for n in pair.events("ike_gone", 0)] == ["message IDs exhausted"]
 
 
+@pytest.mark.rfc("7296", "2.3", "MUST", "one-at-once")
 def test_one_request_is_out_at_once_the_others_wait_their_turn():
     pair = make_pair()
     pair.connect()
@@ -187,6 +196,7 @@ def test_one_request_is_out_at_once_the_others_wait_their_turn():
     assert pair.spis(0) == pair.spis(1)
 
 
+@pytest.mark.rfc("7296", "2.4", "MAY", "ignore-unprotected")
 def test_unprotected_message_of_an_established_ike_sa_is_dropped():
     pair = make_pair()
     pair.connect()

@@ -1,13 +1,15 @@
 """Which packets a CHILD_SA carries: offered, narrowed and granted; RFC 7296 section 2.9."""
 
 import pytest
+from forge import forge, receive
 from hypothesis import given
 from hypothesis import strategies as st
 from pair import CONNECTION, NETWORKS, make_pair
+from post import Post
 from transcript import ike_messages, opened, transcript
 
 from ipseclab.errors import SinglePairRequired, TsUnacceptable
-from ipseclab.ike.config import Mode, Narrowing
+from ipseclab.ike.config import Childless, Mode, Narrowing
 from ipseclab.ike.selectors import Trigger, grant, narrow
 from ipseclab.registry import ExchangeType
 from ipseclab.wire.ip import Flow, build_ipv4, build_udp
@@ -57,6 +59,7 @@ def test_all_of_the_policy_is_granted_once_however_often_it_was_named():
     assert (granted.own_ts, granted.peer_ts, granted.more) == (NET_1, NET_2, False)
 
 
+@pytest.mark.rfc("7296", "2.9", "MUST", "keep-first")
 def test_only_the_packet_is_granted_and_more_is_possible():
     trigger = Trigger.of(udp_flow())
     granted = grant(first_named(trigger), (NET_1, NET_2), Narrowing.PACKET)
@@ -65,6 +68,7 @@ def test_only_the_packet_is_granted_and_more_is_possible():
     assert grant((NET_1, NET_2), (NET_1, NET_2), Narrowing.PACKET).own_ts == NET_1
 
 
+@pytest.mark.rfc("7296", "2.9", "SHOULD", "narrow-first")
 def test_only_a_pair_of_addresses_is_granted():
     trigger = Trigger.of(udp_flow())
     granted = grant(first_named(trigger), (NET_1, NET_2), Narrowing.PAIR)
@@ -94,6 +98,7 @@ def selectors(draw):
 LISTS = st.lists(selectors(), min_size=1, max_size=3).map(tuple)
 
 
+@pytest.mark.rfc("7296", "2.9", "MUST", "keep-first")
 @given(LISTS, LISTS, st.integers(0, 9), st.sampled_from([TCP, UDP]), st.sampled_from([79, 80, 443]))
 def test_narrowing_grants_what_both_match_and_nothing_else(offered, allowed, host, protocol, port):
     packet = bytes([10, 0, 0, host]), protocol, port
@@ -134,7 +139,7 @@ def test_first_packet_names_its_flow_first_and_gets_the_whole_policy():
     pair.agreed()
 
 
-@pytest.mark.rfc("7296", "2.9", "SHOULD", "more-is-possible")
+@pytest.mark.rfc("7296", "2.9", "MAY", "more-is-possible")
 @pytest.mark.parametrize("mode", [Mode.TUNNEL, Mode.TRANSPORT])
 def test_each_flow_gets_its_own_sa_when_the_responder_wants_it_so(mode):
     pair = make_pair(both={"mode": mode}, b={"narrowing": Narrowing.PACKET})
@@ -161,6 +166,7 @@ def test_packets_of_several_flows_that_wait_all_get_their_sa():
     assert len(pair.spis(0)) == 4
 
 
+@pytest.mark.rfc("7296", "2.8", "SHOULD NOT", "other-selectors")
 @pytest.mark.rfc("7296", "2.9.2", "SHOULD", "rekey-same-selectors")
 def test_rekeyed_sa_keeps_what_it_was_narrowed_to():
     pair = make_pair(b={"narrowing": Narrowing.PACKET})
@@ -176,7 +182,39 @@ def test_rekeyed_sa_keeps_what_it_was_narrowed_to():
     send(pair, 0, packet(2))
 
 
-@pytest.mark.rfc("7296", "2.9", "SHOULD", "single-pair")
+@pytest.mark.rfc("7296", "2.9.2", "SHOULD NOT", "rekey-packet")
+def test_a_rekey_asks_for_the_old_selectors_and_no_packets():
+    pair = make_pair()
+    send(pair, 0, packet(2))
+    start = len(pair.sent)
+    pair.do(0, "rekey_child", CONNECTION)
+    _, payloads = opened(pair, pair.sent[start])
+    asked = [p.selectors for p in payloads if isinstance(p, TsiPayload | TsrPayload)]
+    assert asked == [NET_1, NET_2]
+
+
+@pytest.mark.rfc("7296", "2.9.2", "MUST NOT", "rekey-narrower")
+@pytest.mark.parametrize("narrowing", Narrowing)
+def test_a_rekey_is_granted_no_less_whatever_is_named_first(narrowing):
+    """Section 2.9.2, with a peer that names a packet first in a rekey too, and more than it has."""
+    pair = make_pair(both={"childless": Childless.NEVER}, b={"narrowing": narrowing})
+    if narrowing is Narrowing.PAIR:
+        send(pair, 0, packet(2))
+    else:
+        pair.connect()
+    before = [(c.own_ts, c.peer_ts) for c in pair.b.ike.child_sas]
+    post = Post(pair)
+    pair.do(0, "rekey_child", CONNECTION)
+    sent = post.take("a CREATE_CHILD_SA request")
+    trigger = Trigger.of(udp_flow())
+    named = {TsiPayload: (trigger.own, *NET_1), TsrPayload: (trigger.peer, *NET_2)}
+    payloads = [type(p)(named[type(p)]) if type(p) in named else p for p in opened(pair, sent)[1]]
+    number = sent.header.message_id
+    receive(pair, 1, forge(pair, 0, ExchangeType.CREATE_CHILD_SA, *payloads, message_id=number))
+    old, new = pair.b.ike.child_sas
+    assert [(old.own_ts, old.peer_ts)] == [(new.own_ts, new.peer_ts)] == before
+
+
 def test_single_pair_is_asked_for_when_the_peer_requires_it():
     pair = make_pair(b={"narrowing": Narrowing.PAIR})
     pair.connect()

@@ -50,12 +50,15 @@ def test_each_end_says_how_much_it_takes():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.3", "MUST", "set-window-octets")
 def test_only_the_end_with_a_larger_window_says_so():
     pair = wide_pair(both={}, b={"window": 9})
     assert sum("SET_WINDOW_SIZE" in line for line in transcript(pair)) == 1
     assert (ike_sa(pair, 0).peer_window, ike_sa(pair, 1).peer_window) == (9, 1)
 
 
+@pytest.mark.rfc("7296", "2.3", "MAY", "several-at-once")
+@pytest.mark.rfc("7296", "2.3", "MUST NOT", "beyond-window")
 def test_as_many_requests_as_the_window_has_are_out_at_once():
     pair = wide_pair()
     start = len(pair.sent)
@@ -82,6 +85,8 @@ def test_responses_in_the_opposite_order():
     assert pair.spis(0) == pair.spis(1)
 
 
+@pytest.mark.rfc("7296", "2.1", "MUST", "keep-response")
+@pytest.mark.rfc("7296", "2.3", "MUST", "keep-window-of-responses")
 def test_requests_in_the_opposite_order_and_repeats_of_each_get_their_own_response():
     pair = wide_pair()
     post = Post(pair)
@@ -102,6 +107,7 @@ def test_requests_in_the_opposite_order_and_repeats_of_each_get_their_own_respon
     assert pair.spis(0) == pair.spis(1)
 
 
+@pytest.mark.rfc("7296", "2.3", "MUST NOT", "acknowledge-invalid-id")
 def test_a_request_beyond_the_window_is_dropped():
     pair = wide_pair()
     first = ike_sa(pair, 0).next_message_id
@@ -116,6 +122,7 @@ def test_a_request_beyond_the_window_is_dropped():
     assert receive(pair, 1, beyond) == []
 
 
+@pytest.mark.rfc("7296", "2.3", "MUST", "window-moves")
 def test_a_lost_request_holds_the_window_back_until_it_is_sent_again():
     pair = wide_pair(both={"window": WINDOW, "retransmission": Retransmission(timeout=1.0)})
     start = len(pair.sent)
@@ -140,6 +147,7 @@ def test_a_lost_request_holds_the_window_back_until_it_is_sent_again():
     assert len(pair.events("liveness_confirmed", 0)) == 3 * WINDOW
 
 
+@pytest.mark.rfc("7296", "2.3", "MUST", "keep-each-request")
 def test_each_request_has_a_retransmission_schedule_of_its_own():
     pair = wide_pair(both={"window": WINDOW, "retransmission": Retransmission(1.0, 2.0, 3)})
     pair.sent.clear()
@@ -195,6 +203,7 @@ def test_a_rekeyed_ike_sa_begins_with_a_window_of_one_and_says_its_own_anew():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.3", "MUST", "set-window-octets")
 @pytest.mark.parametrize("data", [b"", b"\0\0\4", bytes(4), bytes(5)])
 def test_a_window_that_is_no_number_is_invalid_syntax(data):
     pair = make_pair()

@@ -28,6 +28,8 @@ def spi_of(output):
     return output.packet[20:24] if isinstance(output, SendPacket) else output.data[:4]
 
 
+@pytest.mark.rfc("7296", "2.8", "MAY", "initiator-sends")
+@pytest.mark.rfc("7296", "2.8.1", "MUST", "either-sa")
 def test_new_sa_sends_at_once_and_the_old_one_goes_on_accepting():
     pair = Pair()
     (in_flight,) = pair.right.send_packet(pair.answer(), 0.0)
@@ -37,6 +39,7 @@ def test_new_sa_sends_at_once_and_the_old_one_goes_on_accepting():
     assert len(delivered(receive(pair.left, in_flight))) == 1
 
 
+@pytest.mark.rfc("7296", "2.8", "MAY", "responder-waits")
 def test_responder_s_new_sa_waits_for_the_first_packet_from_the_peer():
     pair = Pair()
     new, new_right = pair.add_sa(2, left_sends=False)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from datapath_pair import (
     GCM,
     LEFT_HOST,
@@ -152,6 +153,7 @@ def test_new_sa_that_waits_for_the_peer_parks_without_asking_for_another():
     assert len(delivered(outputs)) == 1
 
 
+@pytest.mark.rfc("7296", "2.8", "MAY", "responder-waits")
 def test_new_sa_is_used_after_a_while_when_there_is_no_other():
     """RFC 7296 section 2.8: the responder holds back until the peer sends, "or a timeout"."""
     pair = Pair()

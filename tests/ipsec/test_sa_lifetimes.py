@@ -111,6 +111,7 @@ def test_expired_sa_never_falls_back_to_clear_text(tunnel, path, hard):
     assert any(isinstance(output, Acquire) for output in outputs)
 
 
+@pytest.mark.rfc("7296", "2.8", "MUST NOT", "use-expired")
 def test_expired_sa_accepts_nothing_even_when_the_timer_comes_late():
     pair = Pair(hard=SaLimit(seconds=10.0))
     (sealed,) = pair.left.send_packet(pair.packet(), 9.9)
@@ -122,6 +123,7 @@ def test_expired_sa_accepts_nothing_even_when_the_timer_comes_late():
     assert pair.right.handle_timeout(10.0) == []
 
 
+@pytest.mark.rfc("7296", "2.8", "MUST NOT", "use-expired")
 def test_expired_sa_sends_nothing_even_when_the_timer_comes_late():
     pair = Pair(hard=SaLimit(seconds=10.0))
     assert len(sends(pair.left.send_packet(pair.packet(), 9.9))) == 1

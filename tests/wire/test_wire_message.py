@@ -71,6 +71,7 @@ def test_header_fields_are_where_the_rfc_puts_them():
     assert header.encode() == octets
 
 
+@pytest.mark.rfc("7296", "2.5", "MUST", "reserved")
 def test_reserved_bits_are_ignored_and_sent_as_zero():
     clean = message_of(KePayload(KeMethod.CURVE25519, b"k" * 32)).encode()
     dirty = bytearray(clean)
@@ -239,6 +240,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.rfc("7296", "2.10", "MUST", "nonce-128")
 @pytest.mark.parametrize(("kind", "body"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_body_that_breaks_its_format_is_refused(kind, body):
     with pytest.raises(WireError):
