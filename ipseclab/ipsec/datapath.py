@@ -272,11 +272,15 @@ class Datapath:
         that the SA which came does not carry."""
         if now < self._acquire_after.get((policy, flow if again else None), -inf):
             return []
-        past = [key for key, until in self._acquire_after.items() if until <= now]
-        for key in past:
-            del self._acquire_after[key]
-        until = now + self._limits.acquire_interval
-        self._acquire_after[policy, None] = self._acquire_after[policy, flow] = until
+        # In the order in which they end: each is entered anew, all last equally long.
+        while self._acquire_after:
+            oldest = next(iter(self._acquire_after))
+            if self._acquire_after[oldest] > now:
+                break
+            del self._acquire_after[oldest]
+        for key in ((policy, None), (policy, flow)):
+            self._acquire_after.pop(key, None)
+            self._acquire_after[key] = now + self._limits.acquire_interval
         self.counters.acquires += 1
         return [Acquire(policy, connection, flow)]
 
