@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from ipseclab.errors import ConfigError
-from ipseclab.ike.config import NAT_T_PORT, IkeConfig, Lifetime, Mode
+from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, IkeConfig, Lifetime, Mode
 from ipseclab.ike.endpoint import IkeEndpoint
 from ipseclab.ike.events import (
     ChildSaActive,
@@ -26,7 +26,14 @@ from ipseclab.ike.events import (
 from ipseclab.ike.natt import KEEPALIVE, NON_ESP_MARKER
 from ipseclab.ike.selectors import narrow
 from ipseclab.ipsec.datapath import Datapath, DatapathLimits
-from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen, SoftExpired
+from ipseclab.ipsec.events import (
+    Acquire,
+    DatapathOutput,
+    HardExpired,
+    OwnDatagram,
+    PeerSeen,
+    SoftExpired,
+)
 from ipseclab.ipsec.sad import SaLimit, SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.outputs import (
@@ -109,7 +116,13 @@ class Gateway:
         self.config = config
         self._rng = rng
         spd = Spd(config.policies, stateful_fragments=config.stateful_fragments)
-        self.datapath = Datapath(spd, rng=rng, limits=config.datapath)
+        own = {ip_address(connection.own_address).packed for connection in config.ike.connections}
+        self.datapath = Datapath(
+            spd,
+            rng=rng,
+            limits=config.datapath,
+            own=[(address, port) for address in own for port in (IKE_PORT, NAT_T_PORT)],
+        )
         self.ike = IkeEndpoint(config.ike, rng=rng, activity=self.datapath)
         self._by_hand = tuple(sa.connection for sa in config.manual)
         for parameters in config.manual:
@@ -164,18 +177,22 @@ class Gateway:
         return self._settle(self.datapath.send_packet(packet, now), now)
 
     def receive_packet(self, packet: bytes, now: float) -> list[Output]:
-        """A whole IPv4 packet from the unprotected side that is not IKE: ESP, or a plain one."""
+        """An IPv4 packet from the unprotected side: ESP, or a plain one; IKE only in fragments, by
+        which a driver cannot know it."""
         return self._settle(self.datapath.receive_packet(packet, now), now)
 
     def receive_datagram(self, path: UdpPath, data: bytes, now: float) -> list[Output]:
         """The payload of a UDP datagram on port 500 or 4500 (RFC 3948 section 2)."""
+        return self._settle(self._take_datagram(path, data, now), now)
+
+    def _take_datagram(self, path: UdpPath, data: bytes, now: float) -> Sequence[_Anything]:
         if path.local.port != NAT_T_PORT:
-            return self._settle(self.ike.receive(path, data, now), now)
+            return self.ike.receive(path, data, now)
         if data == KEEPALIVE:
             return [Notice("keepalive_received", {"source": str(path.remote)})]
         if data.startswith(NON_ESP_MARKER):
-            return self._settle(self.ike.receive(path, data[len(NON_ESP_MARKER) :], now), now)
-        return self._settle(self.datapath.receive_esp(data, path, now), now)
+            return self.ike.receive(path, data[len(NON_ESP_MARKER) :], now)
+        return self.datapath.receive_esp(data, path, now)
 
     def next_deadline(self) -> Deadline | None:
         """When `handle_timeout` wants to be called."""
@@ -264,6 +281,8 @@ class Gateway:
                     self._take_addresses(event)
                     outputs.append(event)
                     continue
+                case OwnDatagram():
+                    consequences = self._take_datagram(event.path, event.data, now)
                 case PeerSeen():
                     consequences = self.ike.peer_seen(event.spi_in, event.path, now)
                 case _:

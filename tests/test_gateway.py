@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from pair import ADDRESSES, CONNECTION, Pair, connection, gateway_config, make_pair
@@ -10,8 +11,17 @@ from ipseclab.errors import ConfigError
 from ipseclab.gateway import Gateway
 from ipseclab.ike.config import IkeConfig
 from ipseclab.ipsec.datapath import DatapathLimits
+from ipseclab.ipsec.fragments import fragments_of
 from ipseclab.ipsec.spd import Action, Policy
-from ipseclab.outputs import Deadline, DeliverPacket, Notice, UdpEndpoint, UdpPath
+from ipseclab.outputs import (
+    Deadline,
+    DeliverPacket,
+    Notice,
+    SendDatagram,
+    UdpEndpoint,
+    UdpPath,
+)
+from ipseclab.wire.ip import build_ipv4, build_udp
 from ipseclab.wire.selector import TrafficSelector
 
 EVERYTHING = (TrafficSelector.of_network("0.0.0.0/0"),)
@@ -162,3 +172,57 @@ def test_same_seed_same_octets():
         return [(sent.at, sent.sender, sent.item) for sent in pair.sent]
 
     assert octets() == octets()
+
+
+class TestIkeInIpFragments:
+    """A driver cannot know IKE by its ports where fragments show none."""
+
+    @staticmethod
+    def in_pieces(sent, mtu=1280):
+        """The IKE message as the IP fragments in which it would arrive."""
+        ends = [ip_address(end.address).packed for end in sent.item.path]
+        ports = [end.port for end in sent.item.path]
+        segment = build_udp(ends[0], ports[0], ends[1], ports[1], sent.item.data)
+        return fragments_of(build_ipv4(*ends, 17, segment, identification=7), mtu)
+
+    def first_message(self):
+        pair = make_pair()
+        pair.fate = lambda sent: ()
+        pair.do(0, "initiate", CONNECTION)
+        return pair, pair.sent[0]
+
+    @pytest.mark.parametrize("backwards", [False, True])
+    def test_they_are_put_together_and_answered(self, backwards):
+        pair, sent = self.first_message()
+        *pieces, last = sorted(self.in_pieces(sent, 108), reverse=backwards)
+        assert len(pieces) == 2
+        for piece in pieces:
+            assert pair.b.receive_packet(piece, 0.0) == []
+        assert any(isinstance(o, SendDatagram) for o in pair.b.receive_packet(last, 0.0))
+        assert pair.b.ike.table_sizes["half_open"] == 1
+
+    def test_a_wrong_checksum_is_malformed(self):
+        pair, sent = self.first_message()
+        *pieces, last = self.in_pieces(sent, 108)
+        for piece in pieces:
+            pair.b.receive_packet(piece, 0.0)
+        pair.b.receive_packet(last[:-1] + bytes([last[-1] ^ 1]), 0.0)
+        assert pair.b.counters["drops.malformed"] == 1
+        assert pair.b.ike.table_sizes["half_open"] == 0
+
+    @pytest.mark.parametrize(("address", "port"), [(ADDRESSES[1], 501), ("198.51.100.9", 500)])
+    def test_other_ports_and_addresses_are_the_spd_s_business(self, address, port):
+        pair, sent = self.first_message()
+        path = replace(sent.item, path=UdpPath(sent.item.path.local, UdpEndpoint(address, port)))
+        for piece in self.in_pieces(replace(sent, item=path), 108):
+            pair.b.receive_packet(piece, 0.0)
+        assert pair.b.counters["drops.no_policy"] > 0
+        assert pair.b.ike.table_sizes["half_open"] == 0
+
+    def test_what_never_gets_whole_is_given_up(self):
+        pair, sent = self.first_message()
+        for piece in self.in_pieces(sent, 108)[1:]:
+            pair.b.receive_packet(piece, 0.0)
+        pair.b.handle_timeout(pair.b.next_deadline().at)
+        assert pair.b.next_deadline() is None
+        assert pair.b.counters["drops.reassembly_timeout"] > 1

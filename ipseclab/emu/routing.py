@@ -12,6 +12,9 @@ What makes the kernel hand every packet of an IPsec node to the SPD (RFC 4301 se
     20     marked: our own sockets                             the main table
     30     to the protected side's subnets                     the main table
     40     all the rest, forwarded or the node's own           tun-in -> send_packet
+
+IP fragments have no ports, not even the first for these rules: those of IKE take rule 5, and the
+gateway puts them together.
 """
 
 from __future__ import annotations

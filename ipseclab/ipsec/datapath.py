@@ -13,12 +13,13 @@ is dropped under a `DropReason`, counted, and told in a `Notice`.
 
     receive_packet, receive_esp --> SAD by SPI --> open --> selectors of the SA --> DeliverPacket
                    plain packet --> SPD --> BYPASS alone
+                   IKE in IP fragments --> put together --> OwnDatagram
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from typing import assert_never
 
@@ -28,13 +29,21 @@ from ipseclab.ipsec.ah import open_ah
 from ipseclab.ipsec.counters import Counters, Dropped, DropReason
 from ipseclab.ipsec.encapsulation import decapsulate, dummy, encapsulate, flow_key
 from ipseclab.ipsec.esp import open_esp
-from ipseclab.ipsec.events import Acquire, DatapathOutput, HardExpired, PeerSeen, SoftExpired
+from ipseclab.ipsec.events import (
+    Acquire,
+    DatapathOutput,
+    HardExpired,
+    OwnDatagram,
+    PeerSeen,
+    SoftExpired,
+)
 from ipseclab.ipsec.flows import FlowCache, of_flow
 from ipseclab.ipsec.fragment_flows import FragmentFlows
 from ipseclab.ipsec.fragments import Reassembler, fragments_of
 from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.park import Parked, ParkingLot
 from ipseclab.ipsec.path_mtu import Way, learn_path_mtu, too_big_for, way_of
+from ipseclab.ipsec.plain import read_datagram, refusal_of_plain
 from ipseclab.ipsec.sad import SEQUENCE_ROOM, SPI_SIZE, Sad, SadEntry, SaLimit, SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.ipsec.timers import TimerKind
@@ -64,9 +73,17 @@ class Datapath:
     """One gateway's ESP. Every call returns what is to be done, in order."""
 
     def __init__(
-        self, spd: Spd, *, rng: random.Random, limits: DatapathLimits | None = None
+        self,
+        spd: Spd,
+        *,
+        rng: random.Random,
+        limits: DatapathLimits | None = None,
+        own: Collection[tuple[bytes, int]] = (),
     ) -> None:
+        """`own`: addresses and ports of this end whose datagrams are not the SPD's business."""
         self.spd = spd
+        self._own = frozenset(own)
+        self._own_addresses = frozenset(address for address, _ in own)
         self.sad = Sad()
         self.counters = Counters()
         self._rng = rng
@@ -360,6 +377,8 @@ class Datapath:
             return [self._dropped(DropReason.MALFORMED, INBOUND, packet)]
         packet = packet[: header.total_length]
         if header.protocol not in (IpProtocol.ESP, IpProtocol.AH):
+            if header.destination in self._own_addresses and header.protocol == IpProtocol.UDP:
+                return self._receive_own(header, packet, now)
             return self._receive_plain(packet, now)
         if header.is_fragment:
             return self._receive_fragment(packet, now)
@@ -373,7 +392,8 @@ class Datapath:
         return self._receive_esp(esp, b"", path, now)
 
     def _receive_fragment(self, packet: bytes, now: float) -> list[DatapathOutput]:
-        """RFC 4303 section 3.4.1: ESP and AH are reassembled before they are processed."""
+        """RFC 4303 section 3.4.1: ESP and AH are reassembled before they are processed. So is UDP
+        to this end, as only the first fragment would show that it is IKE."""
         outputs = self._expire_fragments(now)
         try:
             whole = self._pieces.add(packet, now)
@@ -389,33 +409,33 @@ class Datapath:
         return [self._dropped(DropReason.REASSEMBLY_TIMEOUT, INBOUND, b"") for _ in range(lost)]
 
     def _arm_reassembly(self) -> None:
-        expiry = self._pieces.next_expiry()
-        if expiry is None:
-            self._timers.cancel(_NO_SPI, TimerKind.REASSEMBLY)
-        else:
-            self._timers.set(_NO_SPI, TimerKind.REASSEMBLY, expiry)
+        self._arm(_NO_SPI, TimerKind.REASSEMBLY, self._pieces.next_expiry())
+
+    def _receive_own(
+        self, header: Ipv4Header | Ipv6Header, packet: bytes, now: float
+    ) -> list[DatapathOutput]:
+        """UDP to one of this end's addresses: IKE passes by the SPD (RFC 4301 section 3.2)."""
+        if header.is_fragment:
+            return self._receive_fragment(packet, now)
+        try:
+            path, data = read_datagram(header, packet)
+        except WireError:
+            return [self._dropped(DropReason.MALFORMED, INBOUND, packet)]
+        if (header.destination, path.local.port) in self._own:
+            return [OwnDatagram(path, data)]
+        return self._receive_plain(packet, now)
 
     def _receive_plain(self, packet: bytes, now: float) -> list[DatapathOutput]:
         """RFC 4301 section 5.2, step 2: what was not protected must be allowed to be so."""
-        return [*learn_path_mtu(self.sad, packet, now), *self._receive_by_policy(packet)]
-
-    def _receive_by_policy(self, packet: bytes) -> list[DatapathOutput]:
+        outputs: list[DatapathOutput] = [*learn_path_mtu(self.sad, packet, now)]
         try:
-            policy = self.spd.inbound(self._flow_in(packet))
+            refusal = refusal_of_plain(self.spd, self._flow_in(packet))
         except Dropped as drop:
-            return [self._dropped(drop.reason, INBOUND, packet)]
-        if policy is None:
-            return [self._dropped(DropReason.NO_POLICY, INBOUND, packet)]
-        match policy.action:
-            case Action.DISCARD:
-                return [self._dropped(DropReason.POLICY_DISCARD, INBOUND, packet)]
-            case Action.PROTECT:
-                return [self._dropped(DropReason.NOT_ENCAPSULATED, INBOUND, packet)]
-            case Action.BYPASS:
-                self.counters.bypassed_in += 1
-                return [DeliverPacket(packet)]
-            case _:
-                assert_never(policy.action)
+            refusal = drop.reason
+        if refusal is not None:
+            return [*outputs, self._dropped(refusal, INBOUND, packet)]
+        self.counters.bypassed_in += 1
+        return [*outputs, DeliverPacket(packet)]
 
     def _receive_esp(
         self, esp: bytes, outer: bytes, path: UdpPath | None, now: float
@@ -593,11 +613,13 @@ class Datapath:
         return [self._dropped(DropReason.PARK_TIMEOUT, OUTBOUND, p.packet) for p in expired]
 
     def _arm_park(self, policy: str) -> None:
-        expiry = self._parked.next_expiry(policy)
-        if expiry is None:
-            self._timers.cancel(policy, TimerKind.PARK)
+        self._arm(policy, TimerKind.PARK, self._parked.next_expiry(policy))
+
+    def _arm(self, subject: bytes | str, kind: TimerKind, at: float | None) -> None:
+        if at is None:
+            self._timers.cancel(subject, kind)
         else:
-            self._timers.set(policy, TimerKind.PARK, expiry)
+            self._timers.set(subject, kind, at)
 
     def _dropped(self, reason: DropReason, direction: str, packet: bytes) -> Notice:
         self.counters.drops[reason] += 1

@@ -46,6 +46,15 @@ class PeerSeen:
     path: UdpPath
 
 
+@dataclass(frozen=True, slots=True)
+class OwnDatagram:
+    """A datagram to an IKE port of this end's came in fragments and is whole: `data` is for whoever
+    takes datagrams."""
+
+    path: UdpPath
+    data: bytes
+
+
 DatapathOutput = (
     SendDatagram
     | SendPacket
@@ -55,4 +64,5 @@ DatapathOutput = (
     | SoftExpired
     | HardExpired
     | PeerSeen
+    | OwnDatagram
 )

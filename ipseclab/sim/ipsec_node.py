@@ -18,8 +18,9 @@ from ipaddress import IPv4Address
 
 from ipseclab.errors import WireError
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
+from ipseclab.ipsec.plain import read_datagram
 from ipseclab.lab.trace import Trace
-from ipseclab.outputs import InternalConfiguration, UdpEndpoint, UdpPath
+from ipseclab.outputs import InternalConfiguration, UdpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Clock
 from ipseclab.sim.driver import NON_ESP_MARKER, GatewayDriver
@@ -30,8 +31,6 @@ from ipseclab.wire.ip import (
     build_ipv4,
     build_udp,
     decode_ipv4_header,
-    decode_udp,
-    pseudo_header_checksum,
 )
 
 _DESTINATION = slice(16, 20)
@@ -179,15 +178,8 @@ def _ike_datagram(packet: bytes) -> tuple[UdpPath, bytes] | None:
     header = decode_ipv4_header(packet)
     if header.is_fragment:
         return None
-    segment = packet[header.header_length : header.total_length]
-    source_port, port, data = decode_udp(segment)
-    if port not in _IKE_PORTS:
-        return None
-    if segment[6:8] != b"\0\0" and pseudo_header_checksum(
-        header.source, header.destination, IpProtocol.UDP, segment
-    ):
-        raise WireError("UDP checksum does not match")
-    return _path(header.destination, port, header.source, source_port), data
+    path, data = read_datagram(header, packet)
+    return (path, data) if path.local.port in _IKE_PORTS else None
 
 
 # A gateway talks to few addresses, very often.
@@ -196,9 +188,3 @@ def _ike_datagram(packet: bytes) -> tuple[UdpPath, bytes] | None:
 @lru_cache(4096)
 def _packed(address: str) -> Address:
     return IPv4Address(address).packed
-
-
-@lru_cache(4096)
-def _path(own: Address, own_port: int, peer: Address, peer_port: int) -> UdpPath:
-    local = UdpEndpoint(str(IPv4Address(own)), own_port)
-    return UdpPath(local, UdpEndpoint(str(IPv4Address(peer)), peer_port))

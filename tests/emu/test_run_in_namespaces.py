@@ -359,3 +359,32 @@ faults:
         struck = [(r.node, r.fields["does"]) for r in named(records, "fault")]
         assert struck == [("gw1", "drop"), ("gw2", "answer_late"), ("gw1", "no_delete")]
         assert not named(records, "child_gone", "gw2")
+
+
+@pytest.mark.parametrize("encapsulation", ["auto", "forced"])
+def test_ike_messages_that_ip_fragments_are_put_together(
+    run: Callable[..., list[TraceRecord]], encapsulation: str
+) -> None:
+    """Without RFC 7383 the kernel cuts an IKE_AUTH with a chain of certificates; no
+    fragment shows the ports by which the policy routing knows IKE (RFC 4301 section 7)."""
+    text = f"""
+nodes: {{gw1: {{kind: gateway}}, gw2: {{kind: gateway}}}}
+links:
+  - {{name: wan, ends: [gw1, gw2], addresses: [192.0.2.1/24, 192.0.2.2/24], mtu: 1280}}
+connections:
+  - name: site
+    initiator: gw1
+    responder: gw2
+    auth: certificate
+    fragmentation: {{enabled: false}}
+    encapsulation: {encapsulation}
+certificates:
+  authorities: {{root: {{}}, middle: {{issuer: root}}, low: {{issuer: middle}}}}
+  nodes: {{gw1: {{issuer: low}}, gw2: {{issuer: low}}}}
+"""
+    records = run(text, RunPlan(duration=2.0))
+    assert len(named(records, "ike_established")) == 2
+    longest = max(int(str(r.fields["octets"])) for r in named(records, "ike_sent"))
+    assert longest > 1280
+    assert not named(records, "packet_dropped")
+    assert not [r for r in named(records, "ike_sent") if r.fields["retransmission"]]

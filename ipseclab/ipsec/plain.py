@@ -1,0 +1,55 @@
+"""Plain packets from the unprotected side: what the SPD makes of them, and datagrams taken apart.
+
+RFC 4301 section 5.2; RFC 768, RFC 8200 section 8.1.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import assert_never
+
+from ipseclab.errors import WireError
+from ipseclab.ipsec.counters import DropReason
+from ipseclab.ipsec.spd import Action, Spd
+from ipseclab.outputs import UdpEndpoint, UdpPath
+from ipseclab.registry import IpProtocol
+from ipseclab.wire.ip import Flow, Ipv4Header, decode_udp, pseudo_header_checksum
+from ipseclab.wire.ipv6 import Ipv6Header
+
+
+def refusal_of_plain(spd: Spd, flow: Flow) -> DropReason | None:
+    """Why a packet of `flow` that was not protected may not come in, None when it may: step 2."""
+    policy = spd.inbound(flow)
+    if policy is None:
+        return DropReason.NO_POLICY
+    match policy.action:
+        case Action.DISCARD:
+            return DropReason.POLICY_DISCARD
+        case Action.PROTECT:
+            return DropReason.NOT_ENCAPSULATED
+        case Action.BYPASS:
+            return None
+        case _:
+            assert_never(policy.action)
+
+
+def read_datagram(header: Ipv4Header | Ipv6Header, packet: bytes) -> tuple[UdpPath, bytes]:
+    """The path, `local` being where it goes, and the data of a UDP packet that is no fragment.
+
+    Raises WireError when it is cut short or its checksum does not match.
+    """
+    segment = packet[header.header_length : header.total_length]
+    source_port, port, data = decode_udp(segment)
+    if segment[6:8] != b"\0\0" and pseudo_header_checksum(
+        header.source, header.destination, IpProtocol.UDP, segment
+    ):
+        raise WireError("UDP checksum does not match")
+    return _path(header.destination, port, header.source, source_port), data
+
+
+# A gateway talks to few addresses, very often.
+@lru_cache(4096)
+def _path(own: bytes, own_port: int, peer: bytes, peer_port: int) -> UdpPath:
+    local = UdpEndpoint(str(ip_address(own)), own_port)
+    return UdpPath(local, UdpEndpoint(str(ip_address(peer)), peer_port))
