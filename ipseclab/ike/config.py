@@ -97,6 +97,14 @@ class NullAuth:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumedAuth:
+    """Authentication by having the keys of an IKE_SA that a ticket stands for (RFC 5723)."""
+
+    identity: Identity | None = None
+    """The connection's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ppk:
     """A post-quantum preshared key and the name by which it is asked for (RFC 8784)."""
 
@@ -104,9 +112,9 @@ class Ppk:
     key: bytes = field(repr=False)
 
 
-DirectAuth = SharedKeyAuth | NullAuth | CertificateAuth | RawKeyAuth
+DirectAuth = SharedKeyAuth | NullAuth | CertificateAuth | RawKeyAuth | ResumedAuth
 """How this end authenticates itself with one AUTH payload."""
-DirectDemand = SharedKeyAuth | NullAuth | CertificateDemand | RawKeyDemand
+DirectDemand = SharedKeyAuth | NullAuth | CertificateDemand | RawKeyDemand | ResumedAuth
 """How the peer has to do that."""
 OwnAuth = DirectAuth | EapAuth | EapOnly
 """How this end authenticates itself in a round: EapAuth as an initiator, EapOnly as a responder."""
@@ -179,6 +187,9 @@ class ConnectionConfig:
     mode: Mode = Mode.TUNNEL
     narrowing: Narrowing = Narrowing.POLICY
     childless: Childless = Childless.ALLOW
+    resumption: float | None = None
+    """Seconds for which a ticket resumes an IKE_SA (RFC 5723): the initiator asks for one and comes
+    back with it, the responder gives it. None: neither."""
     resources: int = 1
     """CHILD_SAs with the same selectors that this end wants or takes (RFC 9611)."""
     ike_lifetime: Lifetime = Lifetime(seconds=14400.0)
@@ -258,7 +269,10 @@ class IkeConfig:
     connections: tuple[ConnectionConfig, ...]
     limits: IkeLimits = field(default_factory=IkeLimits)
     wall_clock: datetime = LAB_EPOCH
-    """The time of day, in UTC, when the driver's clock shows 0: for certificates alone."""
+    """The time of day, in UTC, when the driver's clock shows 0: for certificates and tickets."""
+    secret: bytes = field(default=b"", repr=False)
+    """What tickets and crash detection tokens are made from: with the same one an endpoint knows
+    them again after a restart. Empty: drawn anew each time."""
 
     def time_of_day(self, now: float) -> datetime:
         """The wall clock at `now`."""

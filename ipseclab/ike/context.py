@@ -19,8 +19,10 @@ from ipseclab.ike.fragments import Reassembly, fragment_fields
 from ipseclab.ike.leases import Leases
 from ipseclab.ike.natt import NON_ESP_MARKER
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
+from ipseclab.ike.secrets import Secrets
 from ipseclab.ike.selectors import Trigger
 from ipseclab.ike.task import Task
+from ipseclab.ike.tickets import HeldTicket, TicketBox
 from ipseclab.ike.timers import TimerKind
 from ipseclab.outputs import Notice, SendDatagram, UdpEndpoint, UdpPath
 from ipseclab.timers import Timers
@@ -77,6 +79,11 @@ class Context:
         self.inits: dict[InitKey, IkeSa] = {}
         """Which IKE_SA a peer's IKE_SA_INIT made, so that a repeat of it makes no other."""
         self.fragments = Reassembly()
+        self.secrets = Secrets(config.secret, rng=rng)
+        self.tickets = TicketBox(self.secrets, rng=rng)
+        """Those that peers have of this end."""
+        self.held_tickets: dict[str, HeldTicket] = {}
+        """Those that this end has, one a connection."""
         self.leases = Leases()
         """Addresses that peers have of this end's pools."""
         self.ready: deque[IkeSa] = deque()

@@ -34,7 +34,7 @@ from ipseclab.ike.informational import (
     close_child,
     finish_closing,
 )
-from ipseclab.ike.init import InitTask, answer_init, begin
+from ipseclab.ike.init import InitTask, answer_init
 from ipseclab.ike.intermediate import (
     after_init,
     answer_intermediate,
@@ -46,8 +46,10 @@ from ipseclab.ike.mobike.change import change_addresses, heard
 from ipseclab.ike.mobike.paths import first_paths
 from ipseclab.ike.protection import Envelope, Fragment, OpenedMessage, Verified
 from ipseclab.ike.rekey import answer_rekey, put_to_use
+from ipseclab.ike.resume import ResumeTask, answer_resume
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, PeerRequest
 from ipseclab.ike.selectors import ChildWish, Trigger
+from ipseclab.ike.start import begin
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import sealed, send_requests, set_retransmit_timer
 from ipseclab.ike.upkeep import do_due, follow, forget_fragments, queue_rekey, send_keepalive
@@ -59,6 +61,12 @@ from ipseclab.wire.message import IkeHeader, Message, decode_header, decode_mess
 from ipseclab.wire.payloads import NotifyPayload, Payload
 
 MAJOR_VERSION = 2
+
+_FIRST = {
+    ExchangeType.IKE_SA_INIT: answer_init,
+    ExchangeType.IKE_SESSION_RESUME: answer_resume,
+}
+"""The exchanges that make an IKE_SA out of nothing, with message ID 0 and without protection."""
 
 
 class IkeEndpoint:
@@ -267,7 +275,7 @@ class IkeEndpoint:
             destination=str(path.local),
             **fragment_fields(octets),
         )
-        if header.exchange == ExchangeType.IKE_SA_INIT:
+        if header.exchange in _FIRST:
             self._receive_init(path, decode_message(octets), octets, now)
             return
         # The Initiator flag says which SPI is whose (section 3.1).
@@ -304,14 +312,16 @@ class IkeEndpoint:
             if not message.initiator or message.message_id:
                 self._ctx.drop("init_flags")
             else:
-                answer_init(self._ctx, self._cookies, message, octets, path, now)
+                answer = _FIRST[message.exchange]
+                answer(self._ctx, self._cookies, message, octets, path, now)
             return
         sa = self._ctx.sas.get(message.spi_i)
         request = sa.own_request if sa is not None else None
         if (
             sa is None
             or request is None
-            or not isinstance(request.task, InitTask)
+            or not isinstance(request.task, InitTask | ResumeTask)
+            or request.task.exchange != message.exchange
             or message.initiator
             or message.message_id
             or not self._asked(sa, path)

@@ -21,6 +21,7 @@ from ipseclab.ike.mobike.tasks import asks_for_mapping, check_mapping
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
+from ipseclab.ike.ticket_notifies import give_ticket
 from ipseclab.outputs import UdpPath
 from ipseclab.registry import ExchangeType, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
@@ -186,7 +187,7 @@ def answer_informational(
             closed[delete.protocol].extend(spis)
     deletes = (DeletePayload(protocol, tuple(spis)) for protocol, spis in closed.items() if spis)
     asked = (*answer_configuration(sa, message), *answer_mobike(ctx, sa, message, path, now))
-    return (*asked, *deletes)
+    return (*asked, *give_ticket(ctx, sa, message, now), *deletes)
 
 
 def _close_by_peer(ctx: Context, sa: IkeSa, now: float) -> None:
@@ -196,6 +197,9 @@ def _close_by_peer(ctx: Context, sa: IkeSa, now: float) -> None:
         # Section 2.8.2: the peer rekeyed without noticing our own attempt, which is forgotten.
         sa.own_requests.clear()
         succeed(ctx, sa, candidate, now)
+    if sa.state is IkeState.ESTABLISHED:
+        # What the peer ends on purpose is not to be resumed.
+        ctx.held_tickets.pop(sa.connection.name, None)
     reasons = {IkeState.REPLACED: REKEYED, IkeState.CANDIDATE: REDUNDANT}
     sa.close_reason = reasons.get(sa.state, DELETED)
 

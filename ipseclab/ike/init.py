@@ -47,7 +47,6 @@ from ipseclab.ike.proposals import prf_of, suite_of
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.ike.puzzles import Puzzle, solve
 from ipseclab.ike.sa import IkeSa, IkeState
-from ipseclab.ike.selectors import Trigger
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import ZERO_SPI
@@ -72,42 +71,6 @@ MIN_NONCE_SIZE, MAX_NONCE_SIZE = 16, 256  # RFC 7296 section 3.9
 MAX_INIT_ROUNDS = 6
 """How often the initiator starts over when told COOKIE or INVALID_KE_PAYLOAD: these come
 unauthenticated, so someone could keep it busy for ever."""
-
-
-def begin(
-    ctx: Context,
-    config: ConnectionConfig,
-    now: float,
-    trigger: Trigger | None = None,
-    *,
-    handshakes: int = 1,
-) -> None:
-    """Begin a new IKE_SA with the connection's peer."""
-    if config.peer_address is None:
-        ctx.notice("cannot_initiate", connection=config.name, reason="no peer address")
-        return
-    if config.provision is not None:
-        reason = "the peer has no address before it asks for one"
-        ctx.notice("cannot_initiate", connection=config.name, reason=reason)
-        return
-    paths = first_paths(ctx, config)
-    if not paths:
-        ctx.notice("cannot_initiate", connection=config.name, reason="no own address")
-        return
-    sa = IkeSa(
-        spi_i=ctx.new_ike_spi(),
-        spi_r=ZERO_SPI,
-        initiator=True,
-        connection=config,
-        path=paths[0],
-        state=IkeState.INIT_SENT,
-        created=now,
-        trigger=trigger,
-        handshakes=handshakes,
-    )
-    ctx.sas[sa.own_spi] = sa
-    ctx.enter(sa)
-    ctx.queue(sa, InitTask(sa, ctx.rng))
 
 
 class InitTask(Task):
@@ -145,7 +108,7 @@ class InitTask(Task):
             SaPayload(self.proposals),
             KePayload(self.method, self.private.public),
             NoncePayload(sa.nonce_i),
-            *_detection(ctx, sa),
+            *detection(ctx, sa),
             *offers,
         )
 
@@ -177,7 +140,7 @@ class InitTask(Task):
         sa.path = path
         sa.peer_offers = offers_in(message.all(NotifyPayload))
         sa.peer_certreqs = taken_requests(message.all(CertreqPayload))
-        _find_nat(sa, message, path)
+        find_nat(sa, message, path)
         _first_keys(ctx, sa, proposal, secret)
         if sa.encapsulated or (sa.connection.mobike is not None and sa.nat_traversal):
             # RFC 4555 section 3.3: later there may be a NAT, and ports cannot change then.
@@ -246,7 +209,7 @@ def answer_init(
         reply = _answer(ctx, cookies, message, octets, path, now)
     except IkeError as error:
         ctx.counters[f"ike.{error.notify.name.lower()}"] += 1
-        reply = _bare(message, NotifyPayload(error.notify, error.notification_data()))
+        reply = bare(message, NotifyPayload(error.notify, error.notification_data()))
     if reply is not None:
         ctx.send(path, reply)
 
@@ -258,11 +221,11 @@ def _answer(
     sa_payload, ke, nonce = _init_payloads(message)
     limits = ctx.config.limits
     if len(ctx.half_open) >= min(limits.cookie_threshold, limits.half_open):
-        _make_room(ctx, now)
+        make_room(ctx, now)
     difficulty = cookies.demand(message, nonce, path, limits, len(ctx.half_open))
     if difficulty is not None:
         ctx.counters["ike.puzzle_demanded" if difficulty else "ike.cookie_demanded"] += 1
-        return _bare(message, *cookies.notifies(message, nonce, path, difficulty, now))
+        return bare(message, *cookies.notifies(message, nonce, path, difficulty, now))
     if len(ctx.half_open) >= limits.half_open or len(ctx.sas) >= limits.ike_sas:
         ctx.drop("too_many")
         return None
@@ -293,7 +256,7 @@ def _answer(
         init_request=octets,
         expected_message_id=1,
     )
-    _find_nat(sa, message, path)
+    find_nat(sa, message, path)
     pretend = any(connection.force_encapsulation for connection in possible.connections)
     if pretend:
         sa.own_behind_nat = True
@@ -314,14 +277,14 @@ def _answer(
         *notifies,
         *offers,
     )
-    sa.init_response = _response(message, sa.spi_r, payloads)
+    sa.init_response = response_to(message, sa.spi_r, payloads)
     ctx.sas[sa.own_spi] = ctx.half_open[sa.own_spi] = sa
     ctx.inits[message.spi_i, path.remote] = sa
     ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, now + half_open_seconds(sa.connection, limits))
     return sa.init_response
 
 
-def _make_room(ctx: Context, now: float) -> None:
+def make_room(ctx: Context, now: float) -> None:
     """When there are many, those that have waited long for IKE_AUTH give way; oldest first."""
     born = now - ctx.config.limits.half_open_timeout
     for sa in list(takewhile(lambda sa: sa.created <= born, ctx.half_open.values())):
@@ -363,7 +326,7 @@ def _forbids_nats(connection: ConnectionConfig) -> bool:
     return connection.mobike is not None and not connection.mobike.nats
 
 
-def _detection(ctx: Context, sa: IkeSa) -> tuple[NotifyPayload, ...]:
+def detection(ctx: Context, sa: IkeSa) -> tuple[NotifyPayload, ...]:
     """The NAT_DETECTION notifications of a request that may go along several paths: one that fits
     is enough (RFC 7296 section 2.23 says so of sources)."""
     if _forbids_nats(sa.connection):
@@ -376,7 +339,7 @@ def _detection(ctx: Context, sa: IkeSa) -> tuple[NotifyPayload, ...]:
     return tuple(dict.fromkeys((*(pair[0] for pair in pairs), *(pair[1] for pair in pairs))))
 
 
-def _find_nat(sa: IkeSa, message: Message, path: UdpPath) -> None:
+def find_nat(sa: IkeSa, message: Message, path: UdpPath) -> None:
     """Section 2.23: compare the hashes with the addresses that the message really had."""
     hash_spi_r = message.spi_r if sa.initiator else ZERO_SPI
     found = natt.find_nat(message.all(NotifyPayload), message.spi_i, hash_spi_r, path)
@@ -407,16 +370,17 @@ def derive(ctx: Context, sa: IkeSa, proposal: Proposal, seed: bytes) -> None:
     log_keys(ctx, sa)
 
 
-def _bare(message: Message, *notifies: NotifyPayload) -> bytes:
+def bare(message: Message, *notifies: NotifyPayload) -> bytes:
     """A response that holds nothing but that, and leaves no state."""
-    return _response(message, ZERO_SPI, notifies)
+    return response_to(message, ZERO_SPI, notifies)
 
 
-def _response(message: Message, spi_r: bytes, payloads: tuple[Payload, ...]) -> bytes:
+def response_to(message: Message, spi_r: bytes, payloads: tuple[Payload, ...]) -> bytes:
+    """The response to an unprotected request, which is always the first of its IKE_SA."""
     return Message(
         spi_i=message.spi_i,
         spi_r=spi_r,
-        exchange=ExchangeType.IKE_SA_INIT,
+        exchange=message.exchange,
         initiator=False,
         response=True,
         message_id=0,

@@ -64,6 +64,11 @@ def rekey_skeyseed(
     return prf.prf(sk_d, shared_secret + nonce_i + nonce_r + additional)
 
 
+def resumed_skeyseed(prf: Prf, sk_d: bytes, nonce_i: bytes, nonce_r: bytes) -> bytes:
+    """SKEYSEED = prf(SK_d (old), "Resumption" | Ni | Nr) (RFC 5723 section 5.1)."""
+    return prf.prf(sk_d, b"Resumption" + nonce_i + nonce_r)
+
+
 def ike_keys(
     prf: Prf, suite: Suite, seed: bytes, nonces: tuple[bytes, bytes], spis: tuple[bytes, bytes]
 ) -> IkeKeys:

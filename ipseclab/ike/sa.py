@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ipseclab.ike.followup import HalfMade
     from ipseclab.ike.intermediate import PendingKeys
     from ipseclab.ike.mobike.state import Mobility
+    from ipseclab.ike.resume import Resumption
     from ipseclab.ike.task import Task
     from ipseclab.wire.payloads import Payload
 
@@ -166,6 +167,8 @@ class IkeSa:
     """Responder: the IKE_INTERMEDIATE whose response is not on its way yet."""
     peer_certreqs: tuple[CertreqPayload, ...] = ()
     """What the peer wants to see of certificates (RFC 7296 section 3.7)."""
+    resumption: Resumption | None = None
+    """Responder, until IKE_AUTH is through: the ticket that it is made from (RFC 5723)."""
     authentication: AuthResponder | None = None
     """Responder: the rounds of IKE_AUTH so far, until all are through."""
     own_offers: dict[NotifyType, bytes] = field(default_factory=dict)

@@ -57,7 +57,7 @@ def _encode(
     if sa.protection is not None:
         envelope = Envelope(sa.spi_i, sa.spi_r, task.exchange, sa.initiator, False, message_id)
         return sealed(sa, envelope, payloads)
-    assert task.exchange == ExchangeType.IKE_SA_INIT
+    assert task.exchange in (ExchangeType.IKE_SA_INIT, ExchangeType.IKE_SESSION_RESUME)
     bare = Message(sa.spi_i, ZERO_SPI, task.exchange, True, False, message_id, payloads)
     sa.init_request = bare.encode()
     return (sa.init_request,)

@@ -6,9 +6,11 @@ from ipseclab.ike.authentication.childless import ChildlessExtension
 from ipseclab.ike.authentication.extension import AuthExtension
 from ipseclab.ike.authentication.internal_address import InternalAddressExtension
 from ipseclab.ike.authentication.mobike import MobikeExtension
+from ipseclab.ike.authentication.resumption import ResumptionExtension
 
 EXTENSIONS: tuple[AuthExtension, ...] = (
     ChildlessExtension(),
+    ResumptionExtension(),
     InternalAddressExtension(),
     MobikeExtension(),
 )

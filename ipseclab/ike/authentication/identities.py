@@ -49,6 +49,13 @@ def connection_of(
     identity (or for any), for the identity that it asks for, and for its way to authenticate (`eap`
     or not). Raises AuthenticationFailed, and InvalidSyntax for an AUTH that is missing."""
     found = identity_of(peer_id)
+    if sa.resumption is not None:
+        # RFC 5723 section 5.2: the ticket says who it is, and AUTH that it is theirs.
+        if ctx.tickets.used(sa.resumption.ticket):
+            raise AuthenticationFailed("the ticket was used before")
+        if found != sa.connection.peer_id:
+            raise AuthenticationFailed(f"the ticket is not that of {found}")
+        return sa.connection
     wanted = identity_of(asked) if asked is not None else None
     possible = ctx.possible_connections(sa.path)
     named = [

@@ -15,7 +15,14 @@ from ipseclab.crypto.signature import decode_hashes
 from ipseclab.errors import AuthenticationFailed
 from ipseclab.ike.authentication.octets import auth_octets, sk_p_of
 from ipseclab.ike.certificates import build_certs, presented
-from ipseclab.ike.config import DirectAuth, DirectDemand, Identity, NullAuth, SharedKeyAuth
+from ipseclab.ike.config import (
+    DirectAuth,
+    DirectDemand,
+    Identity,
+    NullAuth,
+    ResumedAuth,
+    SharedKeyAuth,
+)
 from ipseclab.ike.credentials import CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand
 from ipseclab.ike.keys import IkeKeys, psk_auth
 from ipseclab.ike.proof import Claim, sign, verify_signed
@@ -51,6 +58,8 @@ def prove(sa: IkeSa, how: DirectAuth, id_body: bytes, keys: IkeKeys) -> AuthPayl
         case NullAuth():
             key = sk_p_of(keys, by_initiator=sa.initiator)
             return AuthPayload(AuthMethod.NULL, _shared(sa, key, octets))
+        case ResumedAuth():
+            return AuthPayload(AuthMethod.SHARED_KEY, _resumed(sa, keys, octets, own=True))
         case CertificateAuth() | RawKeyAuth():
             said = sa.peer_offers.get(NotifyType.SIGNATURE_HASH_ALGORITHMS, b"")
             return sign(how, octets, decode_hashes(said))
@@ -69,6 +78,10 @@ def verify(sa: IkeSa, how: DirectDemand, proof: PeerProof, keys: IkeKeys) -> Non
             _expect(proof.auth, AuthMethod.NULL)
             key = sk_p_of(keys, by_initiator=not sa.initiator)
             _compare(_shared(sa, key, octets), proof.auth, "messages were changed")
+        case ResumedAuth():
+            _expect(proof.auth, AuthMethod.SHARED_KEY)
+            expected = _resumed(sa, keys, octets, own=False)
+            _compare(expected, proof.auth, "the peer does not have the keys of the ticket")
         case CertificateDemand() | RawKeyDemand():
             shown = presented(proof.certificates)
             claim = Claim(proof.identity, shown, proof.now)
@@ -95,6 +108,13 @@ def verify_by_key(sa: IkeSa, key: bytes, auth: AuthPayload, id_body: bytes, keys
 def _shared(sa: IkeSa, key: bytes, octets: bytes) -> bytes:
     assert sa.prf is not None
     return psk_auth(sa.prf, key, octets)
+
+
+def _resumed(sa: IkeSa, keys: IkeKeys, octets: bytes, *, own: bool) -> bytes:
+    """AUTH = prf(SK_px, <message octets>), the octets as with a pre-shared key (RFC 5723 section
+    5.1)."""
+    assert sa.prf is not None
+    return sa.prf.prf(sk_p_of(keys, by_initiator=sa.initiator is own), octets)
 
 
 def _expect(auth: AuthPayload, method: AuthMethod) -> None:

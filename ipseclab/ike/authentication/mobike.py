@@ -9,7 +9,6 @@ from ipseclab.errors import UnexpectedNatDetected
 from ipseclab.ike.authentication.extension import AuthExtension
 from ipseclab.ike.config import Mode
 from ipseclab.ike.context import Context
-from ipseclab.ike.init import begin
 from ipseclab.ike.lifecycle import close_ike
 from ipseclab.ike.mobike.notifies import (
     additional_notifies,
@@ -20,6 +19,7 @@ from ipseclab.ike.mobike.notifies import (
 from ipseclab.ike.mobike.state import Mobility
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import IkeSa
+from ipseclab.ike.start import begin
 from ipseclab.registry import NotifyType
 from ipseclab.wire.payloads import NotifyPayload, Payload
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 
 from ipseclab.ike.context import Context
-from ipseclab.ike.init import begin
 from ipseclab.ike.lifecycle import close_ike
 from ipseclab.ike.mobike.move import move_children, use_path
 from ipseclab.ike.mobike.paths import candidates
 from ipseclab.ike.mobike.tasks import ListAddresses, TestPath, move
 from ipseclab.ike.sa import IkeSa, IkeState
+from ipseclab.ike.start import begin
 from ipseclab.ike.task import Task
 from ipseclab.outputs import UdpEndpoint, UdpPath
 

@@ -1,0 +1,53 @@
+"""The beginning of an IKE_SA, at the end that wants one."""
+
+from __future__ import annotations
+
+from ipseclab.ike.config import ConnectionConfig
+from ipseclab.ike.context import Context
+from ipseclab.ike.init import InitTask
+from ipseclab.ike.mobike.paths import first_paths
+from ipseclab.ike.resume import ResumeTask
+from ipseclab.ike.sa import IkeSa, IkeState
+from ipseclab.ike.selectors import Trigger
+from ipseclab.ike.transmit import ZERO_SPI
+
+
+def begin(
+    ctx: Context,
+    config: ConnectionConfig,
+    now: float,
+    trigger: Trigger | None = None,
+    *,
+    handshakes: int = 1,
+) -> None:
+    """Begin a new IKE_SA with the connection's peer: from a ticket where there is one that is good
+    (RFC 5723), else with a key exchange."""
+    if config.peer_address is None:
+        ctx.notice("cannot_initiate", connection=config.name, reason="no peer address")
+        return
+    if config.provision is not None:
+        reason = "the peer has no address before it asks for one"
+        ctx.notice("cannot_initiate", connection=config.name, reason=reason)
+        return
+    paths = first_paths(ctx, config)
+    if not paths:
+        ctx.notice("cannot_initiate", connection=config.name, reason="no own address")
+        return
+    sa = IkeSa(
+        spi_i=ctx.new_ike_spi(),
+        spi_r=ZERO_SPI,
+        initiator=True,
+        connection=config,
+        path=paths[0],
+        state=IkeState.INIT_SENT,
+        created=now,
+        trigger=trigger,
+        handshakes=handshakes,
+    )
+    ctx.sas[sa.own_spi] = sa
+    ctx.enter(sa)
+    held = ctx.held_tickets.pop(config.name, None)
+    if held is not None and held.expires > now:
+        ctx.queue(sa, ResumeTask(sa, held, ctx.rng))
+    else:
+        ctx.queue(sa, InitTask(sa, ctx.rng))
