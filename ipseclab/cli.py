@@ -250,6 +250,34 @@ def decode(
     decode_capture(capture, keys, _console())
 
 
+@app.command(
+    epilog=examples(
+        "ipseclab interop --quick",
+        "ipseclab interop --filter EAP --out results/eap",
+        "ipseclab interop --out results/interop",
+    )
+)
+def interop(
+    quick: Annotated[bool, typer.Option("--quick", help="A few tunnels of each kind.")] = False,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the tables go, and what failed.")
+    ] = RESULTS / "interop-netns",
+    wanted: Annotated[
+        str, typer.Option("--filter", metavar="TEXT", help="Only tunnels with that in their name.")
+    ] = "",
+    jobs: JobsOption = None,
+) -> None:
+    """Try our stack against strongSwan, cell by cell: every way to authenticate, every algorithm;
+    exit code 1 when a cell fails."""
+    import os
+
+    from ipseclab.cli_interop import run_interop
+
+    workers = jobs if jobs is not None else os.cpu_count() or 1
+    if not run_interop(_console(), out=out, quick=quick, wanted=wanted, jobs=workers):
+        raise Exit(FAILED)
+
+
 @app.command(epilog=examples("ipseclab schema topology > topology.schema.json"))
 def schema(
     what: Annotated[Schema, typer.Argument(help="Of which file.")],

@@ -36,6 +36,7 @@ from ipseclab.emu.relay import Report as RelayReport
 from ipseclab.emu.warmup import warm_up
 from ipseclab.errors import ConfigError
 from ipseclab.gateway import GatewayConfig
+from ipseclab.ike.config import IkeLimits
 from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.gateways import gateway_config
 from ipseclab.lab.impairment import ImpairmentConfig
@@ -105,7 +106,8 @@ class Lab:
     """The lab of one topology.
 
     `relayed`: links that get a relay though nothing is set on them. `peer_detail`: how much
-    strongSwan logs (`StrongswanSpec.detail`).
+    strongSwan logs (`StrongswanSpec.detail`), `peer_settings`: what else it is told
+    (`StrongswanSpec.settings`). `ike_limits`: those of our gateways.
     """
 
     def __init__(
@@ -116,6 +118,8 @@ class Lab:
         out: Path,
         relayed: Callable[[Link], bool] = lambda _link: False,
         peer_detail: int = KEYS_DETAIL,
+        peer_settings: tuple[tuple[str, str], ...] = (),
+        ike_limits: IkeLimits | None = None,
     ) -> None:
         self.topology = topology
         self.folders = Folders(out)
@@ -131,6 +135,8 @@ class Lab:
             topology, generators=lambda _name: random.SystemRandom(), now=today
         )
         self._peer_detail = peer_detail
+        self._peer_settings = peer_settings
+        self._ike_limits = ike_limits
         self._relayed = {
             link.name for link in topology.links if _is_impaired(link) or relayed(link)
         }
@@ -259,7 +265,11 @@ class Lab:
 
     def _gateway_config(self, node: str) -> GatewayConfig:
         return gateway_config(
-            self.topology, node, keyring=self._keyring, wall_clock=self._wall_clock
+            self.topology,
+            node,
+            ike_limits=self._ike_limits,
+            keyring=self._keyring,
+            wall_clock=self._wall_clock,
         )
 
     def _start_strongswan(self, node: Node) -> Child:
@@ -269,6 +279,7 @@ class Lab:
             SOCKETS_FOLDER / f"{node.name}.vici",
             self.folders.part(f"gateway-{node.name}"),
             self._peer_detail,
+            self._peer_settings,
         )
         log = self.folders.log(f"gateway-{node.name}")
         return self.adopt(start_strongswan(spec, network=self.pid(node.name), log=log))

@@ -401,7 +401,7 @@ def _check_one_daemon(file: TopologyFile, nodes: Mapping[str, Node], source: Yam
     for index, entry in enumerate(file.connections):
         ends = (entry.initiator, entry.responder)
         for name in (end for end in ends if nodes[end].stack is Stack.STRONGSWAN):
-            for key in ("retransmission", "keepalive"):
+            for key in ("retransmission", "keepalive", "fragmentation"):
                 other = first.setdefault((name, key), index)
                 if getattr(entry, key) != getattr(file.connections[other], key):
                     problem = (

@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ipseclab.measure.agreement import Agreement
+from ipseclab.measure.interop.table import counted, topics
+from ipseclab.measure.interop.verdicts import Cell, Verdict
 from ipseclab.measure.metrics import METRICS, unit_of
 from ipseclab.measure.results import Row, Scalar
 from ipseclab.measure.statistics import interval_95
@@ -126,3 +128,18 @@ def agreement_table(agreements: Sequence[Agreement], title: str) -> Table:
 def point_text(point: Mapping[str, Scalar]) -> str:
     """A point of the sweep in a word or two."""
     return ", ".join(f"{key} {number_text(value)}" for key, value in point.items()) or "-"
+
+
+def interop_table(cells: Sequence[Cell]) -> Table:
+    """How many cells of each topic have each verdict."""
+    table = Table(title="Against strongSwan", title_justify="left")
+    table.add_column("topic")
+    table.add_column("tunnels", justify="right")
+    for verdict in Verdict:
+        table.add_column(verdict.value, justify="right")
+    for topic, tunnels in topics(cells):
+        counts = counted([cell for own in tunnels for cell in own])
+        table.add_row(
+            topic, str(len(tunnels)), *(str(counts[verdict] or "-") for verdict in Verdict)
+        )
+    return table

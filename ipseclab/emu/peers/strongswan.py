@@ -52,8 +52,9 @@ from ipseclab.wire.selector import TrafficSelector
 
 CHARON = "/usr/lib/ipsec/charon"
 PLUGINS = (
-    "random nonce openssl aes sha1 sha2 gcm ccm chapoly kdf hmac curve25519 gmp x509 pem pkcs1 "
-    "pkcs8 pubkey constraints revocation kernel-libipsec kernel-netlink socket-default vici updown"
+    "random nonce openssl aes sha1 sha2 gcm ccm chapoly kdf hmac curve25519 gmp cmac xcbc x509 pem "
+    "pkcs1 pkcs8 pubkey constraints revocation kernel-libipsec kernel-netlink socket-default vici "
+    "updown"
 )
 NEEDED_PLUGINS = ("kernel-libipsec", "vici", "curve25519", "gcm", "openssl")
 PLUGIN_FOLDER = Path("/usr/lib/ipsec/plugins")
@@ -83,7 +84,8 @@ charon {{
   retransmit_limit = {limit}
   delete_rekeyed_delay = {linger}
   half_open_timeout = {half_open}
-  plugins {{
+  fragment_size = {fragment_size}
+{further}  plugins {{
     vici {{ socket = unix://{socket} }}
     kernel-libipsec {{ allow_peer_ts = yes }}
   }}
@@ -114,6 +116,8 @@ class StrongswanSpec:
     """Where vici listens: inside the sandbox, not in the results."""
     trace: Path
     detail: int = KEYS_DETAIL
+    settings: tuple[tuple[str, str], ...] = ()
+    """Further settings of the section charon."""
 
     @property
     def name(self) -> str:
@@ -185,6 +189,16 @@ class StrongswanDriver:
         finally:
             self._ending = True  # what it closes now is not of the run
             _stop(process)
+
+    def algorithms(self) -> dict[str, tuple[str, ...]]:
+        """What a daemon with these plugins has, by kind: `swanctl --list-algs`."""
+        process = self._start_daemon()
+        try:
+            found = _plain(self._session(process).get_algorithms())
+        finally:
+            self._ending = True
+            _stop(process)
+        return {kind: tuple(names) for kind, names in found.items()}
 
     # The daemon.
 
@@ -264,6 +278,8 @@ class StrongswanDriver:
                 case "rekey_ike":
                     self._note_start(session, "ike", connection)
                     session.rekey({"ike": connection})
+                case "reauthenticate":
+                    session.rekey({"ike": connection, "reauth": "yes"})
                 case "delete_child":
                     _drain(session.terminate({"child": connection, **at_once}))
                 case "delete_ike":
@@ -364,6 +380,8 @@ def daemon_settings(spec: StrongswanSpec) -> str:
         jitter=round(schedule.jitter * 100),
         limit=round(schedule.limit) if schedule.limit is not None else 0,
         half_open=ceil(half_open),
+        fragment_size=first.fragment_size,
+        further="".join(f"  {key} = {value}\n" for key, value in spec.settings),
         linger=round(first.rekey_linger),
         socket=spec.socket,
         log="lab",
@@ -403,6 +421,8 @@ def vici_connection(connection: ConnectionConfig) -> dict[str, Any]:
         "send_cert": "always" if signs(connection) else "never",
         "send_certreq": "yes" if signs(connection) else "no",
         "reauth_time": "0s",
+        "childless": connection.childless.value,
+        **_ppk(connection),
         **_lifetime(connection.ike_lifetime, "over_time"),
         "local": local_section(connection),
         "remote": remote_section(connection),
@@ -445,6 +465,14 @@ def vici_pools(provision: Provision) -> dict[str, dict[str, Any]]:
     if provision.subnets:
         first["subnet"] = list(provision.subnets)
     return pools
+
+
+def _ppk(connection: ConnectionConfig) -> dict[str, str]:
+    """The post-quantum preshared key (RFC 8784): strongSwan has one a connection."""
+    if not connection.ppks:
+        return {}
+    name = connection.ppks[0].identity.decode()
+    return {"ppk_id": name, "ppk_required": "yes" if connection.ppk_required else "no"}
 
 
 def _lifetime(lifetime: Lifetime, hard_key: str) -> dict[str, str]:

@@ -96,6 +96,10 @@ def eap_plugins(connections: Iterable[ConnectionConfig]) -> tuple[str, ...]:
 
 def load_credentials(session: Any, connection: ConnectionConfig) -> None:
     """Hand over the secrets, keys, certificates and CRLs of a connection."""
+    for ppk in connection.ppks:
+        owners = [ppk.identity.decode()]
+        shared = {"id": f"ppk-{connection.name}", "type": "PPK", "owners": owners}
+        session.load_shared({**shared, "data": ppk.key})
     for how in (*connection.own_rounds, *connection.peer_rounds):
         match how:
             case SharedKeyAuth(key):

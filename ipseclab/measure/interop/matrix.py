@@ -1,0 +1,371 @@
+"""The interop matrix: every tunnel between our gateway and strongSwan 5.9.8, as data.
+
+Authentication in each role, with and without NAT, each through the whole of a tunnel's life; then
+what IKE can do beyond that, then every cipher, integrity algorithm, PRF and group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from ipseclab.crypto.cipher import Cipher, find_cipher
+from ipseclab.crypto.names import KEYWORDS, PRF_OF_INTEGRITY, NamedTransform, keyword_of
+from ipseclab.measure.interop.algorithms import algorithms_in, foreign
+from ipseclab.measure.interop.cells import CONNECTION, End, Lacking, Logged, Step, Traced, Tunnel
+from ipseclab.measure.interop.verdicts import Cell, Verdict
+from ipseclab.registry import EncrId, IntegId, TransformType
+
+WE, IT = End.WE, End.IT
+ENDS = (WE, IT)
+IKE, ESP = "connections.site.ike", "connections.site.esp"
+AUTH, EAP = "connections.site.auth", "connections.site.eap"
+PLAIN_IKE, PLAIN_ESP = "aes128gcm16-prfsha256-x25519", "aes128gcm16-x25519"
+
+
+def matrix() -> tuple[Tunnel, ...]:
+    """All tunnels, in the order of the table."""
+    return (
+        *_authentication(),
+        *_features(),
+        *_ike_suites(),
+        *_groups(),
+        *_esp_suites(),
+        *_unsupported(),
+    )
+
+
+# Authentication ----------------------------------------------------------------------------------
+
+
+def _life(initiator: End) -> tuple[Step, ...]:
+    """Everything that happens to a tunnel, by either end."""
+    steps = [Step("initiate", initiator, transfers=True)]
+    steps += [Step("rekey_child", by) for by in ENDS]
+    steps += [Step("rekey_ike", by) for by in ENDS]
+    for by in ENDS:
+        steps += [
+            Step("delete_child", by),
+            Step("initiate", by, again=f" of a CHILD_SA after {by} deleted it,"),
+        ]
+    for by in ENDS:
+        steps += [
+            Step("delete_ike", by),
+            Step("initiate", initiator, again=f" after {by} deleted the IKE_SA,"),
+        ]
+    return (*steps, Step("rekey_child", initiator, transfers=True, again=" at last"))
+
+
+def _keys(kind: str) -> tuple[tuple[str, object], ...]:
+    """Authority and both nodes with a key of that kind."""
+    return (
+        ("certificates.authorities.lab-ca.key", kind),
+        ("certificates.nodes.gw1.key", kind),
+        ("certificates.nodes.gw2.key", kind),
+    )
+
+
+_AUTHENTICATION: tuple[tuple[str, tuple[tuple[str, object], ...], bool], ...] = (
+    ("PSK", (), True),
+    ("RSA", ((AUTH, "certificate"), *_keys("rsa-2048")), False),
+    ("ECDSA P-256", ((AUTH, "certificate"), *_keys("ecdsa-p256")), True),
+    ("Ed25519", ((AUTH, "certificate"), *_keys("ed25519")), False),
+    (
+        "EAP-MSCHAPv2",
+        ((AUTH, ["eap-mschapv2", "certificate"]), (EAP, {"password": "through the looking glass"})),
+        True,
+    ),
+    ("EAP-TLS", ((AUTH, ["eap-tls", "certificate"]), (EAP, {"versions": ["1.2"]})), False),
+    ("raw keys", ((AUTH, "raw-key"), *_keys("ed25519")), False),
+)
+"""Name, settings, whether it is one of the quick ones."""
+
+_FURTHER: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = (
+    (
+        "RSA-PSS SHA-512",
+        (
+            (AUTH, "certificate"),
+            *_keys("rsa-2048"),
+            ("connections.site.signatures", "rsa-pss-sha512"),
+        ),
+    ),
+    (
+        "RSA PKCS#1 v1.5",
+        (
+            (AUTH, "certificate"),
+            *_keys("rsa-2048"),
+            ("connections.site.signatures", "rsa-pkcs1-sha256"),
+        ),
+    ),
+    ("ECDSA P-384", ((AUTH, "certificate"), *_keys("ecdsa-p384"))),
+    ("ECDSA P-521", ((AUTH, "certificate"), *_keys("ecdsa-p521"))),
+    ("Ed448", ((AUTH, "certificate"), *_keys("ed448"))),
+    ("PSK and certificate", ((AUTH, ["psk", "certificate"]),)),
+    ("raw RSA keys", ((AUTH, "raw-key"), *_keys("rsa-2048"))),
+    ("raw ECDSA keys", ((AUTH, "raw-key"), *_keys("ecdsa-p256"))),
+    (
+        "EAP-MD5",
+        ((AUTH, ["eap-md5", "certificate"]), (EAP, {"password": "through the looking glass"})),
+    ),
+    ("EAP-TLS alone (RFC 5998)", ((AUTH, ["eap-tls", "eap-only"]), (EAP, {"versions": ["1.2"]}))),
+    ("CRL", ((AUTH, "certificate"), ("connections.site.revocation", "crl"))),
+    (
+        "PPK (RFC 8784)",
+        (("connections.site.ppk", {"id": "lab", "key": "of 32 octets", "required": True}),),
+    ),
+)
+"""Ways to authenticate whose tunnels need no whole life."""
+
+
+def _authentication() -> Iterator[Tunnel]:
+    for name, settings, quick in _AUTHENTICATION:
+        for nat in (False, True):
+            for initiator in ENDS:
+                yield Tunnel(
+                    "authentication",
+                    name,
+                    initiator,
+                    _life(initiator),
+                    nat,
+                    settings,
+                    quick=quick and nat is (initiator is WE),
+                )
+    for name, settings in _FURTHER:
+        for initiator in ENDS:
+            yield Tunnel(
+                "further authentication", name, initiator, _short(initiator), settings=settings
+            )
+
+
+def _short(initiator: End) -> tuple[Step, ...]:
+    """Set-up, then a rekey of both SAs, one by each end."""
+    return (
+        Step("initiate", initiator),
+        Step("rekey_ike", initiator.other),
+        Step("rekey_child", initiator),
+    )
+
+
+# What IKE can do beyond that ---------------------------------------------------------------------
+
+_FRAGMENTED = (
+    (AUTH, "certificate"),
+    ("connections.site.fragmentation", {"enabled": True, "size": 576}),
+)
+_HALF_OPEN = {
+    "name": "half",
+    "initiator": "gw1",
+    "responder": "gw2",
+    "psk": "a shared secret of the lab",
+    "ike": PLAIN_IKE,
+    "esp": PLAIN_ESP,
+    "local_ts": "10.1.0.10/32[udp/9]",
+    "remote_ts": "10.2.0.10/32[udp/9]",
+    "encapsulation": "forced",
+}
+"""A connection whose IKE_AUTH is lost: what it leaves at strongSwan is half open."""
+
+
+def _features() -> Iterator[Tunnel]:
+    for initiator in ENDS:
+        yield Tunnel(
+            "features",
+            "fragmentation (RFC 7383)",
+            initiator,
+            _short(initiator),
+            settings=_FRAGMENTED,
+            proofs=(
+                Traced("our message in fragments", "ike_sent", more_than=("fragments", 1)),
+                Traced("its message in fragments", "ike_received", more_than=("fragments", 1)),
+            ),
+            quick=initiator is WE,
+        )
+        yield Tunnel(
+            "features",
+            "no fragmentation",
+            initiator,
+            _short(initiator),
+            settings=(("connections.site.fragmentation", {"enabled": False}),),
+        )
+        yield Tunnel(
+            "features",
+            "childless (RFC 6023)",
+            initiator,
+            _short(initiator),
+            settings=(("connections.site.childless", "prefer"),),
+            proofs=(
+                Logged("an IKE_AUTH request without SA", r"IKE_AUTH request 1 \[(?:(?! SA ).)*\]"),
+            ),
+        )
+        yield Tunnel(
+            "features",
+            "window of 4",
+            initiator,
+            _short(initiator),
+            settings=(("connections.site.window", 4),),
+        )
+        yield Tunnel(
+            "features",
+            "liveness",
+            initiator,
+            (Step("initiate", initiator), Step("liveness", WE), Step("rekey_child", initiator)),
+            proofs=(
+                Traced(
+                    "its answer",
+                    "ike_received",
+                    (("exchange", "INFORMATIONAL"), ("request", False)),
+                ),
+            ),
+        )
+        yield Tunnel(
+            "features",
+            "wrong group first (INVALID_KE_PAYLOAD)",
+            initiator,
+            _short(initiator),
+            settings=(
+                (IKE, ["aes128gcm16-prfsha256-ecp384", "aes128gcm16-prfsha256-x25519"]),
+                (ESP, ["aes128gcm16-ecp384", "aes128gcm16-x25519"]),
+            ),
+        )
+    yield Tunnel(
+        "features",
+        "cookie that we demand",
+        IT,
+        _short(IT),
+        cookies=True,
+        proofs=(Logged("its request with the cookie", r"IKE_SA_INIT request 0 \[ N\(COOKIE\)"),),
+        quick=True,
+    )
+    yield Tunnel(
+        "features",
+        "cookie that it demands",
+        WE,
+        (Step("prepare", WE, connection="half"), *_short(WE)),
+        settings=(
+            ("connections", [_HALF_OPEN, _HALF_OPEN | {"name": CONNECTION, **_WHOLE}]),
+            ("faults", [{"node": "gw1", "do": "drop", "exchange": "IKE_AUTH", "nth": 1}]),
+        ),
+        daemon=(("cookie_threshold", "1"), ("dos_protection", "yes")),
+        proofs=(Logged("our request with the cookie", r"IKE_SA_INIT request 0 \[ N\(COOKIE\)"),),
+    )
+    for initiator in ENDS:
+        yield Tunnel(
+            "features",
+            "reauthentication by break before make",
+            initiator,
+            (Step("initiate", initiator), Step("reauthenticate", IT)),
+        )
+        yield Tunnel(
+            "features",
+            "reauthentication by make before break",
+            initiator,
+            (Step("initiate", initiator), Step("reauthenticate", IT)),
+            daemon=(("make_before_break", "yes"),),
+        )
+
+
+_WHOLE = {"local_ts": "10.1.0.0/24", "remote_ts": "10.2.0.0/24"}
+
+
+# Algorithms --------------------------------------------------------------------------------------
+
+
+def _ike_suites() -> Iterator[Tunnel]:
+    """Each cipher of IKE, each integrity algorithm with the PRF of the same function."""
+    for word, named, cipher in _ciphers():
+        if cipher.serves_ike:
+            integrity = "" if cipher.aead else "-sha256"
+            ike = f"{word}{integrity}-prfsha256-x25519"
+            yield _suite("IKE ciphers", word, ike, PLAIN_ESP, quick=named.id in _QUICK_CIPHERS)
+    for word, number in _integrity():
+        prf = keyword_of(TransformType.PRF, PRF_OF_INTEGRITY[number], None)
+        ike = f"aes128-{word}-{prf}-x25519"
+        yield _suite("IKE integrity and PRF", f"{word}, {prf}", ike, PLAIN_ESP)
+
+
+def _groups() -> Iterator[Tunnel]:
+    """Each group: in IKE_SA_INIT, in the IKE_SA's rekey and in the CHILD_SA's."""
+    for word, named in KEYWORDS.items():
+        if named.type == TransformType.KE:
+            ike, esp = f"aes128gcm16-prfsha256-{word}", f"aes128gcm16-{word}"
+            yield _suite("groups", word, ike, esp, quick=word == "ecp384")
+
+
+def _esp_suites() -> Iterator[Tunnel]:
+    """Each cipher of ESP, and AES-CBC with each integrity algorithm."""
+    for word, named, cipher in _ciphers():
+        integrity = "" if cipher.aead else "-sha256"
+        esp = f"{word}{integrity}-x25519"
+        yield _suite("ESP ciphers", word, PLAIN_IKE, esp, quick=named.id in _QUICK_CIPHERS)
+    for word, _number in _integrity():
+        yield _suite("ESP integrity", word, PLAIN_IKE, f"aes128-{word}-x25519")
+
+
+def _suite(topic: str, name: str, ike: str, esp: str, *, quick: bool = False) -> Tunnel:
+    """We begin and it rekeys, so that each end asks for the suite and each grants it."""
+    return Tunnel(
+        topic,
+        name,
+        WE,
+        (Step("initiate", WE, transfers=True), Step("rekey_ike", IT), Step("rekey_child", IT)),
+        settings=((IKE, ike), (ESP, esp), ("connections.site.allow_weak", True)),
+        algorithms=(*algorithms_in(ike), *algorithms_in(esp)),
+        quick=quick,
+    )
+
+
+_QUICK_CIPHERS = (EncrId.ENCR_3DES, EncrId.ENCR_CHACHA20_POLY1305)
+
+
+def _ciphers() -> Iterator[tuple[str, NamedTransform, Cipher]]:
+    for word, named in KEYWORDS.items():
+        cipher = find_cipher(named.id, named.key_bits) if isinstance(named.id, EncrId) else None
+        if cipher is not None:
+            yield word, named, cipher
+
+
+def _integrity() -> Iterator[tuple[str, IntegId]]:
+    for word, named in KEYWORDS.items():
+        if isinstance(named.id, IntegId):
+            yield word, named.id
+
+
+# What strongSwan 5.9.8 has not --------------------------------------------------------------------
+
+_DOCUMENTED: tuple[tuple[str, str], ...] = (
+    ("transport mode", "kernel-libipsec supports tunnel mode only"),
+    ("ESP without UDP", "kernel-libipsec supports UDP-encapsulated ESP only"),
+    ("AH", "kernel-libipsec supports ESP only"),
+    ("IPComp", "kernel-libipsec supports no IPComp"),
+    ("several key exchanges (RFC 9370)", "from 6.0.0 on"),
+    ("IKE_INTERMEDIATE (RFC 9242)", "from 6.0.0 on"),
+    ("session resumption (RFC 5723)", "not among the RFCs that it lists"),
+    ("quick crash detection (RFC 6290)", "not among the RFCs that it lists"),
+    ("puzzles (RFC 8019)", "not among the RFCs that it lists"),
+    ("TCP encapsulation (RFC 9329)", "not among the RFCs that it lists"),
+    ("NULL authentication (RFC 7619)", "not among the RFCs that it lists"),
+    ("ML-DSA certificates", "not among its key types"),
+    ("OCSP in IKE (RFC 4806)", "not among the RFCs that it lists before 6.0.0"),
+    ("EAP-TLS with TLS 1.3 (RFC 9190)", "its EAP-TLS with TLS 1.3 is older than that RFC"),
+)
+"""What there is nothing to try of: strongSwan has no setting by which one could ask for it."""
+
+
+def _unsupported() -> Iterator[Tunnel]:
+    for name, why in _DOCUMENTED:
+        yield Tunnel("unsupported", name, WE, (Step("initiate", WE),), lacking=Lacking(why))
+    yield Tunnel(
+        "unsupported",
+        "extended sequence numbers",
+        WE,
+        (Step("initiate", WE),),
+        settings=((ESP, "aes128gcm16-x25519-esn"),),
+        lacking=Lacking("kernel-libipsec refuses them", log="ESN not supported"),
+    )
+
+
+def foreign_cells(has: Mapping[str, Sequence[str]]) -> tuple[Cell, ...]:
+    """What strongSwan could negotiate and we could not, as cells."""
+    return tuple(
+        Cell("not ours", name, kind, Verdict.NOT_OURS, "in its --list-algs")
+        for kind, name in foreign(has)
+    )
