@@ -41,6 +41,7 @@ from ipseclab.lab.pki import (
     make_key,
     make_ocsp,
 )
+from ipseclab.lab.secret_text import secret_octets
 from ipseclab.lab.topology import Topology
 from ipseclab.registry import EapType
 
@@ -83,7 +84,7 @@ class Keyring:
         """How `node` proves who it is; empty for the pre-shared key."""
         match connection.auth_of(node):
             case AuthKind.PSK:
-                return (SharedKeyAuth(connection.psk.encode()),)
+                return (SharedKeyAuth(secret_octets(connection.psk)),)
             case AuthKind.ANONYMOUS:
                 return (NullAuth(),)
             case AuthKind.RAW_KEY:
@@ -103,7 +104,7 @@ class Keyring:
         """What `peer` has to prove."""
         match connection.auth_of(peer):
             case AuthKind.PSK:
-                return (SharedKeyAuth(connection.psk.encode()),)
+                return (SharedKeyAuth(secret_octets(connection.psk)),)
             case AuthKind.ANONYMOUS:
                 return (NullAuth(),)
             case AuthKind.RAW_KEY:

@@ -38,6 +38,7 @@ from ipseclab.lab.credentials import Keyring, make_keyring
 from ipseclab.lab.identities import identity
 from ipseclab.lab.manual import manual_sa
 from ipseclab.lab.model import AuthKind, Connection, NetworkSelector, Stack, Start
+from ipseclab.lab.secret_text import secret_octets
 from ipseclab.lab.topology import Topology
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.selector import TrafficSelector
@@ -129,7 +130,7 @@ def _connection(item: Connection, node: str, keys: Keyring, policy: str | None) 
         peer_address=_peer_address(item, initiator),
         own_id=own_id,
         peer_id=peer_id,
-        psk=item.psk.encode(),
+        psk=secret_octets(item.psk),
         ike_proposals=tuple(parse_ike_proposal(text) for text in item.ike),
         esp_proposals=tuple(parse_esp_proposal(text) for text in item.esp),
         own_ts=_own_ts(item, node),
@@ -160,7 +161,7 @@ def _connection(item: Connection, node: str, keys: Keyring, policy: str | None) 
 
 def _ppks(item: Connection) -> tuple[Ppk, ...]:
     plan = item.ppk
-    return (Ppk(plan.identity.encode(), plan.key.encode()),) if plan is not None else ()
+    return (Ppk(plan.identity.encode(), secret_octets(plan.key)),) if plan is not None else ()
 
 
 def _identity(item: Connection, end: str) -> Identity:

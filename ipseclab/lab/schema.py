@@ -19,6 +19,7 @@ from ipaddress import (
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -59,6 +60,7 @@ from ipseclab.lab.impairment import (
     NthPackets,
 )
 from ipseclab.lab.model import NetworkSelector
+from ipseclab.lab.secret_text import check_secret
 from ipseclab.lab.units import Quantity, parse_quantity, parse_size
 from ipseclab.lab.yaml_source import one_of
 from ipseclab.registry import NotifyType, TransformType
@@ -134,6 +136,10 @@ Selector = Annotated[
     _text_to(NetworkSelector.parse, "an IPv4 network like 10.1.0.0/24 or 10.1.0.0/24[tcp/80]"),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+(/[0-9]+)?(\[.*\])?$"}),
 ]
+
+
+Secret = Annotated[str, Field(min_length=1), AfterValidator(check_secret)]
+"""Octets as a text, or after 0x in hexadecimal."""
 
 
 def _listed(value: object) -> object:
@@ -510,7 +516,7 @@ class PpkFile(_Strict):
     """A post-quantum preshared key that both ends have (RFC 8784)."""
 
     id: Annotated[str, Field(min_length=1)]
-    key: Annotated[str, Field(min_length=1)]
+    key: Secret
     required: bool = False
     """Whether it is not done without."""
 
@@ -544,7 +550,8 @@ class ConnectionFile(_Strict):
     """Whether `ike` and `esp` may name what RFC 8247 advises against: modp1024, modp1536."""
     auth: Annotated[AuthPair, BeforeValidator(_both)] = ["psk", "psk"]
     """How the initiator and the responder prove who they are; one word for both."""
-    psk: Annotated[str, Field(min_length=1)] | None = None
+    psk: Secret | None = None
+    """The pre-shared key: a text, or 0x and hexadecimal."""
     eap: EapFile = EapFile()
     ppk: PpkFile | None = None
     ids: IdPair | None = None

@@ -8,7 +8,7 @@ import pytest
 from forge import forge, ike_sa, receive
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair import CONNECTION, make_pair
+from pair import CONNECTION, connection, make_pair
 from post import Post
 from transcript import opened, transcript
 
@@ -25,8 +25,9 @@ from ipseclab.ike.eap.method import EapRefused, response
 from ipseclab.ike.eap.peer import EapPeer, PeerSetting
 from ipseclab.ike.eap.server import EapServer, ServerSetting
 from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly
+from ipseclab.ike.keys import psk_auth, signed_octets
 from ipseclab.registry import EapCode, EapType, ExchangeType, IdType, NotifyType
-from ipseclab.wire.payloads import EapPayload, NotifyPayload
+from ipseclab.wire.payloads import AuthPayload, EapPayload, NotifyPayload
 
 ALICE = Identity(IdType.ID_RFC822_ADDR, b"alice@example.org")
 GATE = SharedKeyAuth(b"of the gate")
@@ -67,6 +68,8 @@ def assert_nothing_left(pair):
         assert not any({**gateway.ike.table_sizes, "counters": 0}.values())
 
 
+@pytest.mark.rfc("7296", "2.16", "MUST", "success")
+@pytest.mark.rfc("7296", "2.16", "MUST", "auth-after-success")
 def test_mschapv2_message_by_message():
     pair = remote()
     pair.connect()
@@ -99,6 +102,7 @@ def test_each_password_method_with_and_without_an_eap_identity(methods, ask):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.16", "MUST", "failure")
 @pytest.mark.parametrize("methods", [MSCHAP, MD5])
 @pytest.mark.parametrize(
     "change",
@@ -163,6 +167,36 @@ def test_lost_and_repeated_messages_change_nothing():
     pair.run(60.0)
     pair.agreed()
     assert len(pair.events("ike_established")) == 2
+
+
+@pytest.mark.rfc("7296", "2.16", "MUST", "msk-in-auth")
+@pytest.mark.rfc("7296", "2.16", "MUST", "sk-p-in-auth")
+@pytest.mark.parametrize("methods", [MSCHAP, MD5])
+def test_auth_after_eap_is_made_with_the_key_of_the_method(methods):
+    """And with SK_pi and SK_pr after a method that has none (section 2.16)."""
+    pair = remote(methods)
+    post = Post(pair)
+    pair.do(0, "initiate", CONNECTION)
+    post.deliver("a IKE_SA_INIT request", "b IKE_SA_INIT response")
+    while "AUTH" not in [p.payload_type.name for p in opened(pair, post.held[0])[1]][:1]:
+        post.deliver("a IKE_AUTH request", "b IKE_AUTH response")
+    sa = ike_sa(pair, 0)
+    key = sa.own_request.task.eap.key
+    assert bool(key) is (methods == MSCHAP)
+    request = post.held[0]
+    post.deliver("a IKE_AUTH request")
+    ends = (
+        (request, sa.init_request, sa.nonce_r, sa.keys.sk_pi, ALICE),
+        (post.held[0], sa.init_response, sa.nonce_i, sa.keys.sk_pr, connection(1).own_id),
+    )
+    for sent, first, nonce, sk_p, name in ends:
+        octets = signed_octets(
+            sa.prf, first, nonce, sk_p, bytes([name.id_type, 0, 0, 0]) + name.data
+        )
+        (auth,) = (p for p in opened(pair, sent)[1] if isinstance(p, AuthPayload))
+        assert auth.data == psk_auth(sa.prf, key if key else sk_p, octets)
+    post.open(1.0)
+    pair.agreed()
 
 
 def test_password_is_shown_to_nobody_who_has_not_proved_who_it_is():
@@ -296,6 +330,7 @@ def test_malformed_eap_ends_the_half_open_ike_sa(payloads):
     assert_nothing_left(pair)
 
 
+@pytest.mark.rfc("7296", "2.16", "MUST", "eap-completed")
 def test_client_may_not_skip_eap():
     """AUTH with SK_pi, as after a method without a key, in place of the method."""
     pair = remote()

@@ -270,6 +270,7 @@ class Address(AuthExtension):
         self.got.append(response.find(CpPayload))
 
 
+@pytest.mark.rfc("7296", "2.19", "MUST", "cp-beside-sa")
 @pytest.mark.parametrize("of_a", [(MACHINE,), (MACHINE, USER)])
 def test_feature_rides_in_the_first_and_last_request_and_the_last_response(monkeypatch, of_a):
     feature = Address()

@@ -131,6 +131,7 @@ def test_signature_of_one_end_and_a_key_of_the_other(ends):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "1.2", "MUST", "name-of-key")
 def test_certificate_of_another_refused_by_either_end(ends):
     auths, demand = ends("ecdsa-p256")
     for thief in (0, 1):

@@ -127,6 +127,8 @@ def test_certreq_holds_the_hash_of_the_authoritys_key():
         assert request.data == authority_hash(ROOT.certificate)
 
 
+@pytest.mark.rfc("7296", "1.2", "MUST", "first-certificate")
+@pytest.mark.rfc("7296", "2.15", "MAY", "send-chain")
 def test_intermediates_follow_the_own_certificate():
     middle = authority("middle", ROOT)
     pair = certified(bad=end(0, middle))
@@ -314,6 +316,7 @@ def assert_refused(pair, side, why):
         assert len(gateway.datapath.sad) == 0
 
 
+@pytest.mark.rfc("7296", "2.21.2", "SHOULD", "auth-failed")
 @pytest.mark.parametrize("side", [0, 1], ids=["initiator", "responder"])
 @pytest.mark.parametrize("what", BAD)
 def test_bad_certificate_is_refused_with_its_reason(what, side):

@@ -128,6 +128,8 @@ def test_no_overlap_leaves_the_ike_sa_and_sends_nothing_in_clear():
     assert pair.a.counters["drops.park_timeout"] == 1
 
 
+@pytest.mark.rfc("7296", "1.3.1", "MAY", "transport")
+@pytest.mark.rfc("7296", "1.3.1", "MUST", "transport-confirmed")
 def test_transport_mode_is_asked_for_and_confirmed():
     hosts = [selectors(f"{address}/32") for address in ADDRESSES]
     pair = make_pair(
@@ -143,6 +145,7 @@ def test_transport_mode_is_asked_for_and_confirmed():
     assert {n.details["mode"] for n in pair.events("child_ready")} == {"transport"}
 
 
+@pytest.mark.rfc("7296", "1.3.1", "MUST", "delete-other-mode")
 @pytest.mark.parametrize(("a", "b"), [(Mode.TUNNEL, Mode.TRANSPORT), (Mode.TRANSPORT, Mode.TUNNEL)])
 def test_modes_that_differ_make_no_child_sa(a, b):
     pair = make_pair(a={"mode": a}, b={"mode": b})
@@ -160,6 +163,7 @@ def test_first_child_sa_needs_no_key_exchange_although_the_proposal_has_one():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "1.4.1", "MUST", "own-inbound")
 def test_rekey_replaces_the_sa_and_the_initiator_deletes_the_old_one():
     pair = make_pair()
     start = since(pair)
@@ -171,6 +175,7 @@ def test_rekey_replaces_the_sa_and_the_initiator_deletes_the_old_one():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "1.3", "MAY", "either-end")
 def test_rekey_by_the_original_responder():
     pair = make_pair()
     start = since(pair)
@@ -182,6 +187,7 @@ def test_rekey_by_the_original_responder():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "1.3.3", "MUST", "rekey-notify")
 def test_rekey_names_the_old_sa_by_the_spi_its_sender_receives_on():
     pair = make_pair()
     start = since(pair)
@@ -191,6 +197,7 @@ def test_rekey_names_the_old_sa_by_the_spi_its_sender_receives_on():
     assert rekey == NotifyPayload(NotifyType.REKEY_SA, b"", ProtocolId.ESP, old.spi_in)
 
 
+@pytest.mark.rfc("7296", "1.3", "MAY", "child-ke")
 @pytest.mark.rfc("7296", "2.5", "SHOULD", "order-sent")
 def test_rekey_with_a_key_exchange_of_its_own():
     pair = make_pair(both=esp("aes128gcm16-x25519"))
@@ -204,6 +211,9 @@ def test_rekey_with_a_key_exchange_of_its_own():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "1.3", "MUST", "ke-offered")
+@pytest.mark.rfc("7296", "1.3", "MUST", "ke-expected")
+@pytest.mark.rfc("7296", "1.3", "MUST", "refuse-group")
 def test_rekey_with_another_group_asked_for():
     pair = make_pair(a=esp("aes128gcm16-ecp256-x25519"), b=esp("aes128gcm16-x25519"))
     start = since(pair)
@@ -248,6 +258,8 @@ def test_further_child_sa_beside_the_first():
     assert pair.spis(0) == pair.spis(1)
 
 
+@pytest.mark.rfc("7296", "1.3.1", "SHOULD NOT", "keep-ike-sa")
+@pytest.mark.rfc("7296", "2.21.3", "MUST", "errors-answered")
 def test_limit_of_child_sas_is_answered_and_leaves_the_others_alone():
     limits = IkeLimits(children_per_ike=2)
     pair = Pair((gateway_config(connection(0)), gateway_config(connection(1), limits=limits)))
@@ -260,6 +272,8 @@ def test_limit_of_child_sas_is_answered_and_leaves_the_others_alone():
     assert pair.spis(0) == pair.spis(1)
 
 
+@pytest.mark.rfc("7296", "2.25", "SHOULD", "child-not-found")
+@pytest.mark.rfc("7296", "2.25", "SHOULD", "make-anew")
 def test_child_sa_that_the_peer_has_lost_is_made_anew_from_scratch():
     """Section 2.25: CHILD_SA_NOT_FOUND; the old one is dropped without a DELETE."""
     pair = make_pair()
@@ -328,6 +342,7 @@ def test_delete_of_an_sa_that_is_being_rekeyed_here_closes_what_comes_of_the_rek
     assert not pair.spis(1)
 
 
+@pytest.mark.rfc("7296", "1.4.1", "MUST NOT", "half-closed")
 def test_delete_that_gets_no_answer_takes_the_sa_down_once():
     pair = make_pair()
     pair.connect()
@@ -363,6 +378,7 @@ def test_unusable_answer_to_a_rekey_is_closed_with_a_delete_of_its_own():
     assert pair.spis(0) == pair.spis(1) == old
 
 
+@pytest.mark.rfc("7296", "2.21.3", "SHOULD NOT", "error-request")
 def test_answer_without_a_nonce_is_closed_with_a_delete_of_its_own():
     pair = make_pair()
     start = since(pair)
@@ -403,6 +419,7 @@ def test_unknown_critical_payload_in_a_request_is_named_and_the_ike_sa_stands():
     assert len(pair.ike_spis(1)) == 1
 
 
+@pytest.mark.rfc("7296", "2.21.3", "MUST", "errors-answered")
 def test_malformed_request_of_the_peer_ends_the_ike_sa_at_both_ends():
     """Section 2.21.3: INVALID_SYNTAX is fatal without a DELETE."""
     pair = make_pair()

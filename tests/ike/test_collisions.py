@@ -29,6 +29,7 @@ def colliding(method, seed, **options):
 # Section 2.8.1.
 
 
+@pytest.mark.rfc("7296", "2.25.1", "SHOULD", "rekey-rekeying")
 @pytest.mark.rfc("7296", "2.3", "MUST", "answer-while-waiting")
 @pytest.mark.rfc("7296", "2.8.1", "SHOULD", "lowest-nonce")
 @pytest.mark.parametrize("first", [0, 1])
@@ -74,6 +75,7 @@ def test_response_that_comes_after_the_peer_deleted_the_new_sa_too(lowest):
     assert pair.spis(0) == pair.spis(1) == set()
 
 
+@pytest.mark.rfc("7296", "2.25.1", "SHOULD", "rekey-unknown")
 def test_request_that_comes_after_the_old_sa_is_gone_is_told_so_and_that_is_ignored():
     """The second sequence of section 2.8.1."""
     pair, post = colliding("rekey_child", 1)
@@ -87,6 +89,7 @@ def test_request_that_comes_after_the_old_sa_is_gone_is_told_so_and_that_is_igno
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.25.1", "SHOULD", "rekey-closing")
 def test_request_for_an_sa_that_is_being_closed_is_put_off_and_then_needless():
     pair, post = colliding("rekey_child", 1)
     late = post.take(CREATE_A[0])
@@ -132,6 +135,8 @@ def test_both_are_asked_for_another_group_and_try_again(delayed):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.25.1", "SHOULD", "rekey-closing")
+@pytest.mark.rfc("7296", "2.25.1", "SHOULD", "close-rekeying")
 def test_rekey_against_delete_of_the_same_sa():
     pair = make_pair()
     pair.connect()
@@ -161,6 +166,9 @@ def test_rekey_against_delete_with_one_of_the_requests_lost(lost):
     assert len(pair.ike_spis(0)) == 1
 
 
+@pytest.mark.rfc("7296", "1.4.1", "MUST", "crossing-deletes")
+@pytest.mark.rfc("7296", "1.4.1", "MUST NOT", "crossing-answers")
+@pytest.mark.rfc("7296", "2.25.1", "SHOULD", "close-closing")
 def test_two_deletes_of_one_child_sa_cross_and_neither_answer_names_it():
     """Section 1.4.1: "the responses MUST NOT include Delete payloads"."""
     pair, post = colliding("delete_child", 1)
@@ -175,6 +183,7 @@ def test_two_deletes_of_one_child_sa_cross_and_neither_answer_names_it():
         assert len(pair.events("child_gone", side)) == 1
 
 
+@pytest.mark.rfc("7296", "2.25.2", "SHOULD", "close-closing")
 def test_two_deletes_of_the_ike_sa_cross():
     pair, post = colliding("delete_ike", 1)
     post.deliver(INFO_A[0], INFO_B[0])
@@ -201,6 +210,7 @@ def test_wrong_peer_deletes_the_old_sa_although_it_did_not_rekey_it():
 # Section 2.8.2.
 
 
+@pytest.mark.rfc("7296", "2.25.2", "SHOULD", "rekey-rekeying")
 @pytest.mark.rfc("7296", "2.8.2", "SHOULD", "lowest-nonce")
 @pytest.mark.rfc("7296", "2.8.2", "MUST", "inherit")
 @pytest.mark.parametrize("first", [0, 1])
@@ -247,6 +257,7 @@ def test_end_that_did_not_notice_the_collision_answers_temporary_failure():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.25.2", "SHOULD", "close-rekeying")
 def test_delete_of_the_old_ike_sa_makes_the_end_that_noticed_forget_its_own_rekey():
     """The drawing of section 2.8.2: request 2 never arrives, and is not sent again after D()."""
     pair, post = colliding("rekey_ike", 1)
@@ -291,6 +302,9 @@ def test_both_rekeys_of_the_ike_sa_are_asked_for_another_group(lowest):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "1.4", "MUST", "own-ike-sa")
+@pytest.mark.rfc("7296", "2.25.2", "SHOULD", "rekey-closing")
+@pytest.mark.rfc("7296", "2.25.2", "SHOULD", "close-rekeying")
 def test_delete_of_the_ike_sa_against_its_rekey():
     pair = make_pair()
     pair.connect()
@@ -323,6 +337,10 @@ def test_bounce_of_the_link_during_the_rekey_does_not_delete_the_new_ike_sa():
 # Section 2.25: one end at the IKE_SA, the other at a CHILD_SA.
 
 
+@pytest.mark.rfc("7296", "2.25", "SHOULD", "temporary-failure")
+@pytest.mark.rfc("7296", "2.25", "MUST NOT", "retry-at-once")
+@pytest.mark.rfc("7296", "2.25.1", "SHOULD", "rekey-ike-busy")
+@pytest.mark.rfc("7296", "2.25.2", "SHOULD", "child-while-rekeying")
 @pytest.mark.parametrize("method", ["rekey_child", "create_child"])
 def test_child_exchange_against_a_rekey_of_the_ike_sa_is_put_off_at_both_ends(method):
     pair = make_pair()
@@ -345,6 +363,7 @@ def test_child_exchange_against_a_rekey_of_the_ike_sa_is_put_off_at_both_ends(me
     assert pair.ike_spis(0) == pair.ike_spis(1)
 
 
+@pytest.mark.rfc("7296", "2.25.2", "SHOULD", "close-child-while-rekeying")
 def test_delete_of_a_child_sa_during_the_rekey_of_its_ike_sa_is_answered_as_usual():
     pair = make_pair()
     pair.connect()
@@ -359,6 +378,8 @@ def test_delete_of_a_child_sa_during_the_rekey_of_its_ike_sa_is_answered_as_usua
     assert pair.ike_spis(0) == pair.ike_spis(1)
 
 
+@pytest.mark.rfc("7296", "2.25", "MAY", "retry")
+@pytest.mark.rfc("7296", "2.25", "SHOULD", "out-of-step")
 def test_temporary_failure_for_minutes_closes_the_ike_sa():
     """Section 2.25: the state is out of step. The peer here never has time."""
     pair = make_pair()

@@ -40,6 +40,9 @@ def notify_of(pair: Pair, answer: object) -> NotifyType:
 # Without protection (sections 1.5, 2.4, 2.21.4).
 
 
+@pytest.mark.rfc("7296", "1.5", "MUST NOT", "answer-invalid-spi")
+@pytest.mark.rfc("7296", "2.21.4", "MUST NOT", "hint-answered")
+@pytest.mark.rfc("7296", "2.21.4", "MUST NOT", "hint-believed")
 @pytest.mark.rfc("7296", "2.4", "MUST NOT", "dead-by-rumour")
 @pytest.mark.parametrize("hint", HINTS)
 @pytest.mark.parametrize("response", [False, True])
@@ -68,6 +71,7 @@ def test_unprotected_notifications_change_nothing(hint, response):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.21.4", "MUST NOT", "protected-hint-believed")
 @pytest.mark.parametrize("hint", [NotifyType.INVALID_SPI, NotifyType.INVALID_SELECTORS])
 def test_protected_hints_change_no_sa(hint):
     pair = connected()
@@ -79,6 +83,7 @@ def test_protected_hints_change_no_sa(hint):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.21.4", "MUST NOT", "unknown-response")
 def test_response_of_an_unknown_ike_sa_is_not_answered():
     pair = connected()
     octets = forge(pair, 0, INFORMATIONAL, response=True)
@@ -103,6 +108,7 @@ def test_an_end_that_may_exist_twice_says_no_initial_contact():
 # Each message on the IKE_SA that it is about (section 1.4).
 
 
+@pytest.mark.rfc("7296", "1.4", "MUST", "own-child-sa")
 def test_a_delete_on_another_ike_sa_closes_nothing():
     pair = make_pair()
     for side in (0, 1):
@@ -118,6 +124,7 @@ def test_a_delete_on_another_ike_sa_closes_nothing():
     assert len(before) == 2
 
 
+@pytest.mark.rfc("7296", "2.25.1", "SHOULD", "close-unknown")
 def test_delete_of_an_sa_that_is_not_there_is_answered_without_one():
     pair = connected()
     delete = DeletePayload(ProtocolId.ESP, (b"none",))
@@ -147,6 +154,7 @@ def test_the_last_request_on_a_rekeyed_ike_sa_is_its_delete():
 # Key exchange (sections 2.18 and 3.3.6).
 
 
+@pytest.mark.rfc("7296", "2.18", "MUST NOT", "none-accepted")
 def test_an_ike_sa_is_not_rekeyed_without_a_key_exchange():
     pair = connected()
     post = Post(pair)
@@ -228,6 +236,7 @@ def test_a_peer_without_room_for_a_rekey_gets_a_delete_and_a_new_request():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.22", "MUST NOT", "ipcomp-unproposed")
 def test_nothing_is_compressed():
     """IPComp is not offered, and what a peer offers is passed over (section 2.22)."""
     pair = connected()

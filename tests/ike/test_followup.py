@@ -311,6 +311,7 @@ def test_invalid_ke_payload_where_several_are_proposed() -> None:
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "1.2", "SHOULD", "omit-ke")
 def test_ike_auth_makes_its_child_sa_without_them() -> None:
     pair = made("ke1_x448")
     (child,) = pair.a.ike.child_sas

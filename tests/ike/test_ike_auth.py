@@ -29,6 +29,7 @@ def assert_nothing_left(pair):
         assert len(gateway.datapath.sad) == 0
 
 
+@pytest.mark.rfc("7296", "1.2", "MUST", "verify")
 def test_wrong_psk_is_refused_and_both_ends_forget():
     pair = make_pair(a={"psk": b"another secret"})
     pair.connect()
@@ -43,6 +44,8 @@ def test_wrong_psk_is_refused_and_both_ends_forget():
     assert_nothing_left(pair)
 
 
+@pytest.mark.rfc("7296", "1.2", "MUST", "name-of-key")
+@pytest.mark.rfc("7296", "2.21.2", "SHOULD", "auth-failed")
 def test_unknown_initiator_is_refused_as_failed_authentication():
     stranger = Identity(IdType.ID_FQDN, b"stranger.example.org")
     pair = make_pair(a={"own_id": stranger})
@@ -59,6 +62,8 @@ def test_responder_that_is_asked_for_by_another_name_refuses():
     assert_nothing_left(pair)
 
 
+@pytest.mark.rfc("7296", "1.2", "MUST", "verify")
+@pytest.mark.rfc("7296", "2.21.2", "MAY", "auth-failed-told")
 def test_initiator_that_refuses_the_responders_auth_says_so_without_a_delete():
     """Section 2.21.2: the responder believes that the IKE_SA stands."""
     pair = make_pair()
@@ -126,6 +131,8 @@ def test_initiator_does_not_answer_its_own_auth_reflected_to_it():
     assert not pair.events("ike_established", 0)
 
 
+@pytest.mark.rfc("7296", "1", "MUST", "init-then-auth")
+@pytest.mark.rfc("7296", "1.4", "MUST", "after-auth")
 def test_nothing_but_ike_auth_is_answered_before_authentication():
     pair = make_pair()
     post = Post(pair)
@@ -138,6 +145,7 @@ def test_nothing_but_ike_auth_is_answered_before_authentication():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.21.2", "MUST", "whole-request")
 def test_ike_auth_without_auth_is_malformed():
     pair = make_pair()
     post = Post(pair)
@@ -149,6 +157,7 @@ def test_ike_auth_without_auth_is_malformed():
     assert opened(pair, answer)[1] == (NotifyPayload(NotifyType.INVALID_SYNTAX),)
 
 
+@pytest.mark.rfc("7296", "2.21.2", "MUST", "whole-request")
 def test_unknown_critical_payload_ends_ike_auth_before_anything_is_verified():
     pair = make_pair()
     post = Post(pair)
@@ -192,6 +201,8 @@ def test_lost_refusal_is_repeated_from_the_cache():
     assert pair.events("auth_failed", 0)
 
 
+@pytest.mark.rfc("7296", "1.3.1", "SHOULD NOT", "keep-ike-sa")
+@pytest.mark.rfc("7296", "2.21.2", "MUST NOT", "child-error")
 @pytest.mark.parametrize(
     ("b", "notify"),
     [

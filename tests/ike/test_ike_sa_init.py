@@ -151,6 +151,8 @@ def test_cookie_of_the_secret_before_is_still_good():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "1.2", "MUST", "retry-group")
+@pytest.mark.rfc("7296", "1.2", "MUST", "propose-all-again")
 def test_another_group_is_asked_for_and_taken():
     pair = make_pair(a=ECP_BEFORE_X25519, b=ONLY_X25519)
     pair.connect()

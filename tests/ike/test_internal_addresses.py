@@ -66,6 +66,8 @@ def selectors(pair, side):
     return [str(ts) for child in pair.gateways[side].ike.child_sas for ts in child.own_ts]
 
 
+@pytest.mark.rfc("7296", "2.19", "MUST", "ask-in-auth")
+@pytest.mark.rfc("7296", "2.19", "MUST", "cp-before-sa")
 def test_client_gets_addresses_and_they_are_its_selectors():
     pair = access()
     pair.connect()
@@ -114,12 +116,31 @@ def test_who_has_nothing_to_give_ignores_the_payload_and_is_left():
     assert not pair.b.ike.child_sas
 
 
+@pytest.mark.rfc("7296", "2.19", "MUST", "cp-required")
 def test_client_that_has_to_ask_and_does_not():
     pair = access(asked=None, provision=replace(PROVISION, required=True))
     pair.connect()
     assert transcript(pair)[3] == "b <-- IKE_AUTH: SK {IDr, AUTH, N(FAILED_CP_REQUIRED)}"
     assert not pair.b.ike.child_sas
     assert [len(gateway.ike.ike_sas) for gateway in pair.gateways] == [1, 1]
+
+
+@pytest.mark.rfc("7296", "2.19", "MUST NOT", "reply-unasked")
+def test_nothing_is_given_to_who_does_not_ask():
+    pair = access(asked=None)
+    pair.connect()
+    assert transcript(pair)[3] == "b <-- IKE_AUTH: SK {IDr, AUTH, SA, TSi, TSr}"
+    assert not pair.events("address_given")
+
+
+@pytest.mark.rfc("7296", "2.19", "MUST", "cp-address")
+@pytest.mark.parametrize(("ip4", "ip6"), [(True, False), (False, True), (True, True)])
+def test_a_request_always_asks_for_an_address(ip4, ip6):
+    asked = AddressRequest(ip4=ip4, ip6=ip6).payload()
+    kinds = [attribute.type for attribute in asked.attributes]
+    assert (Kind.INTERNAL_IP4_ADDRESS in kinds, Kind.INTERNAL_IP6_ADDRESS in kinds) == (ip4, ip6)
+    assert asked.cfg_type == CfgType.CFG_REQUEST
+    assert {attribute.value for attribute in asked.attributes} == {b""}
 
 
 def test_family_without_a_pool_is_left_out():
@@ -235,6 +256,8 @@ def test_each_of_several_clients_gets_what_is_for_its_address():
         assert spoofed not in pair.delivered[1]
 
 
+@pytest.mark.rfc("7296", "2.19", "MAY", "cp-more")
+@pytest.mark.rfc("7296", "2.20", "MAY", "version")
 def test_informational_request_is_answered_and_a_set_acknowledged():
     pair = access()
     pair.connect()

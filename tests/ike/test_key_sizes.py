@@ -31,6 +31,8 @@ def test_a_prf_is_as_strong_as_its_keys(prf):
     assert prf.key_size == (16 if "AES128" in prf.id.name else prf.output_size)
 
 
+@pytest.mark.rfc("7296", "2.17", "MUST", "keymat")
+@pytest.mark.rfc("7296", "2.17", "MUST", "encryption-first")
 @pytest.mark.parametrize(("cipher", "sizes"), ENCR.items())
 def test_keymat_is_encryption_before_integrity_and_initiator_before_responder(cipher, sizes):
     prf, suite = next(iter(PRFS.values())), child_suite_of(parse_esp_proposal(cipher))

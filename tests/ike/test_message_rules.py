@@ -376,6 +376,7 @@ def test_a_response_leaves_from_where_its_request_arrived(port):
 # Proposals (sections 3.3 and 3.4).
 
 
+@pytest.mark.rfc("7296", "1.3", "MUST", "ke-expected")
 def test_proposals_are_numbered_from_one_in_the_order_of_preference():
     texts = ("aes256gcm16-prfsha384-ecp256", "aes128gcm16-prfsha256-x25519", "aes128-sha256-ecp256")
     pair = make_pair(both={"ike_proposals": tuple(map(parse_ike_proposal, texts))})

@@ -38,6 +38,9 @@ def test_without_a_nat_esp_goes_as_protocol_50_and_ike_stays_on_port_500():
     assert not ike_sa(pair, 1).encapsulated
 
 
+@pytest.mark.rfc("7296", "2.23", "MUST", "ike-ports")
+@pytest.mark.rfc("7296", "2.23", "MUST", "float")
+@pytest.mark.rfc("7296", "2.23", "MUST", "initiator-checks")
 @pytest.mark.rfc("7296", "2", "MUST", "four-zeros")
 @pytest.mark.rfc("7296", "2.11", "MUST", "any-port")
 @pytest.mark.rfc("3948", "2.2", "MUST", "non-esp-marker")
@@ -54,6 +57,8 @@ def test_nat_is_found_by_both_ends_and_the_initiator_floats_to_4500():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.23", "MUST NOT", "esp-500")
+@pytest.mark.rfc("7296", "2.23", "MUST", "udp-behind-nat")
 @pytest.mark.rfc("3948", "2.1", "MUST", "ike-ports")
 def test_esp_behind_a_nat_goes_in_udp_both_ways():
     pair, _box = natted()
@@ -66,6 +71,7 @@ def test_esp_behind_a_nat_goes_in_udp_both_ways():
     assert all(s.item.path.local.port == 4500 for s in pair.sent[start:])
 
 
+@pytest.mark.rfc("7296", "2.23", "MUST", "float")
 def test_responder_behind_a_nat():
     box = NatBox(inside=1, address=ADDRESSES[1], ports={500: 500, 4500: 4500})
     inner = "192.168.9.9"
@@ -97,6 +103,7 @@ def test_forced_encapsulation_looks_like_a_nat_to_the_peer():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.23", "SHOULD", "keepalive")
 @pytest.mark.rfc("3948", "4", "MUST", "keepalive-sent")
 def test_keepalive_after_silence_and_only_from_behind_the_nat():
     pair, _box = natted(both={"keepalive": 20.0})
@@ -137,6 +144,7 @@ def test_keepalive_goes_on_after_a_rekey_of_the_ike_sa():
     assert {side for _, side, n in pair.notices if n.event == "keepalive_sent"} == {0}
 
 
+@pytest.mark.rfc("7296", "2.23", "SHOULD", "follow")
 def test_rebinding_is_followed_from_esp_and_traffic_goes_on_without_a_handshake():
     pair, box = natted()
     pair.run(1.0)
@@ -156,6 +164,7 @@ def test_rebinding_is_followed_from_esp_and_traffic_goes_on_without_a_handshake(
     assert moved.details["new"] == f"{NAT_ADDRESS}:40003"
 
 
+@pytest.mark.rfc("7296", "2.23", "SHOULD", "follow")
 def test_rebinding_is_followed_from_ike_and_data_goes_there_too():
     """Case 37: a liveness check that passes must not leave the data at the old address."""
     pair, box = natted()
@@ -212,6 +221,7 @@ def test_older_packet_that_comes_late_from_elsewhere_is_not_followed():
     assert not pair.events("peer_moved")
 
 
+@pytest.mark.rfc("7296", "2.23", "MUST", "any-port")
 @pytest.mark.rfc("7296", "2.11", "MUST", "answer-where-from")
 def test_repeated_ike_request_from_elsewhere_is_answered_there_but_not_followed():
     pair, _box = natted()
@@ -225,6 +235,7 @@ def test_repeated_ike_request_from_elsewhere_is_answered_there_but_not_followed(
     assert ike_sa(pair, 1).path == before
 
 
+@pytest.mark.rfc("7296", "1.2", "MUST", "verify")
 def test_tampered_message_from_elsewhere_is_not_followed():
     pair, _box = natted()
     octets = forge(pair, 0, ExchangeType.INFORMATIONAL)
@@ -293,6 +304,10 @@ def assert_checksums_hold(packet):
         assert checksum(pseudo + packet[20:]) == 0
 
 
+@pytest.mark.rfc("7296", "2.23", "MUST", "transport-one-address")
+@pytest.mark.rfc("7296", "2.23.1", "MUST", "one-address")
+@pytest.mark.rfc("7296", "2.23.1", "MUST", "source-address")
+@pytest.mark.rfc("7296", "2.23.1", "MUST", "destination-address")
 def test_transport_mode_selectors_are_answered_with_the_addresses_the_responder_sees():
     """Section 2.23.1: the client then puts its own in their place."""
     a = {"mode": Mode.TRANSPORT, "own_ts": host(ADDRESSES[0]), "peer_ts": host(ADDRESSES[1])}

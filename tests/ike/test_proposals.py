@@ -89,6 +89,7 @@ def test_several_of_one_type_keep_their_order() -> None:
     ]
 
 
+@pytest.mark.rfc("7296", "2.18", "MUST NOT", "none-proposed")
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

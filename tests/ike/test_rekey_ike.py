@@ -18,6 +18,8 @@ REKEY = [
 ]
 
 
+@pytest.mark.rfc("7296", "1.3.2", "MUST", "ke-in-rekey")
+@pytest.mark.rfc("7296", "2.18", "MUST", "new-key-exchange")
 @pytest.mark.parametrize("side", [0, 1])
 def test_rekey_by_either_end_moves_the_child_sas_and_closes_the_old_ike_sa(side):
     pair = make_pair()
@@ -37,6 +39,7 @@ def test_rekey_by_either_end_moves_the_child_sas_and_closes_the_old_ike_sa(side)
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "2.18", "MUST", "reset-ids")
 def test_message_ids_restart_at_zero_on_the_new_ike_sa():
     pair = make_pair()
     pair.connect()
@@ -118,6 +121,7 @@ def test_rekey_that_waits_is_needless_once_the_peer_has_rekeyed():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "1.3.2", "SHOULD NOT", "create-while-rekeyed")
 def test_tasks_that_wait_go_over_to_the_new_ike_sa():
     pair = make_pair()
     pair.connect()
@@ -161,6 +165,7 @@ def test_unusable_response_to_a_rekey_starts_the_connection_over():
     assert not pair.ike_spis(0)
 
 
+@pytest.mark.rfc("7296", "1.3", "MUST", "refuse-group")
 def test_key_exchange_value_of_another_group_is_refused():
     pair = make_pair()
     pair.connect()
@@ -197,6 +202,8 @@ def test_delete_by_either_end_closes_everything(side):
         assert [n.details["reason"] for n in pair.events("child_gone", who)] == ["ike_gone"]
 
 
+@pytest.mark.rfc("7296", "1.4.1", "MUST", "both-directions")
+@pytest.mark.rfc("7296", "1.4.1", "MUST", "close-named")
 @pytest.mark.rfc("7296", "2.4", "MUST", "delete-told")
 @pytest.mark.parametrize("side", [0, 1])
 def test_delete_of_the_child_sa_leaves_the_ike_sa(side):

@@ -48,6 +48,7 @@ def test_responder_that_wants_fewer_says_so_and_is_asked_no_further():
     assert refused == ["TS_MAX_QUEUE"]
 
 
+@pytest.mark.rfc("7296", "2.21.2", "MUST NOT", "new-errors")
 @pytest.mark.parametrize("able", [0, 1])
 def test_peer_that_does_not_know_it_gets_one_sa(able):
     pair = make_pair(**{"ab"[able]: {"resources": 4}})

@@ -196,6 +196,7 @@ def test_one_request_is_out_at_once_the_others_wait_their_turn():
     assert pair.spis(0) == pair.spis(1)
 
 
+@pytest.mark.rfc("7296", "1.4", "MUST", "after-auth")
 @pytest.mark.rfc("7296", "2.4", "MAY", "ignore-unprotected")
 def test_unprotected_message_of_an_established_ike_sa_is_dropped():
     pair = make_pair()

@@ -99,6 +99,7 @@ def test_chain_of_each_kind_of_key_is_trusted(kind):
     assert judged(demand_of(root), shown(*gw1.chain)) == gw1.private.public_key()
 
 
+@pytest.mark.rfc("7296", "1.2", "MUST", "first-certificate")
 def test_key_is_that_of_the_first_certificate(lab):
     key = judged(demand_of(lab.root), shown(*lab.gw1.chain))
     assert key == lab.gw1.private.public_key()

@@ -179,6 +179,7 @@ def test_what_concerns_the_same_child_sa_waits_and_the_rest_overlaps():
     assert pair.spis(0) == pair.spis(1) == set()
 
 
+@pytest.mark.rfc("7296", "1.3.2", "SHOULD NOT", "create-while-rekeyed")
 @pytest.mark.parametrize("method", ["rekey_ike", "delete_ike"])
 def test_rekey_and_delete_of_the_ike_sa_go_alone(method):
     pair = wide_pair()

@@ -249,6 +249,7 @@ def test_ah_takes_a_routing_header_as_it_arrives():
     assert len(delivered(right.receive_packet(bytes(arrived), 0.0))) == 1
 
 
+@pytest.mark.rfc("7296", "2.24", "MUST", "ecn")
 @families
 @outers
 @pytest.mark.parametrize(("tos", "mark"), [(0xB8 | 2, 3), (0x28 | 1, 3), (0, 3), (2, 1)])

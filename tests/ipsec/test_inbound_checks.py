@@ -233,6 +233,7 @@ class TestEspPackets:
 class TestEcn:
     """RFC 6040 section 4.2, figure 4; codepoints: 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE."""
 
+    @pytest.mark.rfc("7296", "2.24", "MUST", "ecn")
     @pytest.mark.parametrize(
         ("inner", "outer", "result"),
         [

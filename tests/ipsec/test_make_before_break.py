@@ -240,6 +240,8 @@ def test_lingering_sa_does_not_move_the_peer():
     assert not peers(outputs)
 
 
+@pytest.mark.rfc("7296", "2.23", "MUST", "either-form")
+@pytest.mark.rfc("7296", "2.23", "MUST", "udp-without-nat")
 def test_either_encapsulation_is_accepted_but_only_udp_moves_a_peer():
     """RFC 7296 section 2.23: ESP in UDP must be accepted even where no NAT was found."""
     pair = Pair()

@@ -339,6 +339,12 @@ BAD = {
         "psk: 12345",
         "26:5: connections[0].psk: 12345, expected a text (in quotes where it looks like a number)",
     ),
+    "a pre-shared key that is no hexadecimal": (
+        "psk: secret",
+        "psk: '0xabc'",
+        "26:5: connections[0].psk: a secret that begins with 0x, "
+        "expected pairs of hexadecimal digits",
+    ),
     "an empty pre-shared key": (
         "psk: secret",
         "psk: ''",

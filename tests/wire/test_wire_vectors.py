@@ -253,6 +253,7 @@ def test_every_sk_payload_opens_and_every_key_is_as_recorded(recording):
     assert len(recording.known["secret"]) == 1
 
 
+@pytest.mark.rfc("7296", "2.17", "MUST", "keymat")
 def test_every_esp_packet_opens_to_a_ping(recording):
     packets = [datagram for datagram in recording.datagrams if datagram.is_esp]
     assert len(packets) == 10
