@@ -268,6 +268,7 @@ def test_case_25_unknown_error_in_a_response_means_that_it_failed():
 # 26
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST", "refuse-major")
 @pytest.mark.rfc("7296", "2.5", "MUST", "drop-major")
 @pytest.mark.parametrize("value", [0x00, 0x10, 0x30, 0xFF])
 def test_case_26_wrong_major_version(value):
@@ -280,6 +281,7 @@ def test_case_26_wrong_major_version(value):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST", "ignore-minor")
 @pytest.mark.rfc("7296", "2.5", "MUST", "minor-ignored")
 def test_case_26_wrong_minor_version_is_ignored():
     pair = faulty_pair(fault("version", value=0x2F), fault("version", "b", value=0x21))
@@ -352,6 +354,8 @@ def test_case_27_wrong_auth_and_unknown_identities(changes):
         assert not gateway.ike.ike_sas
 
 
+@pytest.mark.rfc("7296", "3.3.4", "MUST", "compare")
+@pytest.mark.rfc("7296", "3.3.4", "MUST", "refuse-others")
 @pytest.mark.rfc("7296", "2.7", "MUST", "one-proposal")
 @pytest.mark.parametrize("of", ["ike", "esp"])
 def test_case_27_no_common_proposal(of):

@@ -74,6 +74,7 @@ def test_the_generator_alone_decides(exchange: KeyExchange) -> None:
     assert answer != exchange.respond(one.public, random.Random(8))
 
 
+@pytest.mark.rfc("7296", "3.4", "MUST", "modp-length")
 @each_method
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_public_value_of_another_size_is_refused(exchange: KeyExchange, change: int) -> None:
@@ -143,6 +144,7 @@ def test_modp_exponent_has_its_full_length(group: Modp) -> None:
     assert group.generate(random.Random(3)).exponent.bit_length() == group.exponent_bits
 
 
+@pytest.mark.rfc("7296", "3.4", "MUST", "modp-length")
 def test_modp_pads_public_value_and_secret() -> None:
     group = KE_METHODS[KeMethod.MODP_2048]
     assert isinstance(group, Modp)

@@ -67,6 +67,7 @@ def test_cbc_vector(row: dict[str, str]) -> None:
         assert protection.open(b"", sealed) == plaintext
 
 
+@pytest.mark.rfc("7296", "3.14", "MUST", "icv-over-ciphertext")
 def test_cbc_icv_covers_associated_iv_and_ciphertext() -> None:
     protection = cbc_suite(bytes(16)).keyed(bytes(16), b"k" * 32)
     sealed = protection.seal(b"header", bytes(16), bytes(32))

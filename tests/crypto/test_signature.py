@@ -126,6 +126,7 @@ def test_ecdsa_of_the_old_methods_is_two_full_size_numbers():
             scheme.verify(key.public_key(), signature + b"\0", b"octets")
 
 
+@pytest.mark.rfc("7296", "3.8", "SHOULD", "rsa-sha1")
 def test_old_rsa_method_signs_with_sha1_and_takes_any_hash():
     method, scheme = old_method(RSA.public_key())
     assert method == AuthMethod.RSA_DIGITAL_SIGNATURE

@@ -88,6 +88,8 @@ def test_mschapv2_message_by_message():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.16", "SHOULD NOT", "ask-identity")
+@pytest.mark.rfc("7296", "3.16", "MAY", "give-identity")
 @pytest.mark.parametrize("methods", [MSCHAP, MD5])
 @pytest.mark.parametrize("ask", [False, True])
 def test_each_password_method_with_and_without_an_eap_identity(methods, ask):
@@ -136,6 +138,7 @@ def test_gateway_that_does_not_know_the_password_is_not_believed():
         peer.answer(forged, ALICE, NOW)
 
 
+@pytest.mark.rfc("7296", "3.16", "MUST", "response-type")
 def test_peer_naks_what_it_does_not_want_and_gets_what_both_have():
     both = (EapType.MD5_CHALLENGE, EapType.MSCHAPV2)
     pair = remote(both, client=MSCHAP)
@@ -199,6 +202,7 @@ def test_auth_after_eap_is_made_with_the_key_of_the_method(methods):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "5", "SHOULD", "server-first")
 def test_password_is_shown_to_nobody_who_has_not_proved_who_it_is():
     """A gateway that leaves its AUTH out of the first response is asked for nothing more."""
     pair = remote()
@@ -366,6 +370,23 @@ def test_mutated_conversations_raise_nothing_but_refusals(data):
             break
         packet, to_peer = answer, not to_peer
     assert server.outcome is not True or peer.key == server.key
+
+
+@pytest.mark.rfc("7296", "3.16", "MUST", "identifier")
+@pytest.mark.rfc("7296", "3.16", "MUST", "no-type")
+@pytest.mark.rfc("7296", "3.16", "MUST", "response-type")
+def test_success_and_failure_have_four_octets():
+    for change in ({}, {"password": "wrong"}):
+        pair = remote(**change)
+        pair.connect()
+        last = eap_packets(pair)[-1]
+        assert last.code in (EapCode.SUCCESS, EapCode.FAILURE)
+        assert last.encode() == bytes([last.code, last.identifier, 0, 4])
+        requests = [p for p in eap_packets(pair) if p.code == EapCode.REQUEST]
+        responses = [p for p in eap_packets(pair) if p.code == EapCode.RESPONSE]
+        for request, answer in zip(requests, responses, strict=True):
+            assert answer.identifier == request.identifier
+            assert answer.data[0] == request.data[0]
 
 
 def test_failure_is_told_from_other_refusals():

@@ -64,6 +64,7 @@ def auth_methods(pair):
 KINDS = ["rsa-2048", "ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "ed25519", "ed448"]
 
 
+@pytest.mark.rfc("7296", "4", "MUST", "accept-rsa")
 @pytest.mark.parametrize("kind", KINDS)
 def test_certificates_of_each_kind(ends, kind):
     auths, demand = ends(kind)
@@ -131,7 +132,18 @@ def test_signature_of_one_end_and_a_key_of_the_other(ends):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "4", "MUST", "accept-both")
 @pytest.mark.rfc("7296", "1.2", "MUST", "name-of-key")
+def test_certificate_of_the_responder_and_secret_of_the_initiator(ends):
+    auths, demand = ends("rsa-2048")
+    pair = make_pair(
+        a={"peer_auth": (demand,)}, b={"own_auth": (auths[1],)}, both={"fragmentation": False}
+    )
+    pair.connect()
+    assert auth_methods(pair) == [AuthMethod.SHARED_KEY, AuthMethod.DIGITAL_SIGNATURE]
+    pair.agreed()
+
+
 def test_certificate_of_another_refused_by_either_end(ends):
     auths, demand = ends("ecdsa-p256")
     for thief in (0, 1):

@@ -98,6 +98,7 @@ def payloads_of(pair, kind, index):
 # What is sent.
 
 
+@pytest.mark.rfc("7296", "3.6", "SHOULD", "send-certificates")
 def test_certificates_go_where_the_rfc_has_them():
     pair = certified()
     pair.connect()
@@ -118,6 +119,7 @@ def test_without_signatures_nothing_is_said_of_them():
     assert "CERT" not in said
 
 
+@pytest.mark.rfc("7296", "3.7", "MAY", "certreq")
 def test_certreq_holds_the_hash_of_the_authoritys_key():
     pair = certified()
     pair.connect()
@@ -127,6 +129,7 @@ def test_certreq_holds_the_hash_of_the_authoritys_key():
         assert request.data == authority_hash(ROOT.certificate)
 
 
+@pytest.mark.rfc("7296", "3.7", "SHOULD", "chain-sent")
 @pytest.mark.rfc("7296", "1.2", "MUST", "first-certificate")
 @pytest.mark.rfc("7296", "2.15", "MAY", "send-chain")
 def test_intermediates_follow_the_own_certificate():
@@ -150,6 +153,7 @@ def test_intermediate_that_the_peer_trusts_stays_at_home():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.6", "SHOULD", "raw-rsa")
 @pytest.mark.parametrize(
     ("kind", "scheme"),
     [
@@ -186,6 +190,7 @@ def test_wanted_scheme_is_used():
     assert decode_digital_signature(auth.data)[0].name == "rsa-pkcs1-sha512"
 
 
+@pytest.mark.rfc("7296", "3.7", "SHOULD NOT", "other-authorities")
 def test_raw_key_travels_as_subject_public_key_info():
     keys = [issued.private for issued in LAB.ends]
     infos = [public_key_info(key.public_key()) for key in keys]
@@ -226,6 +231,7 @@ def test_same_seed_same_octets(kind):
     assert octets() == octets()
 
 
+@pytest.mark.rfc("7296", "4", "MUST", "accept-rsa")
 @pytest.mark.parametrize(
     "identity",
     [

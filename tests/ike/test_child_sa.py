@@ -187,6 +187,7 @@ def test_rekey_by_the_original_responder():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.10", "MUST", "child-protocol")
 @pytest.mark.rfc("7296", "1.3.3", "MUST", "rekey-notify")
 def test_rekey_names_the_old_sa_by_the_spi_its_sender_receives_on():
     pair = make_pair()
@@ -244,6 +245,7 @@ def test_refused_rekey_leaves_the_old_sa_in_service():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.4", "MUST NOT", "ke-without-group")
 @pytest.mark.rfc("7296", "2.8", "SHOULD NOT", "same-selectors-deleted")
 def test_further_child_sa_beside_the_first():
     pair = make_pair()
@@ -419,6 +421,7 @@ def test_unknown_critical_payload_in_a_request_is_named_and_the_ike_sa_stands():
     assert len(pair.ike_spis(1)) == 1
 
 
+@pytest.mark.rfc("7296", "3.10.1", "MUST", "invalid-syntax")
 @pytest.mark.rfc("7296", "2.21.3", "MUST", "errors-answered")
 def test_malformed_request_of_the_peer_ends_the_ike_sa_at_both_ends():
     """Section 2.21.3: INVALID_SYNTAX is fatal without a DELETE."""

@@ -1,5 +1,6 @@
 """Rules of RFC 7296 about exchanges that belong to no other file: hints, errors, what is left."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -173,6 +174,7 @@ def test_an_ike_sa_is_not_rekeyed_without_a_key_exchange():
     assert len(pair.ike_spis(1)) == 1
 
 
+@pytest.mark.rfc("7296", "3.3.6", "MUST", "no-key-exchange")
 @pytest.mark.parametrize("method", ["create_child", "rekey_child"])
 def test_a_responder_that_wants_no_key_exchange_leaves_the_value_alone(method):
     both = tuple(map(parse_esp_proposal, ("aes256gcm16-x25519", "aes128gcm16")))
@@ -190,9 +192,29 @@ def test_a_responder_that_wants_no_key_exchange_leaves_the_value_alone(method):
     assert len(pair.delivered[1]) == 1
 
 
+@pytest.mark.rfc("7296", "3.3.6", "MUST", "check-answer")
+@pytest.mark.parametrize("method", ["create_child", "rekey_child"])
+def test_a_suite_that_was_not_offered_makes_no_sa(method):
+    pair = connected()
+    before = pair.spis(0)
+    post = Post(pair)
+    pair.do(0, method, CONNECTION)
+    post.deliver("a CREATE_CHILD_SA request")
+    sent = post.take("b CREATE_CHILD_SA response")
+    sa_payload, *others = opened(pair, sent)[1]
+    other = parse_esp_proposal("aes256gcm16").transforms
+    wrong = SaPayload((replace(sa_payload.proposals[0], transforms=other),))
+    number = sent.header.message_id
+    receive(pair, 0, forge(pair, 1, CREATE, wrong, *others, message_id=number, response=True))
+    assert pair.events("exchange_failed", 0)
+    post.open(10.0)
+    assert pair.spis(0) == pair.spis(1) == before
+
+
 # Errors (sections 3.10.1 and 4).
 
 
+@pytest.mark.rfc("7296", "3.10.1", "MUST", "unknown-error-response")
 @pytest.mark.parametrize("method", ["create_child", "rekey_child", "rekey_ike"])
 def test_an_unknown_error_beside_a_whole_response_fails_the_request(method):
     pair = connected()
@@ -214,6 +236,7 @@ def test_an_unknown_error_beside_a_whole_response_fails_the_request(method):
         assert pair.spis(0) == pair.spis(1) == before
 
 
+@pytest.mark.rfc("7296", "4", "MUST", "instead-of-rekey")
 def test_a_peer_without_room_for_a_rekey_gets_a_delete_and_a_new_request():
     limits = IkeLimits(children_per_ike=1)
     lifetime = Lifetime(seconds=100.0, margin=0.2, jitter=0.0)

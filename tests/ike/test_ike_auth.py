@@ -80,6 +80,7 @@ def test_initiator_that_refuses_the_responders_auth_says_so_without_a_delete():
     assert_nothing_left(pair)
 
 
+@pytest.mark.rfc("7296", "3.5", "MUST", "reserved")
 def test_auth_covers_the_id_payload_as_received_with_its_reserved_octets():
     """A peer may set them; AUTH is over what it sent, not over what we would have written."""
     pair = make_pair()

@@ -71,6 +71,7 @@ def test_every_key_exchange_with_every_cipher(cipher, method):
     assert method in str(notice.details["proposal"])
 
 
+@pytest.mark.rfc("7296", "4", "MUST", "four-messages")
 @pytest.mark.rfc("7296", "2.5", "SHOULD", "order-sent")
 def test_four_messages_make_the_ike_sa_and_the_child_sa():
     pair = make_pair()
@@ -86,6 +87,7 @@ def test_four_messages_make_the_ike_sa_and_the_child_sa():
     assert ready == pytest.approx([0.03, 0.04])  # 1.5 and 2 round trips of 20 ms
 
 
+@pytest.mark.rfc("7296", "3.3.4", "MUST", "suites-by-policy")
 def test_the_responder_prefers_its_own_first_proposal():
     a = ike_with("aes128gcm16-prfsha256-x25519", "aes256gcm16-prfsha256-x25519")
     b = ike_with("aes256gcm16-prfsha256-x25519", "aes128gcm16-prfsha256-x25519")
@@ -151,6 +153,8 @@ def test_cookie_of_the_secret_before_is_still_good():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.3.6", "SHOULD", "wanted-group")
+@pytest.mark.rfc("7296", "3.3.6", "SHOULD", "all-groups")
 @pytest.mark.rfc("7296", "1.2", "MUST", "retry-group")
 @pytest.mark.rfc("7296", "1.2", "MUST", "propose-all-again")
 def test_another_group_is_asked_for_and_taken():
@@ -303,6 +307,8 @@ def test_repeated_request_gets_the_same_response_and_makes_no_second_ike_sa():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST NOT", "spi-i-zero")
+@pytest.mark.rfc("7296", "3.1", "MUST", "spi-r-zero")
 def test_requests_that_no_initiator_sends_are_dropped():
     pair = make_pair()
     pair.do(0, "initiate", CONNECTION)
@@ -368,6 +374,7 @@ def test_unknown_critical_payload_is_named_and_an_uncritical_one_ignored():
     assert opened(pair, refusal)[1][0].data == bytes([200])
 
 
+@pytest.mark.rfc("7296", "3.10.1", "MUST", "status-ignored")
 def test_reserved_octets_and_unknown_notifies_are_ignored():
     pair = make_pair()
     pair.do(0, "initiate", CONNECTION)

@@ -66,6 +66,9 @@ def selectors(pair, side):
     return [str(ts) for child in pair.gateways[side].ike.child_sas for ts in child.own_ts]
 
 
+@pytest.mark.rfc("7296", "4", "MUST", "ask-for-address")
+@pytest.mark.rfc("7296", "4", "MUST", "read-request")
+@pytest.mark.rfc("7296", "4", "MUST", "give-address")
 @pytest.mark.rfc("7296", "2.19", "MUST", "ask-in-auth")
 @pytest.mark.rfc("7296", "2.19", "MUST", "cp-before-sa")
 def test_client_gets_addresses_and_they_are_its_selectors():
@@ -133,6 +136,8 @@ def test_nothing_is_given_to_who_does_not_ask():
     assert not pair.events("address_given")
 
 
+@pytest.mark.rfc("7296", "3.15.1", "MUST NOT", "netmask-asked")
+@pytest.mark.rfc("7296", "3.15.1", "MUST", "supported-empty")
 @pytest.mark.rfc("7296", "2.19", "MUST", "cp-address")
 @pytest.mark.parametrize(("ip4", "ip6"), [(True, False), (False, True), (True, True)])
 def test_a_request_always_asks_for_an_address(ip4, ip6):
@@ -143,12 +148,40 @@ def test_a_request_always_asks_for_an_address(ip4, ip6):
     assert {attribute.value for attribute in asked.attributes} == {b""}
 
 
+@pytest.mark.rfc("7296", "3.15.1", "MUST", "netmask-with-address")
+def test_netmask_needs_an_address():
+    asked = CpPayload(CfgType.CFG_REQUEST, (CpAttribute(Kind.INTERNAL_IP4_NETMASK),))
+    assert PROVISION.reply(asked, ()).attributes == ()
+    assert PROVISION.reply(asked, (POOL6.address(0),)).attributes[1:] == ()
+    with_address = PROVISION.reply(asked, (POOL.address(0),))
+    assert [a.type for a in with_address.attributes] == [
+        Kind.INTERNAL_IP4_ADDRESS,
+        Kind.INTERNAL_IP4_NETMASK,
+    ]
+
+
+@pytest.mark.rfc("7296", "1.7", "MUST", "no-expiry-attribute")
+@pytest.mark.rfc("7296", "3.15.1", "MUST", "unknown-attributes")
+@pytest.mark.parametrize("kind", [Kind(5), Kind(16_383), Kind(20_000)])
+def test_unknown_attributes_are_ignored(kind):
+    """Among them INTERNAL_ADDRESS_EXPIRY, which RFC 7296 section 1.7 has removed."""
+    odd = CpAttribute(kind, b"\0\0\0\1")
+    asked, given = BOTH.payload(), (POOL.address(0),)
+    more = replace(asked, attributes=(odd, *asked.attributes))
+    assert PROVISION.reply(more, given) == PROVISION.reply(asked, given)
+    reply = PROVISION.reply(asked, given)
+    longer = replace(reply, attributes=(odd, *reply.attributes))
+    assert Assigned.of_reply(longer, BOTH) == Assigned.of_reply(reply, BOTH)
+
+
+@pytest.mark.rfc("7296", "4", "MUST", "give-address")
 def test_family_without_a_pool_is_left_out():
     pair = access(provision=replace(PROVISION, pools=(POOL,)))
     pair.connect()
     assert pair.events("address_assigned", 0)[0].details["addresses"] == "10.9.0.1"
 
 
+@pytest.mark.rfc("7296", "3.15.4", "MAY", "without-address")
 def test_pool_that_is_used_up():
     pair = access(provision=Provision(pools=(AddressPool.of_network("10.9.0.0/30"),)))
     leases = pair.b.ike._ctx.leases
@@ -256,6 +289,9 @@ def test_each_of_several_clients_gets_what_is_for_its_address():
         assert spoofed not in pair.delivered[1]
 
 
+@pytest.mark.rfc("7296", "3.15.1", "MUST NOT", "set-refused")
+@pytest.mark.rfc("7296", "3.15.1", "MUST", "set-none")
+@pytest.mark.rfc("7296", "3.15.1", "MAY", "set-ignored")
 @pytest.mark.rfc("7296", "2.19", "MAY", "cp-more")
 @pytest.mark.rfc("7296", "2.20", "MAY", "version")
 def test_informational_request_is_answered_and_a_set_acknowledged():

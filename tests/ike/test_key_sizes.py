@@ -25,6 +25,7 @@ def test_the_seven_keys_have_their_sizes_and_order(prf, cipher, sizes):
     assert b"".join(cut) == prf.plus(b"seed", b"".join(NONCES + SPIS), sum(expected))
 
 
+@pytest.mark.rfc("7296", "5", "MUST NOT", "weak-prf")
 @pytest.mark.parametrize("prf", PRFS.values(), ids=lambda prf: prf.id.name)
 def test_a_prf_is_as_strong_as_its_keys(prf):
     assert prf.output_size >= 16

@@ -10,6 +10,7 @@ SCHEDULE = Retransmission(timeout=1.0, base=2.0, tries=2)  # gives up after 7 s
 WATCHFUL = {"liveness": 30.0, "retransmission": SCHEDULE}
 
 
+@pytest.mark.rfc("7296", "4", "MUST", "answer-informational")
 @pytest.mark.rfc("7296", "1.4", "MUST", "answer")
 @pytest.mark.rfc("7296", "1.4", "MAY", "empty")
 def test_silence_is_asked_about_and_the_answer_is_empty():

@@ -20,6 +20,7 @@ def pair():
     return pair
 
 
+@pytest.mark.rfc("7296", "4", "MUST", "critical")
 @pytest.mark.rfc("7296", "2.5", "MUST", "critical-refused")
 @pytest.mark.parametrize("exchange", [ExchangeType.INFORMATIONAL, ExchangeType.CREATE_CHILD_SA])
 def test_unknown_critical_payload_inside_sk_is_named_and_the_ike_sa_stands(pair, exchange):
@@ -32,6 +33,7 @@ def test_unknown_critical_payload_inside_sk_is_named_and_the_ike_sa_stands(pair,
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "4", "MUST", "parse-all")
 @pytest.mark.rfc("7296", "2.5", "MUST", "unknown-skipped")
 def test_unknown_uncritical_payload_inside_sk_is_skipped(pair):
     octets = forge(pair, 0, ExchangeType.INFORMATIONAL, UnknownPayload(UNKNOWN, b"?"))
@@ -41,6 +43,7 @@ def test_unknown_uncritical_payload_inside_sk_is_skipped(pair):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.10.1", "MUST", "unknown-ignored")
 @pytest.mark.parametrize("kind", [UNKNOWN_STATUS, UNKNOWN_ERROR, NotifyType.INVALID_MESSAGE_ID])
 def test_unknown_and_obsolete_notifications_in_a_request_are_ignored(pair, kind):
     octets = forge(pair, 0, ExchangeType.INFORMATIONAL, NotifyPayload(kind, b"data"))
@@ -50,6 +53,7 @@ def test_unknown_and_obsolete_notifications_in_a_request_are_ignored(pair, kind)
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.10.1", "MUST", "unknown-error-response")
 def test_unknown_error_in_a_response_fails_its_request_and_nothing_else(pair):
     post = Post(pair)
     pair.do(0, "create_child", CONNECTION)
@@ -68,6 +72,7 @@ def test_unknown_error_in_a_response_fails_its_request_and_nothing_else(pair):
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.10.1", "MUST", "unknown-ignored")
 def test_unknown_status_in_a_response_is_ignored(pair):
     post = Post(pair)
     pair.do(0, "check_liveness", CONNECTION)

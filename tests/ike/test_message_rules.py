@@ -12,11 +12,11 @@ from transcript import ike_messages, ike_octets, opened, transcript, unsealed
 
 from ipseclab.crypto.prf import PRFS
 from ipseclab.gateway import Gateway
-from ipseclab.ike.config import IkeLimits, Retransmission
+from ipseclab.ike.config import Identity, IkeLimits, Retransmission
 from ipseclab.ike.cookies import MAX_COOKIE_SIZE
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.outputs import UdpEndpoint
-from ipseclab.registry import ExchangeType, KeMethod, NotifyType, PayloadType, ProtocolId
+from ipseclab.registry import ExchangeType, IdType, KeMethod, NotifyType, PayloadType, ProtocolId
 from ipseclab.wire.message import Message, decode_message
 from ipseclab.wire.payloads import (
     IdiPayload,
@@ -119,6 +119,12 @@ def test_a_response_is_never_sent_again_unasked():
 # Headers (sections 2.5, 3.1 and 3.2).
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST", "spi-r-zero")
+@pytest.mark.rfc("7296", "3.1", "MUST", "major-2")
+@pytest.mark.rfc("7296", "3.1", "MUST", "minor-0")
+@pytest.mark.rfc("7296", "3.1", "MUST", "x-bits")
+@pytest.mark.rfc("7296", "3.1", "MUST", "r-bit")
+@pytest.mark.rfc("7296", "3.1", "MUST", "i-bit")
 @pytest.mark.rfc("7296", "2.5", "MUST", "version-of-request")
 def test_the_header_of_every_message():
     pair = busy()
@@ -145,6 +151,13 @@ def test_the_header_of_every_message():
     assert all(any(header.spi_r) for header in requests[2:])
 
 
+@pytest.mark.rfc("7296", "3.2", "MUST", "critical-0")
+@pytest.mark.rfc("7296", "3.2", "MUST", "critical-defined")
+@pytest.mark.rfc("7296", "3.2", "MUST", "reserved")
+@pytest.mark.rfc("7296", "3.3.1", "MUST", "reserved")
+@pytest.mark.rfc("7296", "3.3.2", "MUST", "reserved")
+@pytest.mark.rfc("7296", "3.5", "MUST", "reserved")
+@pytest.mark.rfc("7296", "3.13", "MUST", "reserved")
 @pytest.mark.rfc("7296", "2.5", "MUST NOT", "critical-response")
 def test_no_payload_of_ours_is_critical_and_reserved_bits_are_zero():
     pair = busy()
@@ -166,6 +179,7 @@ def test_no_payload_of_ours_is_critical_and_reserved_bits_are_zero():
     assert {PayloadType.SA, PayloadType.KE, PayloadType.NOTIFY, PayloadType.DELETE} <= seen
 
 
+@pytest.mark.rfc("7296", "3.2", "MUST", "critical-known")
 def test_known_payloads_are_read_whether_critical_or_not():
     pair = make_pair()
     pair.fate = lambda sent: ()
@@ -206,6 +220,7 @@ def test_payloads_in_the_opposite_order_are_accepted():
     assert pair.spis(0) == pair.spis(1)
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST NOT", "sk-nested")
 @pytest.mark.parametrize("response", [False, True])
 def test_an_encrypted_payload_inside_another_is_malformed(response):
     pair = make_pair()
@@ -222,6 +237,7 @@ def test_an_encrypted_payload_inside_another_is_malformed(response):
     assert opened(pair, answer)[1][0].notify_type == NotifyType.INVALID_SYNTAX
 
 
+@pytest.mark.rfc("7296", "3.12", "MUST", "unknown-vendor")
 def test_vendor_ids_that_nobody_knows_are_ignored():
     pair = make_pair()
     pair.fate = lambda sent: ()
@@ -232,6 +248,8 @@ def test_vendor_ids_that_nobody_knows_are_ignored():
     assert transcript(pair)[-1] == "b <-- IKE_SA_INIT: SA, KE, Nr"
 
 
+@pytest.mark.rfc("7296", "3.10", "MUST", "no-protocol")
+@pytest.mark.rfc("7296", "3.10", "MUST", "ike-no-spi")
 def test_notifications_that_name_no_sa_name_no_protocol_either():
     pair = busy()
     notifies = [
@@ -244,6 +262,7 @@ def test_notifications_that_name_no_sa_name_no_protocol_either():
         assert notify.protocol in (ProtocolId.ESP, 0)
 
 
+@pytest.mark.rfc("7296", "3.10", "MUST", "no-protocol")
 def test_a_protocol_beside_an_empty_spi_is_ignored():
     pair = limited(ASK_COOKIES)
     post = Post(pair)
@@ -257,12 +276,37 @@ def test_a_protocol_beside_an_empty_spi_is_ignored():
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.5", "MUST NOT", "fqdn-terminated")
+@pytest.mark.rfc("7296", "3.5", "MUST NOT", "mail-terminated")
 def test_identities_are_sent_as_they_are():
     pair = make_pair()
     pair.connect()
     payloads = [p for s in ike_messages(pair)[2:] for p in opened(pair, s)[1]]
     sent = [p.data for p in payloads if isinstance(p, IdiPayload | IdrPayload)]
     assert sent == [b"a.example.org", b"b.example.org", b"b.example.org"]
+
+
+IDENTITIES = [
+    Identity(IdType.ID_IPV4_ADDR, bytes([192, 0, 2, 1])),
+    Identity(IdType.ID_FQDN, b"gw.example.org"),
+    Identity(IdType.ID_RFC822_ADDR, b"jsmith@example.org"),
+    Identity(IdType.ID_IPV6_ADDR, bytes.fromhex("20010db8") + bytes(12)),
+    Identity(IdType.ID_DER_ASN1_DN, b"0\x000"),
+    Identity(IdType.ID_KEY_ID, b"\0any octets\xff"),
+]
+
+
+@pytest.mark.rfc("7296", "3.5", "MUST", "id-types")
+@pytest.mark.rfc("7296", "3.5", "SHOULD", "all-id-types")
+@pytest.mark.rfc("7296", "3.5", "MUST", "ipv6-id")
+@pytest.mark.rfc("7296", "4", "MUST", "accept-secret")
+@pytest.mark.parametrize("identity", IDENTITIES, ids=lambda identity: identity.id_type.name)
+def test_every_type_of_identity_is_sent_and_accepted(identity):
+    pair = make_pair(a={"own_id": identity}, b={"peer_id": identity})
+    pair.connect()
+    sent = opened(pair, ike_messages(pair)[2])[1][0]
+    assert (sent.id_type, sent.data) == (identity.id_type, identity.data)
+    pair.agreed()
 
 
 # SPIs (section 2.6).
@@ -281,6 +325,7 @@ class Fixed(Random):
         return super().randbytes(n)
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST NOT", "spi-i-zero")
 @pytest.mark.rfc("7296", "2.6", "MUST", "unique-spi")
 def test_an_ike_spi_is_neither_zero_nor_taken():
     taken = b"is taken"
@@ -340,6 +385,7 @@ def test_a_cookie_that_is_no_longer_good_after_invalid_ke_payload():
 # Nonces (sections 2.10 and 3.9).
 
 
+@pytest.mark.rfc("7296", "3.9", "MUST NOT", "nonce-again")
 @pytest.mark.rfc("7296", "2.10", "MUST", "nonce-random")
 @pytest.mark.rfc("7296", "2.10", "MUST", "nonce-half-key")
 def test_nonces_are_long_enough_for_every_prf_and_never_come_again():
@@ -376,6 +422,14 @@ def test_a_response_leaves_from_where_its_request_arrived(port):
 # Proposals (sections 3.3 and 3.4).
 
 
+@pytest.mark.rfc("7296", "3.3", "MUST", "preference")
+@pytest.mark.rfc("7296", "3.3", "MUST", "numbered")
+@pytest.mark.rfc("7296", "3.3", "MUST", "first-is-1")
+@pytest.mark.rfc("7296", "3.3.1", "MUST", "numbers")
+@pytest.mark.rfc("7296", "3.3.1", "MUST", "no-spi")
+@pytest.mark.rfc("7296", "3.3.6", "SHOULD", "likely-group")
+@pytest.mark.rfc("7296", "3.4", "MUST", "group-offered")
+@pytest.mark.rfc("7296", "3.4", "SHOULD", "group-first")
 @pytest.mark.rfc("7296", "1.3", "MUST", "ke-expected")
 def test_proposals_are_numbered_from_one_in_the_order_of_preference():
     texts = ("aes256gcm16-prfsha384-ecp256", "aes128gcm16-prfsha256-x25519", "aes128-sha256-ecp256")

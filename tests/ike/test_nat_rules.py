@@ -1,4 +1,4 @@
-"""NAT detection hash by hash, and selectors of transport mode behind a NAT: RFC 7296 section 2.23."""
+"""NAT detection hash by hash, and transport mode behind a NAT: RFC 7296 section 2.23."""
 
 import hashlib
 from dataclasses import replace

@@ -41,6 +41,10 @@ PROPOSALS = st.lists(
 )
 
 
+@pytest.mark.rfc("7296", "3.3.4", "MUST", "refuse-others")
+@pytest.mark.rfc("7296", "3.3.6", "MUST", "one-set")
+@pytest.mark.rfc("7296", "3.3.6", "MUST", "one-proposal")
+@pytest.mark.rfc("7296", "3.3.6", "MUST", "one-transform")
 @pytest.mark.rfc("7296", "2.7", "MUST", "one-suite")
 @pytest.mark.rfc("7296", "2.7", "MUST", "same-protocol")
 @pytest.mark.rfc("7296", "2.7", "MUST", "one-proposal")
@@ -69,6 +73,8 @@ def test_what_is_chosen_was_offered_and_is_one_of_each_type(theirs, mine, protoc
     assert check_chosen((chosen,), offered) == chosen
 
 
+@pytest.mark.rfc("7296", "3.3.1", "MUST", "number-back")
+@pytest.mark.rfc("7296", "3.3.6", "MUST", "attributes-back")
 def test_the_number_and_attributes_of_what_is_chosen_come_back():
     offered = with_spi((ike("aes256gcm16-prfsha256-x25519"), ike(GCM)), b"")
     chosen = choose_proposal(offered, (ike(GCM),), IKE)
@@ -76,6 +82,8 @@ def test_the_number_and_attributes_of_what_is_chosen_come_back():
     assert chosen.of_type(TransformType.ENCR)[0].key_bits == 128
 
 
+@pytest.mark.rfc("7296", "3.3.5", "MUST NOT", "fixed-key-length")
+@pytest.mark.rfc("7296", "3.3.5", "MUST", "key-length")
 @pytest.mark.rfc("7296", "2.13", "MUST", "fixed-key-size")
 def test_key_length_is_there_exactly_where_it_must_be():
     own = ike("aes128gcm16-aes256gcm16-chacha20poly1305-prfsha256-x25519")
@@ -93,6 +101,8 @@ def test_key_length_is_there_exactly_where_it_must_be():
     assert {t.key_bits for t in own.of_type(TransformType.ENCR)} == {128, 256, None}
 
 
+@pytest.mark.rfc("7296", "3.3.3", "MUST", "all-types")
+@pytest.mark.rfc("7296", "3.3.6", "MUST", "unknown-type")
 @pytest.mark.parametrize(
     "odd",
     [
@@ -110,6 +120,7 @@ def test_a_proposal_with_an_unknown_type_or_without_one_it_needs_is_passed_over(
     assert choose_proposal(offered, (ike(GCM),), IKE).number == 2
 
 
+@pytest.mark.rfc("7296", "3.3.6", "MUST", "unknown-transform")
 def test_unknown_transforms_and_attributes_are_passed_over():
     (known,) = ike(GCM).of_type(TransformType.ENCR)
     odd = replace(known, attributes=(Attribute(99, b"\0\1"),))
@@ -122,6 +133,7 @@ def test_unknown_transforms_and_attributes_are_passed_over():
         choose_proposal((only,), (ike(GCM),), IKE)
 
 
+@pytest.mark.rfc("7296", "3.3.6", "MUST", "check-answer")
 def test_an_answer_that_was_not_offered_is_refused():
     offered = with_spi((ike(GCM), ike("aes256gcm16-prfsha384-x25519-ecp256")), b"")
     good = choose_proposal(offered, (ike(GCM),), IKE)
@@ -142,6 +154,7 @@ def test_an_answer_that_was_not_offered_is_refused():
             check_chosen(answer, offered)
 
 
+@pytest.mark.rfc("7296", "3.3", "MUST", "aead-integrity")
 def test_an_aead_cipher_may_be_offered_with_integrity_none():
     none = Transform(TransformType.INTEG, IntegId.NONE)
     offered = changed(ike(GCM), none)

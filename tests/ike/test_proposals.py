@@ -70,6 +70,7 @@ def test_prf_is_the_integrity_algorithms_own_unless_said() -> None:
     assert [item.id for item in said.of_type(PRF)] == [PrfId.PRF_HMAC_SHA2_384]
 
 
+@pytest.mark.rfc("7296", "3.3.3", "MAY", "omit-none")
 def test_esp_proposal_has_no_esn_said_or_not() -> None:
     assert parse_esp_proposal("aes128gcm16").transforms == (GCM128, NO_ESN)
     assert parse_esp_proposal("aes128gcm16-noesn").transforms == (GCM128, NO_ESN)
@@ -80,6 +81,7 @@ def test_order_and_case_do_not_matter() -> None:
     assert parse_esp_proposal("aes128gcm16-curve25519") == parse_esp_proposal("aes128gcm16-x25519")
 
 
+@pytest.mark.rfc("7296", "3.3", "MUST", "alternatives")
 def test_several_of_one_type_keep_their_order() -> None:
     proposal = parse_esp_proposal("aes256gcm16-aes128gcm16-chacha20poly1305")
     assert [(item.id, item.key_bits) for item in proposal.of_type(ENCR)] == [
@@ -89,6 +91,9 @@ def test_several_of_one_type_keep_their_order() -> None:
     ]
 
 
+@pytest.mark.rfc("7296", "3.3", "MUST", "aead-integrity")
+@pytest.mark.rfc("7296", "3.14", "MUST NOT", "unspecified-cipher")
+@pytest.mark.rfc("7296", "5", "MUST NOT", "null-ike")
 @pytest.mark.rfc("7296", "2.18", "MUST NOT", "none-proposed")
 @pytest.mark.parametrize(
     ("text", "complaint"),
@@ -220,6 +225,7 @@ def test_suite_of_an_aead_with_integrity_none() -> None:
     assert suite_of((GCM128, Transform(INTEG, IntegId.NONE))).integrity is None
 
 
+@pytest.mark.rfc("7296", "3", "SHOULD NOT", "unspecified")
 @pytest.mark.parametrize(
     "transforms",
     [

@@ -39,6 +39,7 @@ def test_rekey_by_either_end_moves_the_child_sas_and_closes_the_old_ike_sa(side)
     pair.agreed()
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST", "i-bit")
 @pytest.mark.rfc("7296", "2.18", "MUST", "reset-ids")
 def test_message_ids_restart_at_zero_on_the_new_ike_sa():
     pair = make_pair()
@@ -165,6 +166,7 @@ def test_unusable_response_to_a_rekey_starts_the_connection_over():
     assert not pair.ike_spis(0)
 
 
+@pytest.mark.rfc("7296", "3.4", "MUST", "refuse-group")
 @pytest.mark.rfc("7296", "1.3", "MUST", "refuse-group")
 def test_key_exchange_value_of_another_group_is_refused():
     pair = make_pair()

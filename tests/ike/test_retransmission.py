@@ -147,6 +147,7 @@ def test_message_ids_outside_the_window_of_one_are_dropped():
     assert len(receive(pair, 1, forge(pair, 0, ExchangeType.INFORMATIONAL))) == 1
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST NOT", "answer-response")
 def test_response_that_was_not_asked_for_is_dropped():
     pair = make_pair()
     pair.connect()

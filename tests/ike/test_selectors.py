@@ -29,6 +29,8 @@ def udp_flow(source_port=4000, destination_port=4001):
     return Flow(OWN, PEER, UDP, source_port, destination_port)
 
 
+@pytest.mark.rfc("7296", "3.13.1", "MUST", "start-any")
+@pytest.mark.rfc("7296", "3.13.1", "MUST", "end-any")
 @pytest.mark.parametrize(
     ("flow", "own", "peer"),
     [

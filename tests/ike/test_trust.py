@@ -99,6 +99,7 @@ def test_chain_of_each_kind_of_key_is_trusted(kind):
     assert judged(demand_of(root), shown(*gw1.chain)) == gw1.private.public_key()
 
 
+@pytest.mark.rfc("7296", "3.6", "MUST", "first-certificate")
 @pytest.mark.rfc("7296", "1.2", "MUST", "first-certificate")
 def test_key_is_that_of_the_first_certificate(lab):
     key = judged(demand_of(lab.root), shown(*lab.gw1.chain))
@@ -238,6 +239,7 @@ def test_weak_hash():
     refused(demand_of(root), Presented((old,)), "signed with sha1")
 
 
+@pytest.mark.rfc("7296", "3.6", "MUST", "four-certificates")
 def test_chain_too_long():
     issuers = [authority("root")]
     for number in range(5):
@@ -373,6 +375,7 @@ def test_ocsp_of_another_certificate_or_responder_says_nothing(lab):
 # What comes in.
 
 
+@pytest.mark.rfc("7296", "3.6", "SHOULD NOT", "other-urls")
 def test_no_certificate_and_certificate_by_url(lab):
     demand = demand_of(lab.root)
     refused(demand, Presented(), "no CERT payload with a certificate")

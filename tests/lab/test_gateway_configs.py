@@ -99,6 +99,7 @@ def test_on_demand_connections_wait():
     assert starting_connections(topology, "gw1") == ()
 
 
+@pytest.mark.rfc("7296", "3.5", "SHOULD", "nai-mail")
 @pytest.mark.parametrize(
     ("text", "kind", "data"),
     [

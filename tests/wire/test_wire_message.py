@@ -71,6 +71,8 @@ def test_header_fields_are_where_the_rfc_puts_them():
     assert header.encode() == octets
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST", "x-bits")
+@pytest.mark.rfc("7296", "3.2", "MUST", "reserved")
 @pytest.mark.rfc("7296", "2.5", "MUST", "reserved")
 def test_reserved_bits_are_ignored_and_sent_as_zero():
     clean = message_of(KePayload(KeMethod.CURVE25519, b"k" * 32)).encode()
@@ -82,6 +84,7 @@ def test_reserved_bits_are_ignored_and_sent_as_zero():
     assert decode_message(bytes(dirty)).encode() == clean
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST", "v-bit")
 def test_the_version_flag_is_read_but_never_sent():
     octets = bytearray(message_of().encode())
     octets[19] |= 0x10
@@ -112,6 +115,7 @@ def test_an_sk_payload_ends_the_chain_and_names_the_first_payload_inside():
     assert decode_message(octets) == message
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST", "sk-last")
 @pytest.mark.parametrize("body", [b"", b"x" * 40])
 def test_octets_behind_an_sk_payload_are_refused(body):
     octets = bytearray(message_of(SkPayload(PayloadType.NONE, body)).encode() + b"more")
@@ -120,6 +124,8 @@ def test_octets_behind_an_sk_payload_are_refused(body):
         decode_message(bytes(octets))
 
 
+@pytest.mark.rfc("7296", "3.1", "MUST", "sk-last")
+@pytest.mark.rfc("7296", "3.14", "MUST", "sk-last")
 def test_an_sk_payload_that_is_not_the_last_is_not_sent():
     with pytest.raises(WireError, match="not the last"):
         message_of(SkPayload(PayloadType.NONE, b""), NoncePayload(b"n" * 16)).encode()
@@ -240,6 +246,10 @@ REFUSED = {
 }
 
 
+@pytest.mark.rfc("7296", "3.9", "MUST", "nonce-size")
+@pytest.mark.rfc("7296", "3.11", "MUST NOT", "mixed-protocols")
+@pytest.mark.rfc("7296", "3.11", "MUST", "spi-size")
+@pytest.mark.rfc("7296", "3.16", "MUST", "length")
 @pytest.mark.rfc("7296", "2.10", "MUST", "nonce-128")
 @pytest.mark.parametrize(("kind", "body"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_body_that_breaks_its_format_is_refused(kind, body):
@@ -273,6 +283,8 @@ def test_own_limits_hold():
         decode_one(PayloadType.CP, b"\1\0\0\0" + b"\0\1\0\0" * 129)
 
 
+@pytest.mark.rfc("7296", "3.11", "MUST", "one-protocol")
+@pytest.mark.rfc("7296", "3.11", "MUST", "spi-size")
 def test_a_delete_of_the_ike_sa_has_no_spi():
     assert DeletePayload(ProtocolId.IKE).encode() == b"\1\0\0\0"
     assert DeletePayload(ProtocolId.ESP, (b"spi1", b"spi2")).encode() == b"\3\4\0\2spi1spi2"
@@ -280,6 +292,7 @@ def test_a_delete_of_the_ike_sa_has_no_spi():
         DeletePayload(ProtocolId.ESP, (b"spi",)).encode()
 
 
+@pytest.mark.rfc("7296", "3.15.1", "MUST", "reserved-bit")
 def test_eap_and_cp_keep_their_content():
     success = decode_one(PayloadType.EAP, b"\3\7\0\4")
     assert success == EapPayload(success.code, 7, b"")
@@ -309,6 +322,8 @@ PROPOSAL = bytes.fromhex(
 )
 
 
+@pytest.mark.rfc("7296", "3.3.3", "MUST", "all-types")
+@pytest.mark.rfc("7296", "3.3.5", "MUST", "network-order")
 def test_a_proposal_names_its_transforms():
     payload = decode_one(PayloadType.SA, PROPOSAL)
     assert isinstance(payload, SaPayload)
@@ -323,6 +338,32 @@ def test_a_proposal_names_its_transforms():
     assert proposal.of_type(TransformType.KE)[0].id is KeMethod.MODP_2048
     assert proposal.of_type(TransformType.ESN) == ()
     assert payload.encode() == PROPOSAL
+
+
+@pytest.mark.rfc("7296", "3.3.1", "MUST", "reserved")
+@pytest.mark.rfc("7296", "3.3.2", "MUST", "reserved")
+def test_reserved_octets_of_a_proposal_are_ignored():
+    dirty = bytearray(PROPOSAL)
+    for at in (1, 9, 13):  # of the proposal, and both of its first transform
+        assert dirty[at] == 0
+        dirty[at] = 0xFF
+    assert decode_one(PayloadType.SA, bytes(dirty)) == decode_one(PayloadType.SA, PROPOSAL)
+    assert decode_one(PayloadType.SA, bytes(dirty)).encode() == PROPOSAL
+
+
+@pytest.mark.rfc("7296", "3.3", "MUST NOT", "attribute-twice")
+def test_an_attribute_that_comes_twice_makes_a_transform_unusable():
+    transform = bytes.fromhex("000000100100000c800e0080800e0080")
+    octets = bytes.fromhex("0000001801010001") + transform
+    (read,) = decode_one(PayloadType.SA, octets).proposals[0].transforms
+    assert read.attributes
+
+
+@pytest.mark.rfc("7296", "3.15", "MUST", "reserved")
+def test_reserved_octets_of_a_configuration_payload_are_ignored():
+    clean, dirty = b"\1\0\0\0\0\1\0\0", b"\1\xff\xff\xff\x80\1\0\0"
+    assert decode_one(PayloadType.CP, dirty) == decode_one(PayloadType.CP, clean)
+    assert decode_one(PayloadType.CP, dirty).encode() == clean
 
 
 WRONG_PROPOSALS = {
@@ -341,6 +382,7 @@ WRONG_PROPOSALS = {
 }
 
 
+@pytest.mark.rfc("7296", "3.3", "MUST", "lengths")
 @pytest.mark.parametrize(("at", "value"), WRONG_PROPOSALS.values(), ids=WRONG_PROPOSALS.keys())
 def test_a_wrong_proposal_is_refused(at, value):
     wrong = bytearray(PROPOSAL)
@@ -349,6 +391,7 @@ def test_a_wrong_proposal_is_refused(at, value):
         decode_one(PayloadType.SA, bytes(wrong))
 
 
+@pytest.mark.rfc("7296", "3.3.5", "MUST NOT", "short-as-long")
 def test_key_length_in_the_long_format_stays_an_unknown_attribute():
     transform = bytes.fromhex("0000000e0100000c000e00020080")
     octets = bytes.fromhex("0000001601010001") + transform

@@ -1,5 +1,6 @@
 """Every payload: what is encoded decodes to the same value, and the value to the same octets."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -181,6 +182,8 @@ def test_a_message_survives_a_round_trip(message):
     assert decoded.encode() == encoded
 
 
+@pytest.mark.rfc("7296", "3.2", "MUST", "all-payloads")
+@pytest.mark.rfc("7296", "4", "MUST", "parse-all")
 @given(plain_payloads | sealed_payloads)
 def test_each_payload_survives_a_round_trip(payload):
     message = Message(b"I" * 8, b"R" * 8, ExchangeType.IKE_AUTH, True, False, 1, (payload,))

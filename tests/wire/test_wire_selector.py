@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipseclab.errors import WireError
-from ipseclab.registry import IpProtocol, TsType
+from ipseclab.registry import IpProtocol, PayloadType, TsType
 from ipseclab.wire.buffer import Reader
+from ipseclab.wire.message import decode_payloads
+from ipseclab.wire.payloads import TsiPayload
 from ipseclab.wire.selector import (
     ANY_PORTS,
     OPAQUE_PORTS,
@@ -93,6 +95,7 @@ def test_families_never_meet():
     assert not one.is_subset_of(two)
 
 
+@pytest.mark.rfc("7296", "3.13.1", "MUST", "any")
 def test_any_takes_in_opaque_ports_and_a_range_does_not():
     hidden = v4("10.1.0.0", "10.1.0.255", 6, OPAQUE_PORTS)
     everything = v4("10.1.0.0", "10.1.0.255", 6)
@@ -101,6 +104,22 @@ def test_any_takes_in_opaque_ports_and_a_range_does_not():
     assert not everything.is_subset_of(hidden)
     assert hidden.intersection(v4("10.1.0.0", "10.1.0.255", 6, (0, 1000))) is None
     assert not hidden.contains(b"\x0a\1\0\0", 6, 80)
+
+
+@pytest.mark.rfc("7296", "3.13.1", "MUST", "opaque")
+def test_opaque_ports_on_the_wire():
+    hidden = v4("10.1.0.0", "10.1.0.255", 6, OPAQUE_PORTS)
+    assert hidden.encode()[4:8] == b"\xff\xff\0\0"
+    assert decode_selector(Reader(hidden.encode())) == hidden
+
+
+@pytest.mark.rfc("7296", "3.13", "MUST", "reserved")
+def test_reserved_octets_of_a_selector_payload_are_ignored():
+    selector = v4("10.1.0.0", "10.1.0.255", 0)
+    clean = TsiPayload((selector,)).encode()
+    assert clean[:4] == b"\1\0\0\0"
+    chain = bytes([0, 0, 0, 4 + len(clean)]) + b"\1\xff\xff\xff" + clean[4:]
+    assert decode_payloads(PayloadType.TSI, chain) == (TsiPayload((selector,)),)
 
 
 def test_an_unknown_type_matches_nothing_and_is_kept():
