@@ -219,6 +219,14 @@ def open_ip_socket(protocol: int) -> socket.socket:
     return opened
 
 
+def open_sender(address: str) -> socket.socket:
+    """A raw IPv4 socket that sends whole packets, routed by `address` as their source."""
+    opened = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    _prepare(opened)
+    opened.bind((address, 0))
+    return opened
+
+
 def open_udp_socket(address: str, port: int) -> socket.socket:
     """A UDP socket bound to one of the node's addresses; what it sends may be fragmented."""
     opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

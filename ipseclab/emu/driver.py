@@ -49,7 +49,8 @@ BURST = 32
 """Packets taken from one descriptor before the others and the timer are looked at."""
 LARGEST_PACKET = 65_536
 ARRIVALS = ("ike_received", "keepalive_received")
-_DESTINATION = slice(16, 20)
+_PROTOCOL = 9
+_SOURCE, _DESTINATION = slice(12, 16), slice(16, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class GatewaySpec:
     faults: tuple[Fault, ...] = ()
     seed: int = 0
     """Of what the faults draw."""
+    source_routed: bool = False
+    """Whether what it sends leaves by the link of its source address (MOBIKE)."""
 
     @property
     def name(self) -> str:
@@ -82,6 +85,13 @@ class Command:
 
     action: str
     connection: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeAddresses:
+    """Control: the node has these unprotected addresses now."""
+
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +157,33 @@ class GatewayDriver:
         self._unprotected = devices.open_tun(UNPROTECTED_TUN)
         devices.set_mtu(PROTECTED_TUN, spec.mtu)
         self._raw = devices.open_ip_socket(IpProtocol.ESP)
-        self._udp = {
-            UdpEndpoint(address, port): devices.open_udp_socket(address, port)
-            for address in spec.addresses
-            for port in (IKE_PORT, NAT_T_PORT)
-        }
-
-        self._checked = dict.fromkeys(self._udp, True)
+        self._source_routed = spec.source_routed
+        self._udp: dict[UdpEndpoint, socket.socket] = {}
+        self._checked: dict[UdpEndpoint, bool] = {}
+        self._senders: dict[str, socket.socket] = {}
+        """By source: the kernel's routing does not see it in a packet that is sent as it is."""
+        self._take_addresses(spec.addresses)
+        self._moved = False
         self._inside = InsideAddresses(spec.own_address, spec.resolver)
 
-    def run(self, control: Control) -> None:
-        """Be a gateway until told to end."""
+    def _take_addresses(self, addresses: Sequence[str]) -> None:
+        """Open what these addresses need, and close what belongs to others."""
+        wanted = [UdpEndpoint(a, port) for a in addresses for port in (IKE_PORT, NAT_T_PORT)]
+        for gone in [local for local in self._udp if local not in wanted]:
+            self._udp.pop(gone).close()
+            del self._checked[gone]
+        for local in wanted:
+            if local not in self._udp:
+                self._udp[local] = devices.open_udp_socket(local.address, local.port)
+                self._checked[local] = True
+        if self._source_routed:
+            for left in [one for one in self._senders if one not in addresses]:
+                self._senders.pop(left).close()
+            for address in addresses:
+                if address not in self._senders:
+                    self._senders[address] = devices.open_sender(address)
+
+    def _readers(self) -> dict[int, Callable[[], None]]:
         readers: dict[int, Callable[[], None]] = {
             self._protected: self._read_protected,
             self._unprotected: self._read_unprotected,
@@ -165,6 +191,11 @@ class GatewayDriver:
         }
         for local, opened in self._udp.items():
             readers[opened.fileno()] = self._udp_reader(local, opened)
+        return readers
+
+    def run(self, control: Control) -> None:
+        """Be a gateway until told to end."""
+        readers = self._readers()
         poll = PrecisePoll(*readers, control.fileno())
         for name in (PROTECTED_TUN, UNPROTECTED_TUN):
             devices.set_up(name)
@@ -178,6 +209,10 @@ class GatewayDriver:
                 elif not self._obey(control):
                     return
             self._keep_time()
+            if self._moved:
+                self._moved = False
+                readers = self._readers()
+                poll = PrecisePoll(*readers, control.fileno())
 
     def _seconds_left(self) -> float | None:
         deadline = self._gateway.next_deadline()
@@ -206,6 +241,10 @@ class GatewayDriver:
             except BlockingIOError:
                 return
             now = time.monotonic()
+            if self._source_routed and packet[_PROTOCOL] == IpProtocol.ESP:
+                # ESP for an address of ours comes by the raw socket: this one is gone.
+                self._dropped("no_address", INBOUND, packet, now)
+                continue
             self._carry_out(self._gateway.receive_packet(packet, now), now)
 
     def _read_raw(self) -> None:
@@ -242,11 +281,19 @@ class GatewayDriver:
             match output:
                 case SendDatagram(path, data):
                     remote = (path.remote.address, path.remote.port)
+                    opened = self._udp.get(path.local)
+                    if opened is None:
+                        self._dropped("no_address", OUTBOUND, data, now)
+                        continue
                     self._check_sums(path.local, not_esp=_is_not_esp(path, data))
-                    self._send(self._udp[path.local], data, remote, now)
+                    self._send(opened, data, remote, now)
                 case SendPacket(packet):
+                    sender = self._sender_of(packet)
+                    if sender is None:
+                        self._dropped("no_address", OUTBOUND, packet, now)
+                        continue
                     destination = socket.inet_ntoa(packet[_DESTINATION])
-                    self._send(self._raw, packet, (destination, 0), now)
+                    self._send(sender, packet, (destination, 0), now)
                 case DeliverPacket(packet):
                     self._deliver(packet, now)
                 case Notice() | IkeKeyLog() | EspKeyLog():
@@ -257,6 +304,11 @@ class GatewayDriver:
                     assert_never(output)
         for note in notes:
             self._write_down(note, now, happened)
+
+    def _sender_of(self, packet: bytes) -> socket.socket | None:
+        if not self._source_routed:
+            return self._raw
+        return self._senders.get(socket.inet_ntoa(packet[_SOURCE]))
 
     def _write_down(
         self, note: Notice | IkeKeyLog | EspKeyLog, arrived: float, happened: float
@@ -312,6 +364,11 @@ class GatewayDriver:
                     control.send(str(error))
                 else:
                     control.send("")
+            case ChangeAddresses(addresses):
+                self._take_addresses(addresses)
+                self._moved = True
+                self._carry_out(self._gateway.change_addresses(addresses, now), now)
+                control.send("")
             case AskStatus():
                 control.send(self._report())
             case _:

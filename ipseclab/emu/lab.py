@@ -19,7 +19,15 @@ from typing import Any, BinaryIO
 
 from ipseclab.emu import devices, overruns, routing
 from ipseclab.emu.capture import CaptureSpec, merge_captures, start_capture
-from ipseclab.emu.driver import AskStatus, Command, GatewaySpec, Report, read_keys, start_gateway
+from ipseclab.emu.driver import (
+    AskStatus,
+    ChangeAddresses,
+    Command,
+    GatewaySpec,
+    Report,
+    read_keys,
+    start_gateway,
+)
 from ipseclab.emu.natbox import AskOverruns, NatSpec, Rebind, start_nat
 from ipseclab.emu.nodes import Nodes, build_nodes, relay_interface
 from ipseclab.emu.peers.strongswan import KEYS_DETAIL, StrongswanSpec, start_strongswan
@@ -37,6 +45,7 @@ from ipseclab.emu.warmup import warm_up
 from ipseclab.errors import ConfigError
 from ipseclab.gateway import GatewayConfig
 from ipseclab.ike.config import IkeLimits
+from ipseclab.lab.addresses import OutsideAddresses
 from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.gateways import gateway_config
 from ipseclab.lab.impairment import ImpairmentConfig
@@ -44,7 +53,7 @@ from ipseclab.lab.keys import KEYS_FOLDER, Capture
 from ipseclab.lab.link_set import with_settings
 from ipseclab.lab.model import Direction, Link, Node, NodeKind, Stack
 from ipseclab.lab.plan import Action, ArgumentValue
-from ipseclab.lab.sides import tunnel_mtu, unprotected_interfaces
+from ipseclab.lab.sides import source_routed, tunnel_mtu, unprotected_interfaces
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.trace import Trace, TraceRecord, merge, read_trace
 
@@ -144,6 +153,7 @@ class Lab:
         self._nodes: Nodes | None = None
         self._links: dict[str, Child] = {}
         self._nats: dict[str, Child] = {}
+        self._outside: dict[str, OutsideAddresses] = {}
         self._recorders: dict[str, Child] = {}
         self._captures: list[Path] = []
         self._key_files: list[BinaryIO] = []
@@ -187,8 +197,12 @@ class Lab:
             outside = unprotected_interfaces(self.topology, node.name)
             if outside:
                 routes = self.topology.routes(node.name)
+                lines = [*routing.ipsec_lines(node, outside, routes)]
+                if source_routed(self.topology, node.name):
+                    for index, one in enumerate(outside):
+                        lines += routing.source_lines(one, index, one.address)
                 with devices.in_network(self.pid(node.name)):
-                    routing.run_ip(routing.ipsec_lines(node, outside, routes))
+                    routing.run_ip(lines)
 
     def start_captures(self) -> None:
         """Start to record at the unprotected interfaces of every IPsec node."""
@@ -250,6 +264,7 @@ class Lab:
             self.folders.of_node(node.name) / "resolv.conf",
             self.topology.faults,
             self._seed,
+            source_routed(self.topology, node.name),
         )
         spec.keys.touch()
         self._key_files.append(spec.keys.open("rb"))
@@ -316,6 +331,10 @@ class Lab:
             case "nat_rebind":
                 address = action.arguments.get("address")
                 self.rebind(action.target, None if address is None else str(address))
+            case "address_change":
+                address = action.arguments.get("address")
+                link = str(action.arguments["link"])
+                self.change_address(action.target, link, None if address is None else str(address))
             case _:
                 self.command(
                     action.target, action.action, str(action.arguments.get("connection", ""))
@@ -334,6 +353,24 @@ class Lab:
         if nat is None:
             raise ConfigError(f"nat_rebind: {node} is no NAT")
         _expect_done(nat.ask(Rebind(address)))
+
+    def change_address(self, node: str, link: str, address: str | None) -> None:
+        """Give a gateway another address at a link, or none. Raises ConfigError."""
+        gateway = self.gateways.get(node)
+        if gateway is None or self.topology.nodes[node].stack is not Stack.IPSECLAB:
+            raise ConfigError(f"address_change: {node} is no gateway of ours")
+        outside = self._outside.setdefault(node, OutsideAddresses(self.topology, node))
+        change = outside.change(link, address)
+        interface = change.interface
+        index = [i.link for i in unprotected_interfaces(self.topology, node)].index(link)
+        if change.new is not None:
+            peer = self.topology.nodes[interface.peer].interface_on(link)
+            with devices.in_network(self.pid(interface.peer)):
+                routing.run_ip([routing.neighbour_line(peer, change.new)])
+        with devices.in_network(self.pid(node)):
+            routes = self.topology.routes(node)
+            routing.run_ip(routing.address_change_lines(change, index, routes))
+        _expect_done(gateway.ask(ChangeAddresses(outside.addresses)))
 
     def set_link(self, name: str, arguments: Mapping[str, ArgumentValue]) -> None:
         """Change what a link does. Raises ConfigError."""

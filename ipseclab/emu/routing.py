@@ -8,6 +8,7 @@ What makes the kernel hand every packet of an IPsec node to the SPD (RFC 4301 se
     rule   what                                                goes to
      1..3  from the unprotected side: ESP, UDP 500, UDP 4500   the node itself (our sockets)
      5     from the unprotected side: anything else            tun-out -> receive_packet
+    15     marked: our own sockets, by source (MOBIKE)         a table for each link
     10     to the node's own addresses                         the node itself
     20     marked: our own sockets                             the main table
     30     to the protected side's subnets                     the main table
@@ -27,11 +28,14 @@ from ipseclab.emu import devices
 from ipseclab.emu.devices import PROTECTED_TUN, UNPROTECTED_TUN
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
+from ipseclab.lab.addresses import AddressChange
 from ipseclab.lab.model import Interface, Node
 from ipseclab.lab.routes import Route
 
 PROTECTED_TABLE = 100
 UNPROTECTED_TABLE = 101
+SOURCE_TABLES = 200
+"""The first of the tables by source address."""
 _IP_SECONDS = 30.0
 
 
@@ -89,6 +93,36 @@ def ipsec_lines(
     # The source address that the node's own packets get: that of its first interface.
     yield own_packets_line(str(node.address))
     yield f"route add default dev {UNPROTECTED_TUN} table {UNPROTECTED_TABLE}"
+
+
+def source_lines(interface: Interface, index: int, address: IPv4Address) -> Iterator[str]:
+    """What our sockets send from `address` leaves by that interface (RFC 4555: the path is a pair
+    of addresses)."""
+    table = SOURCE_TABLES + index
+    mark = f"{devices.OWN_MARK:#x}"
+    yield f"route replace default via {interface.peer_address} dev {interface.name} table {table}"
+    yield f"rule add pref 15 from {address} fwmark {mark} lookup {table}"
+
+
+def address_change_lines(
+    change: AddressChange, index: int, routes: Iterable[Route]
+) -> Iterator[str]:
+    """Another address at an interface, or none, with those of the node's `routes` that go with the
+    last address of an interface."""
+    interface = change.interface
+    prefix = interface.network.prefixlen
+    if change.old is not None:
+        mark = f"{devices.OWN_MARK:#x}"
+        yield f"rule delete pref 15 from {change.old} fwmark {mark}"
+        yield f"address del {change.old}/{prefix} dev {interface.name}"
+    if change.new is not None:
+        yield f"address add {change.new}/{prefix} dev {interface.name}"
+        # The last address took neighbours and routes with it.
+        yield neighbour_line(interface, interface.peer_address)
+        for route in routes:
+            if route.interface == interface.name:
+                yield f"route replace {route.network} via {route.via} dev {route.interface}"
+        yield from source_lines(interface, index, change.new)
 
 
 def own_packets_line(source: str) -> str:

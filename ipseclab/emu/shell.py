@@ -195,6 +195,13 @@ class Shell(cmd.Cmd):
             raise ConfigError(f"which NAT? one of {' '.join(nats) or 'none'}")
         self._lab.rebind((named or nats)[0], addresses[0] if addresses else None)
 
+    def do_address(self, line: str) -> None:
+        """address change GATEWAY LINK [ADDRESS]: another address there; without one: none"""
+        words = shlex.split(line)
+        if len(words) not in (3, 4) or words[0] != "change":
+            raise ConfigError("expected: address change GATEWAY LINK [ADDRESS]")
+        self._lab.change_address(words[1], words[2], words[3] if len(words) == 4 else None)
+
     def do_link(self, line: str) -> None:
         """link show | link set NAME KEY=VALUE ...
 

@@ -232,6 +232,8 @@ def check_connections(
         elif entry.mode != "none" and "psk" in entry.auth and entry.psk is None:
             raise source.error((*path, "psk"), "missing, expected the pre-shared key as a text")
         _check_eap(entry, path, source)
+        if entry.mobike is not None:
+            _check_mobike(entry, path, ends, source)
         if entry.mode == "transport":
             _check_transport(entry, path, ends, source)
             _check_nothing_behind(entry, path, ends, peers, routing, source)
@@ -239,6 +241,23 @@ def check_connections(
             _check_strongswan(entry, path, ends, source)
             _check_timers(entry, path, source)
     _check_one_daemon(file, nodes, source)
+
+
+def _check_mobike(
+    entry: ConnectionFile, path: tuple[Key, ...], ends: Ends, source: YamlSource
+) -> None:
+    """RFC 4555 section 1.2: of tunnel mode alone; and by IKE."""
+    where = (*path, "mobike")
+    if entry.mode != "tunnel" or entry.manual is not None:
+        what = "manual keys" if entry.manual is not None else f"mode {entry.mode}"
+        raise source.error(where, f"addresses cannot change with {what}, expected mode tunnel")
+    if entry.mobike is not None and not entry.mobike.nats:
+        if ends.nats:
+            problem = f"no NATs allowed, and {ends.nats[0]} is on the way, expected nats: true"
+            raise source.error((*where, "nats"), problem)
+        if entry.encapsulation == "forced":
+            problem = "no NATs allowed with encapsulation forced, expected nats: true"
+            raise source.error((*where, "nats"), problem)
 
 
 def _check_eap(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:

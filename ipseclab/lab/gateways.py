@@ -24,6 +24,7 @@ from ipseclab.ike.config import (
     Ppk,
 )
 from ipseclab.ike.credentials import LAB_EPOCH
+from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ipsec.datapath import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
@@ -39,6 +40,7 @@ from ipseclab.lab.identities import identity
 from ipseclab.lab.manual import manual_sa
 from ipseclab.lab.model import AuthKind, Connection, NetworkSelector, Stack, Start
 from ipseclab.lab.secret_text import secret_octets
+from ipseclab.lab.sides import unprotected_interfaces
 from ipseclab.lab.topology import Topology
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.selector import TrafficSelector
@@ -65,7 +67,7 @@ def gateway_config(
     ike = IkeConfig(
         node,
         tuple(
-            _connection(item, node, keys, shared.get(item.name))
+            _connection(topology, item, node, keys, shared.get(item.name))
             for item in connections
             if _uses_ike(item)
         ),
@@ -118,7 +120,9 @@ def protected_networks(topology: Topology, node: str) -> tuple[IPv4Network, ...]
     return tuple(found)
 
 
-def _connection(item: Connection, node: str, keys: Keyring, policy: str | None) -> ConnectionConfig:
+def _connection(
+    topology: Topology, item: Connection, node: str, keys: Keyring, policy: str | None
+) -> ConnectionConfig:
     initiator = node == item.initiator
     peer = item.responder if initiator else item.initiator
     own_id, peer_id = (_identity(item, end) for end in (node, peer))
@@ -155,6 +159,7 @@ def _connection(item: Connection, node: str, keys: Keyring, policy: str | None) 
         liveness=item.liveness,
         keepalive=item.keepalive,
         force_encapsulation=item.force_encapsulation,
+        mobike=_mobike(topology, item, node),
         replay_window=item.replay_window,
     )
 
@@ -162,6 +167,18 @@ def _connection(item: Connection, node: str, keys: Keyring, policy: str | None) 
 def _ppks(item: Connection) -> tuple[Ppk, ...]:
     plan = item.ppk
     return (Ppk(plan.identity.encode(), secret_octets(plan.key)),) if plan is not None else ()
+
+
+def _mobike(topology: Topology, item: Connection, node: str) -> Mobike | None:
+    """With all unprotected addresses of the two ends."""
+    if item.mobike is None:
+        return None
+    peer = item.responder if node == item.initiator else item.initiator
+    own, others = (
+        tuple(str(interface.address) for interface in unprotected_interfaces(topology, end))
+        for end in (node, peer)
+    )
+    return replace(item.mobike, own=own, peer=others)
 
 
 def _identity(item: Connection, end: str) -> Identity:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, Self
 
 from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Retransmission
+from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ipsec.processing import PLAIN, Processing
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.nat import NatConfig
@@ -302,6 +303,8 @@ class Connection:
     liveness: float | None
     keepalive: float | None
     force_encapsulation: bool
+    mobike: Mobike | None
+    """Without addresses: those are the nodes'."""
     start: Start
     replay_window: int = 64
     processing: Processing = PLAIN

@@ -20,6 +20,7 @@ ActionName = Literal[
     "liveness",
     "keepalive",
     "nat_rebind",
+    "address_change",
     "link_set",
 ]
 ACTION_NAMES: tuple[str, ...] = get_args(ActionName)
@@ -79,7 +80,8 @@ class Action:
     """Something done at a moment: to a connection at a node, to a NAT, or to a link.
 
     `node` is the gateway or NAT that acts; `link` a link's name for `link_set`. `arguments`:
-    `connection` for the gateway's actions, `address` optional for `nat_rebind`, impairment keys
+    `connection` for the gateway's actions, `address` optional for `nat_rebind`,
+    `link` and an optional `address` for `address_change`, impairment keys
     (`loss`, `delay`, ..., and `direction`: `forward` `backward` `both`) for `link_set`.
     """
 

@@ -535,6 +535,24 @@ class ManualFile(_Strict):
     """Hexadecimal: the cipher's key with its salt, then the integrity algorithm's."""
 
 
+class MobikeFile(_Strict):
+    """How the ends of a connection may change their addresses; `mobike: true` for all defaults."""
+
+    return_routability: bool = True
+    """Whether ESP goes to a new address only after that has answered."""
+    nats: bool = True
+    """false: no NAT traversal, and a NAT on the way is taken for an attack."""
+    allowed: Annotated[list[IPv4Network], Field(max_length=64)] = []
+    """Networks in which the initiator may be; by default anywhere."""
+
+
+def _mobike(value: object) -> object:
+    """true: as it comes; false: not at all."""
+    if isinstance(value, bool):
+        return MobikeFile() if value else None
+    return value
+
+
 class ConnectionFile(_Strict):
     """A connection between two nodes: who starts, how it is authenticated, what it protects."""
 
@@ -587,6 +605,10 @@ class ConnectionFile(_Strict):
     liveness: Seconds | None = None
     keepalive: Seconds | None = 20.0
     encapsulation: Literal["auto", "forced"] = "auto"
+    mobike: Annotated[
+        MobikeFile | None, BeforeValidator(_mobike), WithJsonSchema({"type": ["boolean", "object"]})
+    ] = None
+    """Whether addresses may change (RFC 4555); the ends then have all their unprotected ones."""
     replay_window: Annotated[int, Field(ge=REPLAY_WINDOW_MIN, le=REPLAY_WINDOW_MAX)] = 64
     """Packets."""
     processing: ProcessingFile = ProcessingFile()

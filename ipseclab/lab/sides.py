@@ -24,12 +24,30 @@ ESP_ALIGNMENT = 4
 
 
 def unprotected_interfaces(topology: Topology, node: str) -> tuple[Interface, ...]:
-    """The interfaces of `node` on which its connections have their addresses."""
+    """The interfaces of `node` on which its connections have their addresses. Where addresses may
+    change (MOBIKE) those follow that nothing protected is behind, in the order of links."""
+    connections = topology.connections_of(node)
     own = [
         item.initiator_address if item.initiator == node else item.responder_address
-        for item in topology.connections_of(node)
+        for item in connections
     ]
-    return tuple(item for item in topology.nodes[node].interfaces if item.address in own)
+    interfaces = topology.nodes[node].interfaces
+    found = tuple(item for item in interfaces if item.address in own)
+    if not any(item.mobike is not None for item in connections):
+        return found
+    near = [
+        selector.network
+        for item in connections
+        for selector in (item.local_ts if item.initiator == node else item.remote_ts)
+    ]
+    others = (item for item in interfaces if item not in found)
+    return (*found, *(i for i in others if not any(i.network.overlaps(one) for one in near)))
+
+
+def source_routed(topology: Topology, node: str) -> bool:
+    """Whether what `node` sends leaves by the link of its source address: where it has several to
+    choose from (MOBIKE)."""
+    return any(item.mobike is not None for item in topology.connections_of(node))
 
 
 def tunnel_mtu(topology: Topology, node: str) -> int:
@@ -44,7 +62,9 @@ def tunnel_mtu(topology: Topology, node: str) -> int:
 def _fitting(connection: Connection, mtu: int) -> int:
     if connection.mode is None:
         return mtu
-    encapsulated = bool(connection.nats) or connection.force_encapsulation
+    # Where addresses may change, a NAT may come.
+    moves = connection.mobike is not None
+    encapsulated = bool(connection.nats) or connection.force_encapsulation or moves
     room = mtu - IPV4_HEADER_SIZE - (UDP_HEADER_SIZE if encapsulated else 0)
     # In transport mode the IPv4 header stays outside, and what is left fits behind it.
     outside = IPV4_HEADER_SIZE if connection.mode is Mode.TRANSPORT else 0
@@ -78,4 +98,8 @@ def _path_mtu(topology: Topology, connection: Connection) -> int:
     for near, far in pairwise(path):
         link = topology.graph.edges[near, far]["link"]
         mtus += [link.forward.mtu, link.backward.mtu]
+    if connection.mobike is not None:
+        for end in connection.ends:
+            links = (topology.link(i.link) for i in unprotected_interfaces(topology, end))
+            mtus += [mtu for link in links for mtu in (link.forward.mtu, link.backward.mtu)]
     return min(mtus)

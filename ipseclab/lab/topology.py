@@ -13,6 +13,7 @@ from pathlib import Path
 import networkx as nx
 
 from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Retransmission
+from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.lab.access import access_plan, check_access, initiators_side
 from ipseclab.lab.certificate_plans import certificate_plans, order_authorities
 from ipseclab.lab.checks import (
@@ -228,6 +229,14 @@ def _fault(entry: FaultFile, index: int) -> Fault:
     )
 
 
+def _mobike(entry: ConnectionFile) -> Mobike | None:
+    file = entry.mobike
+    if file is None:
+        return None
+    allowed = tuple(str(network) for network in file.allowed)
+    return Mobike(allowed=allowed, return_routability=file.return_routability, nats=file.nats)
+
+
 def _pools(file: TopologyFile) -> dict[str, tuple[IPv4Network, ...]]:
     """Where the addresses of the pools are: with the gateways that give them."""
     pools: dict[str, tuple[IPv4Network, ...]] = {}
@@ -369,6 +378,7 @@ def _connection(
         liveness=entry.liveness,
         keepalive=entry.keepalive,
         force_encapsulation=entry.encapsulation == "forced",
+        mobike=_mobike(entry),
         start=Start(entry.start),
         replay_window=entry.replay_window,
         processing=entry.processing.processing(),

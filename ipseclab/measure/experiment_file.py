@@ -90,11 +90,12 @@ class ActionFile(Strict):
     node: NodeName | None = None
     """The gateway or NAT that acts."""
     link: Name | None = None
-    """For link_set."""
+    """For link_set and address_change."""
     connection: Name | None = None
     """By default the node's only one."""
     address: str | None = None
-    """For nat_rebind: the new outside address; by default another port."""
+    """For nat_rebind: the new outside address; by default another port. For address_change: the
+    node's address on the link from now on; by default none, as when an interface goes down."""
     set: Settings = {}
     """For link_set: impairments (and `direction`)."""
     every: Positive | None = None
@@ -107,6 +108,8 @@ class ActionFile(Strict):
                 raise ValueError("link_set changes a link, expected link and set")
         elif self.node is None:
             raise ValueError(f"{self.do} is done by a node, expected node")
+        elif self.do == "address_change" and self.link is None:
+            raise ValueError("address_change is on a link of the node, expected link")
         if self.times > 1 and self.every is None:
             raise ValueError("more than once, expected every")
         return self

@@ -389,6 +389,24 @@ def _inward(view: RunView) -> list[tuple[float, float]]:
     return found
 
 
+def move_time(view: RunView) -> MetricValue:
+    """The mean over changes of address and over the flows that went on afterwards."""
+    delivered: dict[str, list[tuple[float, float]]] = {}
+    for kind in ("probe", "ping"):
+        sent = {(text(r, "flow"), number(r, "sequence")): r.t for r in view.events(f"{kind}_sent")}
+        for record in view.events(f"{kind}_received"):
+            key = (text(record, "flow"), number(record, "sequence"))
+            if key in sent:
+                delivered.setdefault(key[0], []).append((sent[key], record.t))
+    times = []
+    for change in view.events("address_changed"):
+        for flow in delivered.values():
+            after = min((got for at, got in flow if at >= change.t), default=None)
+            if after is not None:
+                times.append(after - change.t)
+    return fmean(times) if times else None
+
+
 def mappings_lost(view: RunView) -> list[TraceRecord]:
     """Mappings rebound or expired, but not port 500's of a node that has moved to port 4500: nobody
     misses it (RFC 7296 section 2.23)."""
@@ -496,6 +514,12 @@ METRICS: dict[str, Metric] = {
             "s",
             "NAT mapping lost or changed -> next packet delivered inward",
             nat_recovery,
+        ),
+        Metric(
+            "move_time",
+            "s",
+            "own address changed -> first packet sent after it delivered, a flow",
+            move_time,
         ),
         Metric(
             "overruns",

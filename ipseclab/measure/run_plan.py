@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
+from ipseclab.errors import ConfigError
+from ipseclab.lab.addresses import OutsideAddresses
 from ipseclab.lab.model import DIRECTIONS, NodeKind
 from ipseclab.lab.plan import Action, ArgumentValue, Ping, Probe, RunPlan, TrafficFlow, Transfer
 from ipseclab.lab.schema import ImpairmentFile
+from ipseclab.lab.sides import unprotected_interfaces
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.yaml_source import KeyPath, YamlSource, one_of
 from ipseclab.measure.experiment_file import (
@@ -56,6 +59,9 @@ def _actions(item: ActionFile, topology: Topology) -> Iterator[Action]:
         arguments = link_arguments(item.set)
     elif item.do == "nat_rebind":
         arguments = {"address": item.address} if item.address is not None else {}
+    elif item.do == "address_change":
+        arguments = {"link": str(item.link)}
+        arguments |= {"address": item.address} if item.address is not None else {}
     else:
         name = item.connection
         if name is None and item.node is not None:
@@ -63,7 +69,8 @@ def _actions(item: ActionFile, topology: Topology) -> Iterator[Action]:
         arguments = {"connection": str(name)}
     for index in range(item.times):
         at = item.at + index * (item.every if item.every is not None else 0.0)
-        yield Action(round(at, 9), item.do, item.node, item.link, arguments)
+        link = None if item.do == "address_change" else item.link
+        yield Action(round(at, 9), item.do, item.node, link, arguments)
 
 
 def link_arguments(settings: dict[str, object]) -> dict[str, ArgumentValue]:
@@ -178,6 +185,13 @@ def _check_actor(item: ActionFile, path: KeyPath, source: YamlSource, topology: 
                 f"{item.address!r} is not {name}'s, {one_of(pool, item.address)}",
             )
         return
+    if item.do == "address_change":
+        try:
+            OutsideAddresses(topology, name).change(str(item.link), item.address)
+        except ConfigError as problem:
+            key = "link" if item.link not in _outside_links(topology, name) else "address"
+            raise source.error((*path, key), problem.problem) from None
+        return
     own = connections_of(topology, name)
     if item.connection is not None and item.connection not in own:
         raise source.error(
@@ -186,6 +200,10 @@ def _check_actor(item: ActionFile, path: KeyPath, source: YamlSource, topology: 
         )
     if item.connection is None and len(own) > 1:
         raise source.error(path, f"which connection, {one_of(own, '')}")
+
+
+def _outside_links(topology: Topology, node: str) -> list[str]:
+    return [interface.link for interface in unprotected_interfaces(topology, node)]
 
 
 def nodes_inside(topology: Topology) -> tuple[str, ...]:

@@ -92,6 +92,10 @@ class GatewayDriver:
         outputs = self.gateway.receive_datagram(path, data, self._clock.now)
         self._take(outputs, data, ike=_ike_message(path, data))
 
+    def change_addresses(self, addresses: tuple[str, ...]) -> None:
+        """The node has these unprotected addresses now."""
+        self._take(self.gateway.change_addresses(addresses, self._clock.now))
+
     def act(self, action: str, connection: str) -> None:
         """Carry out an action of a plan on one of the gateway's connections."""
         self._take(self._actions()[action](connection, self._clock.now))

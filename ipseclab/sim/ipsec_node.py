@@ -33,15 +33,16 @@ from ipseclab.wire.ip import (
     decode_ipv4_header,
 )
 
-_DESTINATION = slice(16, 20)
+_SOURCE, _DESTINATION = slice(12, 16), slice(16, 20)
 _IKE_PORTS = (IKE_PORT, NAT_T_PORT)
-_UDP = int(IpProtocol.UDP)
+_UDP, _ESP = int(IpProtocol.UDP), int(IpProtocol.ESP)
 
 
 class IpsecNode(Node):
     """A gateway between its sides, or a host that protects its own traffic.
 
-    `outside` names the interfaces on the unprotected side; `tunnel_mtu` is what fits into a tunnel.
+    `outside` names the interfaces on the unprotected side; `tunnel_mtu` is what fits into a tunnel;
+    `source_routed`: what is sent leaves by the link of its source address.
     """
 
     driver: GatewayDriver
@@ -55,10 +56,12 @@ class IpsecNode(Node):
         forwards: bool,
         outside: Collection[str],
         tunnel_mtu: int,
+        source_routed: bool = False,
     ) -> None:
         super().__init__(name, clock=clock, trace=trace, forwards=forwards)
         self._outside = tuple(outside)
         self._tunnel_mtu = tunnel_mtu
+        self._source_routed = source_routed
         self._inside: dict[str, tuple[Address, ...]] = {}
         """Addresses that peers gave, by connection."""
 
@@ -112,7 +115,7 @@ class IpsecNode(Node):
             zero_checksum=path.local.port == NAT_T_PORT and not data.startswith(NON_ESP_MARKER),
         )
         self._identification = (self._identification + 1) & 0xFFFF
-        self.transmit(
+        self.send_unprotected(
             build_ipv4(
                 source,
                 destination,
@@ -124,8 +127,15 @@ class IpsecNode(Node):
         )
 
     def send_unprotected(self, packet: bytes) -> None:
-        """Send a packet on the unprotected side."""
-        self.transmit(packet)
+        """Send a packet on the unprotected side; of several links, along that of its source."""
+        if not self._source_routed:
+            self.transmit(packet)
+            return
+        interface = self._own.get(packet[_SOURCE])
+        if interface is None:
+            self.dropped(packet, "no_address", "outbound")
+        else:
+            interface.send(packet)
 
     def deliver(self, packet: bytes) -> None:
         """A packet that passed the SPD goes to the own stack or on to the protected side."""
@@ -158,6 +168,10 @@ class IpsecNode(Node):
             self.driver.send_packet(packet)
 
     def _receive_unprotected(self, packet: bytes) -> None:
+        if self._source_routed and packet[9] == _ESP and packet[_DESTINATION] not in self._own:
+            # For an address that the node had: it is not here any more.
+            self.dropped(packet, "no_address", "inbound")
+            return
         if packet[9] == _UDP and packet[_DESTINATION] in self._own:
             try:
                 found = _ike_datagram(packet)

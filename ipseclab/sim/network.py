@@ -12,6 +12,7 @@ from functools import partial
 
 from ipseclab.errors import ConfigError, EnvironmentLacks
 from ipseclab.ike.credentials import LAB_EPOCH
+from ipseclab.lab.addresses import OutsideAddresses
 from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.faults import gateway_with
 from ipseclab.lab.gateways import gateway_config, starting_connections
@@ -30,7 +31,7 @@ from ipseclab.lab.plan import (
     TrafficFlow,
     Transfer,
 )
-from ipseclab.lab.sides import tunnel_mtu, unprotected_interfaces
+from ipseclab.lab.sides import source_routed, tunnel_mtu, unprotected_interfaces
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.trace import Trace
 from ipseclab.lab.traffic import flow_ids
@@ -101,6 +102,7 @@ class Network:
         self._capture = capture
         self._costs = costs if costs is not None else CostTable.zero()
         self._tcp: dict[str, TcpStack] = {}
+        self._outside: dict[str, OutsideAddresses] = {}
         for model in topology.nodes.values():
             self.nodes[model.name] = self._make_node(model)
         for link in topology.links:
@@ -143,6 +145,8 @@ class Network:
                 self._set_link(action)
             case "nat_rebind":
                 self._rebind(action)
+            case "address_change":
+                self._change_address(action)
             case _:
                 self._act_at_gateway(action)
 
@@ -192,6 +196,7 @@ class Network:
             forwards=model.forwards,
             outside=[interface.name for interface in outside],
             tunnel_mtu=tunnel_mtu(self.topology, model.name),
+            source_routed=source_routed(self.topology, model.name),
         )
         gateway = gateway_with(
             gateway_config(self.topology, model.name, keyring=self._keyring),
@@ -269,6 +274,19 @@ class Network:
         if link is None:
             raise ConfigError(f"link_set: no link {action.target!r}")
         link.reconfigure(*with_settings(link.configs, action.arguments))
+
+    def _change_address(self, action: Action) -> None:
+        driver, name = self.drivers.get(action.target), action.target
+        if driver is None:
+            raise ConfigError(f"address_change: {name} is no gateway of ours")
+        outside = self._outside.setdefault(name, OutsideAddresses(self.topology, name))
+        address = action.arguments.get("address")
+        change = outside.change(
+            str(action.arguments["link"]), None if address is None else str(address)
+        )
+        new = None if change.new is None else str(change.new)
+        self.nodes[name].set_address(change.interface.name, new)
+        driver.change_addresses(outside.addresses)
 
     def _rebind(self, action: Action) -> None:
         node = self.nodes.get(action.target)

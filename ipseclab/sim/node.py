@@ -8,7 +8,7 @@ Linux sets on its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from ipseclab.errors import WireError
 from ipseclab.lab.routes import Route
@@ -87,6 +87,15 @@ class Node:
         self._mtus[interface] = mtu
         self._add_network(network, interface)
         return interface
+
+    def set_address(self, name: str, address: str | None) -> None:
+        """The interface has another address of its network, or none."""
+        interface = self.interfaces[name]
+        if self._own.get(interface.address) is interface:
+            del self._own[interface.address]
+        if address is not None:
+            interface.address = IPv4Address(address).packed
+            self._own[interface.address] = interface
 
     def add_route(self, route: Route) -> None:
         """Longest prefix first; of equal ones the earlier."""

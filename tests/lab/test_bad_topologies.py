@@ -390,6 +390,17 @@ BAD = {
         "psk: secret\n    narrowing: all",
         "27:5: connections[0].narrowing: 'all' is unknown, expected one of policy, packet, pair",
     ),
+    "moving without IKE's tunnel mode": (
+        "psk: secret",
+        "psk: secret\n    mode: none\n    mobike: true",
+        "28:5: connections[0].mobike: addresses cannot change with mode none, expected mode tunnel",
+    ),
+    "no NATs allowed, and one there": (
+        "psk: secret",
+        "psk: secret\n    mobike: {nats: false}",
+        "27:14: connections[0].mobike.nats: no NATs allowed, and nat1 is on the way, "
+        "expected nats: true",
+    ),
     "transport mode with networks behind": (
         "psk: secret",
         "psk: secret\n    mode: transport",
