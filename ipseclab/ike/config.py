@@ -190,6 +190,9 @@ class ConnectionConfig:
     resumption: float | None = None
     """Seconds for which a ticket resumes an IKE_SA (RFC 5723): the initiator asks for one and comes
     back with it, the responder gives it. None: neither."""
+    crash_detection: bool = False
+    """Give the peer a token by which it knows that this end has restarted, and take its (RFC 6290);
+    to give one takes a `secret` of the endpoint."""
     resources: int = 1
     """CHILD_SAs with the same selectors that this end wants or takes (RFC 9611)."""
     ike_lifetime: Lifetime = Lifetime(seconds=14400.0)
@@ -258,6 +261,8 @@ class IkeLimits:
     authentication_exchanges: int = 64
     """IKE_AUTH exchanges of one IKE_SA, either end."""
     ike_sas: int = 200_000
+    stateless_answers: int = 20
+    """A second: messages about IKE_SAs that this end does not have (RFC 6290)."""
     children_per_ike: int = 256
 
 

@@ -18,6 +18,7 @@ from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.fragments import Reassembly, fragment_fields
 from ipseclab.ike.leases import Leases
 from ipseclab.ike.natt import NON_ESP_MARKER
+from ipseclab.ike.rate import RateLimit
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.secrets import Secrets
 from ipseclab.ike.selectors import Trigger
@@ -84,6 +85,7 @@ class Context:
         """Those that peers have of this end."""
         self.held_tickets: dict[str, HeldTicket] = {}
         """Those that this end has, one a connection."""
+        self.stateless_answers = RateLimit(config.limits.stateless_answers)
         self.leases = Leases()
         """Addresses that peers have of this end's pools."""
         self.ready: deque[IkeSa] = deque()

@@ -21,6 +21,8 @@ from ipseclab.ike.authentication.responder import answer_auth
 from ipseclab.ike.config import NAT_T_PORT, IkeConfig
 from ipseclab.ike.context import Context, SaActivity
 from ipseclab.ike.cookies import Cookies
+from ipseclab.ike.crash import answer_unknown, is_unprotected, take_crash
+from ipseclab.ike.crash_token import take_token
 from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey
 from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.followup import answer_followup
@@ -287,6 +289,9 @@ class IkeEndpoint:
             or (header.spi_i, header.spi_r) != (sa.spi_i, sa.spi_r)
         ):
             self._ctx.drop("no_ike_sa")
+            answer_unknown(self._ctx, header, path, now)
+        elif header.response and is_unprotected(octets):
+            take_crash(self._ctx, sa, octets, now)
         elif header.response:
             self._receive_response(sa, path, sa.protection.open(octets), now)
         else:
@@ -450,6 +455,7 @@ class IkeEndpoint:
             case ExchangeType.IKE_FOLLOWUP_KE:
                 return answer_followup(self._ctx, sa, message, now)
             case ExchangeType.INFORMATIONAL:
+                take_token(sa, message)
                 return answer_informational(self._ctx, sa, message, path, now)
             case _:
                 raise InvalidSyntax(f"unexpected {message.exchange.name} request")

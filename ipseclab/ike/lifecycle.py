@@ -9,6 +9,7 @@ from __future__ import annotations
 from ipseclab.ike.addresses import give_back
 from ipseclab.ike.config import ConnectionConfig, IkeLimits, Retransmission
 from ipseclab.ike.context import Context
+from ipseclab.ike.crash_token import GiveToken, makes_tokens
 from ipseclab.ike.events import ChildSaActive, ChildSaGone
 from ipseclab.ike.proposals import proposal_text
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
@@ -145,6 +146,8 @@ def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
     ctx.leave(old)
     ctx.timers.cancel(old.own_spi, *_OF_SERVICE)
     announce(ctx, new, replaces=old)
+    if makes_tokens(ctx, new):
+        ctx.queue(new, GiveToken())
 
 
 def postpone(ctx: Context, sa: IkeSa, task: Task, at: float) -> None:

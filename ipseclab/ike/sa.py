@@ -167,6 +167,8 @@ class IkeSa:
     """Responder: the IKE_INTERMEDIATE whose response is not on its way yet."""
     peer_certreqs: tuple[CertreqPayload, ...] = ()
     """What the peer wants to see of certificates (RFC 7296 section 3.7)."""
+    peer_token: bytes = b""
+    """What the peer will show when it has lost this IKE_SA (RFC 6290); empty: nothing."""
     resumption: Resumption | None = None
     """Responder, until IKE_AUTH is through: the ticket that it is made from (RFC 5723)."""
     authentication: AuthResponder | None = None

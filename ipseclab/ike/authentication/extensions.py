@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipseclab.ike.authentication.childless import ChildlessExtension
+from ipseclab.ike.authentication.crash_detection import CrashDetectionExtension
 from ipseclab.ike.authentication.extension import AuthExtension
 from ipseclab.ike.authentication.internal_address import InternalAddressExtension
 from ipseclab.ike.authentication.mobike import MobikeExtension
@@ -11,6 +12,7 @@ from ipseclab.ike.authentication.resumption import ResumptionExtension
 EXTENSIONS: tuple[AuthExtension, ...] = (
     ChildlessExtension(),
     ResumptionExtension(),
+    CrashDetectionExtension(),
     InternalAddressExtension(),
     MobikeExtension(),
 )
