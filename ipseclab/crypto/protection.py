@@ -7,6 +7,7 @@ Padding and the making of IVs are the caller's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Protocol, assert_never
@@ -20,6 +21,10 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC, CTR
 from ipseclab.crypto.cipher import AES_BLOCK_SIZE, TRIPLE_DES_BLOCK_SIZE, Cipher, Form
 from ipseclab.crypto.integrity import Integrity
 from ipseclab.errors import IntegrityFailure
+
+Buffer = bytes | bytearray | memoryview
+IntoBuffer = Callable[[Buffer, Buffer, Buffer, memoryview], int]
+"""Seals or opens `data` under a nonce and AAD into a buffer of exactly the right length."""
 
 
 class Protection(Protocol):
@@ -107,22 +112,36 @@ def _joined(cipher: Cipher, integrity: Integrity, encr_key: bytes, integ_key: by
 
 
 class AeadProtection:
-    """AES-GCM, AES-CCM or ChaCha20-Poly1305; `associated` is the AAD, the nonce is salt | IV."""
+    """AES-GCM, AES-CCM or ChaCha20-Poly1305; `associated` is the AAD, the nonce is salt | IV.
 
-    __slots__ = ("_decrypt", "_encrypt", "_iv_size", "_minimum", "_salt")
+    `encrypt_into` and `decrypt_into` (nonce, data, AAD, buffer) and `salt` lie open for trains of
+    packets; the two are None for a primitive that writes into no buffer.
+    """
+
+    __slots__ = (
+        "_decrypt",
+        "_encrypt",
+        "_iv_size",
+        "_minimum",
+        "decrypt_into",
+        "encrypt_into",
+        "salt",
+    )
 
     def __init__(self, cipher: Cipher, encr_key: bytes) -> None:
         assert cipher.primitive is not None
         primitive = cipher.primitive(encr_key[: cipher.key_size])
         self._encrypt = primitive.encrypt
         self._decrypt = primitive.decrypt
-        self._salt = encr_key[cipher.key_size :]
+        self.encrypt_into: IntoBuffer | None = getattr(primitive, "encrypt_into", None)
+        self.decrypt_into: IntoBuffer | None = getattr(primitive, "decrypt_into", None)
+        self.salt = encr_key[cipher.key_size :]
         self._iv_size = cipher.iv_size
         self._minimum = cipher.iv_size + cipher.icv_size
 
     def seal(self, associated: bytes, iv: bytes, plaintext: bytes, suffix: bytes = b"") -> bytes:
         """IV | ciphertext | ICV."""
-        return iv + self._encrypt(self._salt + iv, plaintext, associated)
+        return iv + self._encrypt(self.salt + iv, plaintext, associated)
 
     def open(self, associated: bytes, sealed: bytes, suffix: bytes = b"") -> bytes:
         """The plaintext. Raises IntegrityFailure."""
@@ -130,7 +149,7 @@ class AeadProtection:
             raise IntegrityFailure(f"{len(sealed)} octets sealed, at least {self._minimum} needed")
         size = self._iv_size
         try:
-            return self._decrypt(self._salt + sealed[:size], sealed[size:], associated)
+            return self._decrypt(self.salt + sealed[:size], sealed[size:], associated)
         except InvalidTag:
             raise IntegrityFailure("ICV does not verify") from None
 

@@ -89,6 +89,8 @@ class Datapath:
         self._rng = rng
         self._limits = limits if limits is not None else DatapathLimits()
         self._flows = FlowCache()
+        self.carrier = self._flows.find
+        """The entry that carries the flow of an `ipv4.flow_key`; None when that is not settled."""
         stateful = spd.stateful_fragments
         self._flow_out = FragmentFlows().flow_of if stateful else flow_of_packet
         self._flow_in = FragmentFlows().flow_of if stateful else flow_of_packet
@@ -488,14 +490,15 @@ class Datapath:
             # RFC 7296 section 2.8: a valid packet shows that the peer has the SA and uses it.
             if not entry.active:
                 outputs += self._activate(entry, now)
-        outputs += self._deliver(entry, next_header, payload, outer, path)
+        outputs += self.deliver(entry, next_header, payload, outer, path)
         if half.packets >= half.packet_mark or half.octets >= half.octet_mark:
             outputs += self._volume_reached(entry)
         return outputs
 
-    def _deliver(
+    def deliver(
         self, entry: SadEntry, next_header: int, payload: bytes, outer: bytes, path: UdpPath | None
     ) -> list[DatapathOutput]:
+        """What a verified packet carried, after the inbound checks; also for trains of them."""
         if next_header == IpProtocol.NO_NEXT_HEADER:
             self.counters.dummies_in += 1
             return []

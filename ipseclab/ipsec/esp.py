@@ -97,12 +97,18 @@ def open_esp(half: InboundHalf, esp: bytes) -> tuple[int, bytes, bool]:
     newest = half.replay.mark(sequence)
     half.packets += 1
     half.octets += ciphered
+    next_header, payload = without_trailer(plaintext)
+    return next_header, payload, newest
+
+
+def without_trailer(plaintext: bytes) -> tuple[int, bytes]:
+    """Next header and payload of what came out of an ESP packet. Raises Dropped."""
     pad, next_header = plaintext[-2:]
-    end = ciphered - TRAILER_SIZE - pad
+    end = len(plaintext) - TRAILER_SIZE - pad
     # RFC 4303 section 2.4: the receiver should look at the padding's octets.
     if end < 0 or plaintext[end:-2] != PADDING[:pad]:
         raise Dropped(DropReason.MALFORMED)
-    return next_header, plaintext[:end], newest
+    return next_header, plaintext[:end]
 
 
 def open_captured(suite: Suite, protection: Protection, esp: bytes) -> bytes:

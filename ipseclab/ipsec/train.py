@@ -1,0 +1,522 @@
+"""Trains: packets of one flow and one length, sealed and opened together in prepared buffers.
+
+A way of driving a `Datapath`, not a second one: the same SAD entries, sequence numbers, replay
+windows, counts and marks. A train is only what would go its way packet by packet without anything
+happening (no limit reached, no new flow, no gap in the sequence numbers); all else goes to the
+datapath packet by packet, in order. So the octets and the counters are the same either way.
+
+Trains are ESP in tunnel mode, IPv4 in IPv4, under an AEAD that writes into a buffer (RFC 4106,
+RFC 4309, RFC 7634), in UDP or as protocol 50.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from numpy.typing import NDArray
+
+from ipseclab.crypto.protection import AeadProtection
+from ipseclab.ipsec import ipv4
+from ipseclab.ipsec.counters import Dropped, DropReason
+from ipseclab.ipsec.datapath import Datapath
+from ipseclab.ipsec.esp import HEADER_SIZE, PADDING, TRAILER_SIZE, trailers, without_trailer
+from ipseclab.ipsec.events import DatapathOutput
+from ipseclab.ipsec.sad import SPI_SIZE, InboundHalf, OutboundHalf, SadEntry
+from ipseclab.ipsec.segmentation import (
+    IPV4_NO_OPTIONS,
+    Octets,
+    SuperPacket,
+    column,
+    cut_into,
+    join,
+    segments_of,
+)
+from ipseclab.outputs import Notice, UdpPath
+from ipseclab.registry import IpProtocol
+from ipseclab.wire.ip import DONT_FRAGMENT, IPV4_HEADER_SIZE
+
+TRAIN_LIMIT = 64
+"""Packets in one train: what UDP_SEGMENT takes in one call."""
+
+SHORTEST = 3
+"""Fewer packets are cheaper one by one."""
+
+BUFFER_SIZE = 128 * 1024
+LARGEST_CUT = 128
+"""Packets that a super-packet may stand for: those of a usual segment size, and more."""
+
+LAYOUTS = 64
+"""Packet sizes whose views over a buffer are kept; when full, starts again empty."""
+
+IV_SIZE = 8
+Numbers = NDArray[np.uint64]
+_IPV4 = int(IpProtocol.IPV4)
+_LOW = 0xFFFF_FFFF
+_ANY_FRAGMENT = 0x3FFF
+
+
+@dataclass(frozen=True, slots=True)
+class SealedTrain:
+    """Packets to send one behind the other: datagrams' payloads along `path`, or whole packets of
+    protocol 50. Each has `size` octets, the last one no more; `octets` hold until the next call."""
+
+    path: UdpPath | None
+    octets: memoryview
+    size: int
+
+    def packets(self) -> Iterator[bytes]:
+        """Each packet by itself."""
+        for start in range(0, len(self.octets), self.size):
+            yield bytes(self.octets[start : start + self.size])
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedTrain:
+    """Packets to deliver, a row each, the last one of `last` octets; held until the next call."""
+
+    rows: Octets
+    last: int
+
+    def joined(self) -> SuperPacket | None:
+        """One packet that stands for all, where they are one TCP connection's in order."""
+        return join(self.rows, self.last)
+
+    def packets(self) -> Iterator[bytes]:
+        """Each packet by itself."""
+        for row in self.rows[:-1]:
+            yield row.tobytes()
+        yield self.rows[-1, : self.last].tobytes()
+
+
+TrainOutput = DatapathOutput | SealedTrain | OpenedTrain
+
+
+class _Nonces:
+    """Nonces (salt | IV) and AADs of a train (RFC 4106 sections 4 and 5), ready to be filled in."""
+
+    def __init__(self, salt: bytes, spi: bytes, *, extended: bool) -> None:
+        nonces = np.zeros((LARGEST_CUT, len(salt) + IV_SIZE), np.uint8)
+        nonces[:, : len(salt)] = np.frombuffer(salt, np.uint8)
+        associated = np.zeros((LARGEST_CUT, HEADER_SIZE + 4 * extended), np.uint8)
+        associated[:, :SPI_SIZE] = np.frombuffer(spi, np.uint8)
+        self.ivs = nonces[:, len(salt) :]
+        self._low = column(associated, HEADER_SIZE - 4 + 4 * extended, ">u4")
+        self._high = column(associated, SPI_SIZE, ">u4") if extended else None
+        self.nonces = [row.data for row in nonces]
+        self.associated = [row.data for row in associated]
+
+    def number(self, sequences: Numbers) -> None:
+        """Fill the sequence numbers into the AADs."""
+        self._low[: len(sequences)] = sequences & np.uint64(_LOW)
+        if self._high is not None:
+            self._high[: len(sequences)] = sequences >> np.uint64(32)
+
+
+class _Keyed:
+    """The `_Nonces` of each half that trains went through lately."""
+
+    def __init__(self) -> None:
+        self._by_half: dict[int, tuple[OutboundHalf | InboundHalf, _Nonces]] = {}
+
+    def of(self, half: OutboundHalf | InboundHalf, protection: AeadProtection) -> _Nonces:
+        """Those of `half`; it is kept as well, so that no other object gets its identity."""
+        found = self._by_half.get(id(half))
+        if found is None:
+            if len(self._by_half) >= LAYOUTS:
+                self._by_half.clear()
+            found = half, _Nonces(protection.salt, half.spi, extended=half.esn)
+            self._by_half[id(half)] = found
+        return found[1]
+
+
+def _views(buffer: memoryview, stride: int, start: int, size: int, count: int) -> list[memoryview]:
+    """`size` octets at `start` of each of the rows of `stride` octets."""
+    firsts = range(start, start + count * stride, stride)
+    return [buffer[first : first + size] for first in firsts]
+
+
+class _SealingLayout:
+    """Where things are in a train of one packet length:
+
+    outer header (protocol 50) | SPI | sequence number | IV | packet, padding, trailer | ICV
+    """
+
+    def __init__(self, buffer: bytearray, start: int, ciphered: int, icv: int) -> None:
+        self.start = start
+        self.cipher_at = start + HEADER_SIZE + IV_SIZE
+        self.stride = self.cipher_at + ciphered + icv
+        self.count = min(LARGEST_CUT, len(buffer) // self.stride)
+        octets = np.frombuffer(buffer, np.uint8)[: self.count * self.stride]
+        self.rows = octets.reshape(self.count, self.stride)
+        view = memoryview(buffer)
+        self.plain = _views(view, self.stride, self.cipher_at, ciphered, self.count)
+        self.sealed = _views(view, self.stride, self.cipher_at, ciphered + icv, self.count)
+
+
+class TrainSealer:
+    """Seals what came from the protected side at one time."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        self._datapath = datapath
+        self._buffer = bytearray(BUFFER_SIZE)
+        self._view = memoryview(self._buffer)
+        self._layouts: dict[tuple[int, int, int], _SealingLayout] = {}
+        self._keyed = _Keyed()
+
+    def seal_super(self, packet: SuperPacket, now: float) -> list[TrainOutput]:
+        """What `Datapath.send_packet` would make of each packet that it stands for."""
+        count = packet.count
+        entry, protection = self._carrier(packet.octets, now)
+        if entry is not None and protection is not None and SHORTEST <= count <= LARGEST_CUT:
+            length = packet.header_size + packet.size
+            layout = self._layout(entry, length)
+            rest = (len(packet.octets) - packet.header_size) % packet.size
+            total = len(packet.octets) + (count - 1) * packet.header_size
+            last = packet.header_size + rest if rest else length
+            if _has_room(entry.outbound, layout, length, last, count):
+                at = layout.cipher_at
+                cut_into(packet, layout.rows[:count, at : at + length])
+                return self._seal(entry, protection, layout, (length, last, count), total, now)
+        outputs: list[TrainOutput] = []
+        for segment in segments_of(packet):
+            outputs += self._datapath.send_packet(segment, now)
+        return outputs
+
+    def seal_packets(self, packets: Sequence[bytes], now: float) -> list[TrainOutput]:
+        """What `Datapath.send_packet` would make of each. A train that is returned must be sent
+        before the next call, so at most one is; what is left of `packets` after it was not taken:
+        see `taken`."""
+        run = _run_length(packets)
+        if run >= SHORTEST:
+            entry, protection = self._carrier(packets[0], now)
+            if entry is not None and protection is not None:
+                length = len(packets[0])
+                layout = self._layout(entry, length)
+                if _has_room(entry.outbound, layout, length, length, run):
+                    at = layout.cipher_at
+                    octets = np.frombuffer(b"".join(packets[:run]), np.uint8)
+                    layout.rows[:run, at : at + length] = octets.reshape(run, length)
+                    self.taken = run
+                    sizes = length, length, run
+                    return self._seal(entry, protection, layout, sizes, run * length, now)
+        self.taken = run
+        outputs: list[TrainOutput] = []
+        for packet in packets[:run]:
+            outputs += self._datapath.send_packet(packet, now)
+        return outputs
+
+    taken = 0
+    """How many packets the last call of `seal_packets` has taken."""
+
+    def _carrier(self, packet: bytes, now: float) -> tuple[SadEntry | None, AeadProtection | None]:
+        """The SA that carries `packet`, if a train of its kind can be sealed under it."""
+        entry = self._datapath.carrier(ipv4.flow_key(packet))
+        if entry is None or now >= entry.hard_at or entry.shaped:
+            return None, None
+        protection = _in_trains(entry, entry.outbound)
+        return (entry, protection) if protection is not None else (None, None)
+
+    def _layout(self, entry: SadEntry, length: int) -> _SealingLayout:
+        half = entry.outbound
+        ciphered = length + len(trailers(half.alignment, _IPV4)[length % half.alignment])
+        key = (0 if entry.path is not None else IPV4_HEADER_SIZE), ciphered, half.icv_size
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) >= LAYOUTS:
+                self._layouts.clear()
+            layout = self._layouts[key] = _SealingLayout(self._buffer, *key)
+        return layout
+
+    def _seal(
+        self,
+        entry: SadEntry,
+        protection: AeadProtection,
+        layout: _SealingLayout,
+        sizes: tuple[int, int, int],
+        total: int,
+        now: float,
+    ) -> list[TrainOutput]:
+        """The packets are in the layout's rows; `sizes` are length, the last one's, and count."""
+        length, last, count = sizes
+        half = entry.outbound
+        nonces = self._keyed.of(half, protection)
+        first = half.sequence + 1
+        sequences = np.arange(first, first + count, dtype=np.uint64)
+        rows = layout.rows[:count]
+        _write_headers(layout, rows, half.spi, sequences)
+        nonces.number(sequences)
+        nonces.ivs[:count] = rows[:, layout.cipher_at - IV_SIZE : layout.cipher_at]
+        trailer = trailers(half.alignment, _IPV4)[length % half.alignment]
+        at = layout.cipher_at + length
+        rows[:, at : at + len(trailer)] = np.frombuffer(trailer, np.uint8)
+        plain, sealed = layout.plain, layout.sealed
+        ciphered = (count - 1) * len(plain[0])
+        end = (count - 1) * layout.stride + layout.cipher_at + last
+        tail = trailers(half.alignment, _IPV4)[last % half.alignment]
+        self._view[end : end + len(tail)] = tail
+        end += len(tail)
+        start = (count - 1) * layout.stride + layout.cipher_at
+        last_plain, last_sealed = self._view[start:end], self._view[start : end + half.icv_size]
+        if layout.start:
+            _write_outer(entry, layout, rows, sequences, len(last_sealed))
+        seal = protection.encrypt_into
+        assert seal is not None
+        whole = count - 1
+        pairs = zip(nonces.nonces[:whole], plain, nonces.associated, sealed, strict=False)
+        deque((seal(*packet) for packet in pairs), 0)
+        seal(nonces.nonces[whole], last_plain, nonces.associated[whole], last_sealed)
+        half.sequence += count
+        half.packets += count
+        half.octets += ciphered + len(last_plain)
+        entry.last_outbound = now
+        self._datapath.counters.packets_out += count
+        self._datapath.counters.octets_out += total
+        return self._trains(entry.path, layout.stride, end + half.icv_size)
+
+    def _trains(self, path: UdpPath | None, stride: int, end: int) -> list[TrainOutput]:
+        """What can leave in one call each."""
+        room = min(TRAIN_LIMIT, ipv4.UDP_PAYLOAD_LIMIT // stride) * stride
+        return [
+            SealedTrain(path, self._view[start : min(start + room, end)], stride)
+            for start in range(0, end, room)
+        ]
+
+
+def _in_trains(entry: SadEntry, half: OutboundHalf | InboundHalf) -> AeadProtection | None:
+    """What seals or opens trains of the entry; None when packets of it go one by one."""
+    protection = half.protection
+    if entry.ah or not entry.parameters.tunnel or len(entry.parameters.local) != 4:
+        return None
+    if not isinstance(protection, AeadProtection) or protection.encrypt_into is None:
+        return None
+    return protection
+
+
+def _has_room(
+    half: OutboundHalf, layout: _SealingLayout, length: int, last: int, count: int
+) -> bool:
+    """Whether all of a train can be sealed without a limit being reached or a packet too long."""
+    octets = half.octets + count * len(layout.plain[0]) if layout.count else 0
+    return (
+        count <= layout.count
+        and layout.stride <= ipv4.UDP_PAYLOAD_LIMIT
+        and last <= length
+        and half.sequence + count <= half.last
+        and half.packets + count < half.packet_mark
+        and octets < half.octet_mark
+    )
+
+
+def _run_length(packets: Sequence[bytes]) -> int:
+    """How many packets from the first on are of its flow and length."""
+    key = ipv4.flow_key(packets[0])
+    if not key:
+        return 1
+    length = len(packets[0])
+    for number, packet in enumerate(packets):
+        if len(packet) != length or number == TRAIN_LIMIT or ipv4.flow_key(packet) != key:
+            return number
+    return len(packets)
+
+
+def _write_headers(
+    layout: _SealingLayout,
+    rows: Octets,
+    spi: bytes,
+    sequences: Numbers,
+) -> None:
+    """SPI, sequence number, and the same again as IV (RFC 4106 section 3.1 lets it count)."""
+    start = layout.start
+    rows[:, start : start + SPI_SIZE] = np.frombuffer(spi, np.uint8)
+    column(rows, start + SPI_SIZE, ">u4")[:] = sequences & np.uint64(_LOW)
+    column(rows, start + HEADER_SIZE, ">u8")[:] = sequences
+
+
+def _write_outer(
+    entry: SadEntry,
+    layout: _SealingLayout,
+    rows: Octets,
+    sequences: Numbers,
+    last_sealed: int,
+) -> None:
+    """The outer headers: alike but for identification and checksum, the last one's length apart."""
+    inner = rows[0, layout.cipher_at : layout.cipher_at + IPV4_HEADER_SIZE]
+    tos, fragment = int(inner[1]), int(inner[6]) << 8 & DONT_FRAGMENT
+    esp = bytes(layout.stride - IPV4_HEADER_SIZE)
+    header = entry.outer.around_with(esp, tos, fragment, int(sequences[0]))[:IPV4_HEADER_SIZE]
+    rows[:, :IPV4_HEADER_SIZE] = np.frombuffer(header, np.uint8)
+    identifications = (sequences - np.uint64(1)) % np.uint64(0xFFFF) + np.uint64(1)
+    fixed = int.from_bytes(header[:4] + header[6:10] + header[12:], "big") % 0xFFFF
+    sums = (identifications + np.uint64(fixed)) % np.uint64(0xFFFF)
+    column(rows, 4, ">u2")[:] = identifications
+    column(rows, 10, ">u2")[:] = np.where(sums, 0xFFFF - sums, 0)
+    last = bytes(HEADER_SIZE + IV_SIZE + last_sealed)
+    header = entry.outer.around_with(last, tos, fragment, int(sequences[-1]))[:IPV4_HEADER_SIZE]
+    rows[-1, :IPV4_HEADER_SIZE] = np.frombuffer(header, np.uint8)
+
+
+class _OpeningLayout:
+    """Where things are in a train that came, and where its packets are opened to."""
+
+    def __init__(self, source: memoryview, opened: bytearray, size: int, icv: int) -> None:
+        count = min(LARGEST_CUT, len(source) // size)
+        cipher_at = HEADER_SIZE + IV_SIZE
+        self.ciphered = size - cipher_at - icv
+        self.rows = np.frombuffer(source, np.uint8)[: count * size].reshape(count, size)
+        self.sealed = _views(source, size, cipher_at, self.ciphered + icv, count)
+        octets = np.frombuffer(opened, np.uint8)[: count * self.ciphered]
+        self.opened = octets.reshape(count, self.ciphered)
+        self.plain = _views(memoryview(opened), self.ciphered, 0, self.ciphered, count)
+
+
+class TrainOpener:
+    """Opens trains of ESP packets that came in UDP into `buffer`."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        self._datapath = datapath
+        self.buffer = bytearray(BUFFER_SIZE)
+        """Where a train is put before `open` is called."""
+        self._source = memoryview(self.buffer)
+        self._opened = bytearray(BUFFER_SIZE)
+        self._layouts: dict[tuple[int, int], _OpeningLayout] = {}
+        self._keyed = _Keyed()
+
+    def open(self, length: int, size: int, path: UdpPath, now: float) -> list[TrainOutput]:
+        """What `Datapath.receive_esp` would make of each packet of the train: the first `length`
+        octets of the buffer, in packets of `size` octets, the last of what is left."""
+        outputs: list[TrainOutput] = []
+        begun = 0
+        count = -(-length // size)
+        if SHORTEST <= count <= LARGEST_CUT:
+            begun = self._open_train(length, size, path, now, outputs)
+        for start in range(begun * size, length, size):
+            esp = bytes(self._source[start : min(start + size, length)])
+            outputs += self._datapath.receive_esp(esp, path, now)
+        return outputs
+
+    def _open_train(
+        self, length: int, size: int, path: UdpPath, now: float, outputs: list[TrainOutput]
+    ) -> int:
+        """Open as many packets of one size as are a train; how many that is."""
+        entry = self._datapath.sad.inbound(bytes(self._source[:SPI_SIZE]))
+        if entry is None or now >= entry.hard_at or entry.mobile or entry.lingering:
+            return 0
+        half, protection = entry.inbound, _in_trains(entry, entry.inbound)
+        if protection is None or not entry.active or entry.path != path:
+            return 0
+        ciphered = size - half.overhead
+        if ciphered < TRAILER_SIZE + IPV4_HEADER_SIZE or ciphered % half.alignment:
+            return 0
+        layout = self._layout(size, half.icv_size)
+        count = length // size
+        first = self._first_of_run(half, layout.rows[:count])
+        if first is None:
+            return 0
+        if half.packets + count >= half.packet_mark:
+            return 0
+        if half.octets + count * ciphered >= half.octet_mark:
+            return 0
+        nonces = self._keyed.of(half, protection)
+        nonces.number(np.arange(first, first + count, dtype=np.uint64))
+        nonces.ivs[:count] = layout.rows[:count, HEADER_SIZE : HEADER_SIZE + IV_SIZE]
+        good = _opened(protection, nonces, layout, count)
+        if good:
+            half.replay.mark_run(first, good)
+            half.packets += good
+            half.octets += good * ciphered
+            half.failures = 0
+            outputs += self._deliver(entry, layout.opened[:good], path, now)
+        return good
+
+    def _layout(self, size: int, icv: int) -> _OpeningLayout:
+        layout = self._layouts.get((size, icv))
+        if layout is None:
+            if len(self._layouts) >= LAYOUTS:
+                self._layouts.clear()
+            layout = _OpeningLayout(self._source, self._opened, size, icv)
+            self._layouts[size, icv] = layout
+        return layout
+
+    def _first_of_run(self, half: InboundHalf, rows: Octets) -> int | None:
+        """The first sequence number, if all rows are of the SA and their numbers follow each other
+        beyond all that was seen."""
+        if not (rows[:, :SPI_SIZE] == np.frombuffer(half.spi, np.uint8)).all():
+            return None
+        low = column(rows, SPI_SIZE, ">u4").astype(np.int64)
+        first, count = int(low[0]), len(rows)
+        if first + count > _LOW or (low != np.arange(first, first + count)).any():
+            return None
+        if half.esn:
+            first = half.replay.extended(first)
+        return first if first > half.replay.top else None
+
+    def _deliver(
+        self, entry: SadEntry, opened: Octets, path: UdpPath, now: float
+    ) -> list[TrainOutput]:
+        """The packets of verified `opened` rows: a train, or one by one through all checks."""
+        length = _common_length(opened)
+        if length:
+            key = ipv4.flow_key(opened[0, :length].tobytes())
+            if key and key in entry.inbound.checked_flows:
+                entry.last_inbound = now
+                counters = self._datapath.counters
+                counters.packets_in += len(opened)
+                counters.octets_in += len(opened) * length
+                return [OpenedTrain(opened[:, :length], length)]
+        outputs: list[TrainOutput] = []
+        for row in opened:
+            try:
+                next_header, payload = without_trailer(row.tobytes())
+            except Dropped as drop:
+                self._datapath.counters.drops[drop.reason] += 1
+                outputs.append(_malformed(entry, drop.reason, opened.shape[1]))
+            else:
+                entry.last_inbound = now
+                outputs += self._datapath.deliver(entry, next_header, payload, b"", path)
+        return outputs
+
+
+def _malformed(entry: SadEntry, reason: DropReason, ciphered: int) -> Notice:
+    octets = ciphered + entry.inbound.overhead
+    details = {"reason": reason.value, "direction": "inbound", "octets": octets}
+    return Notice("packet_dropped", details)
+
+
+def _opened(protection: AeadProtection, nonces: _Nonces, layout: _OpeningLayout, count: int) -> int:
+    """Open the first `count` rows up to the first that does not verify; how many did."""
+    decrypt = protection.decrypt_into
+    assert decrypt is not None
+    packets = zip(
+        nonces.nonces[:count], layout.sealed, nonces.associated, layout.plain, strict=False
+    )
+    number = 0
+    try:
+        for nonce, sealed, associated, plain in packets:
+            decrypt(nonce, sealed, associated, plain)
+            number += 1
+    except InvalidTag:
+        pass
+    return number
+
+
+def _common_length(opened: Octets) -> int:
+    """The length of every row's packet, when all are IPv4 in tunnel mode of one flow, rightly
+    padded, not fragmented and as long as they say; else 0."""
+    pad, next_header = (int(value) for value in opened[0, -2:])
+    length = opened.shape[1] - TRAILER_SIZE - pad
+    if next_header != _IPV4 or length < IPV4_HEADER_SIZE + 4:
+        return 0
+    expected = np.frombuffer(PADDING[:pad] + bytes([pad, next_header]), np.uint8)
+    same = (
+        (opened[:, length:] == expected).all()
+        and (opened[:, 0] == IPV4_NO_OPTIONS).all()
+        and (column(opened, 2, ">u2") == length).all()
+        and not (column(opened, 6, ">u2") & _ANY_FRAGMENT).any()
+        and (opened[:, 9] == opened[0, 9]).all()
+        and (opened[:, 12:24] == opened[0, 12:24]).all()
+    )
+    return length if same else 0
