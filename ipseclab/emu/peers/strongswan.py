@@ -32,17 +32,16 @@ import vici
 
 from ipseclab.emu.driver import AskStatus, Command, Report
 from ipseclab.emu.peers.strongswan_auth import (
+    auth_sections,
     eap_plugins,
     load_credentials,
-    local_section,
     refuse_unsupported_auth,
-    remote_section,
     signs,
 )
 from ipseclab.emu.process import Child, Control, start
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.gateway import ChildStatus, GatewayConfig, GatewayStatus, IkeStatus
-from ipseclab.ike.config import ConnectionConfig, Lifetime, Mode
+from ipseclab.ike.config import Childless, ConnectionConfig, Lifetime, Mode
 from ipseclab.ike.configuration import AddressRequest, Provision
 from ipseclab.ike.lifecycle import half_open_seconds
 from ipseclab.ike.proposals import proposal_text
@@ -66,6 +65,8 @@ EAP_REMEDY = "apt-get install libcharon-extra-plugins libcharon-extauth-plugins"
 KEYS_DETAIL, QUIET_DETAIL = 4, 1
 """How much of IKE the daemon logs: every key and message, which costs it time; or that an SA is
 established or gone."""
+CHILDLESS = {Childless.NEVER: "never", Childless.ALLOW: "allow", Childless.PREFER: "force"}
+"""5.9.8 does not know the word prefer."""
 READY_SECONDS = 10.0
 STOP_SECONDS = 3.0
 _POLL_SECONDS = 0.02
@@ -421,11 +422,10 @@ def vici_connection(connection: ConnectionConfig) -> dict[str, Any]:
         "send_cert": "always" if signs(connection) else "never",
         "send_certreq": "yes" if signs(connection) else "no",
         "reauth_time": "0s",
-        "childless": connection.childless.value,
+        "childless": CHILDLESS[connection.childless],
         **_ppk(connection),
         **_lifetime(connection.ike_lifetime, "over_time"),
-        "local": local_section(connection),
-        "remote": remote_section(connection),
+        **auth_sections(connection),
         "children": {connection.name: child},
         **_internal_addresses(connection),
     }

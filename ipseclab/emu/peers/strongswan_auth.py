@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ipseclab.crypto.signature import PrivateKey, public_key_info
 from ipseclab.errors import EnvironmentLacks
-from ipseclab.ike.config import ConnectionConfig, Identity, PeerAuth, SharedKeyAuth
+from ipseclab.ike.config import ConnectionConfig, Identity, OwnAuth, PeerAuth, SharedKeyAuth
 from ipseclab.ike.credentials import CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand
-from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapTls
+from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly, EapTls
 from ipseclab.registry import EapType, IdType
 
 EAP_WORDS = {
@@ -35,10 +35,20 @@ UNSUPPORTED_KEYS = ("MLDSA44PrivateKey", "MLDSA65PrivateKey", "MLDSA87PrivateKey
 Section = dict[str, Any]
 
 
-def local_section(connection: ConnectionConfig) -> Section:
-    """`connections.<conn>.local`: what strongSwan proves. Raises EnvironmentLacks."""
-    (how,) = _one_round(connection, connection.own_rounds)
-    section: Section = {"id": identity_text(connection.own_id)}
+def auth_sections(connection: ConnectionConfig) -> dict[str, Section]:
+    """`connections.<conn>.local` and `remote`, one of each a round. Raises EnvironmentLacks."""
+    sections: dict[str, Section] = {}
+    for number, own in enumerate(connection.own_rounds, 1):
+        sections[f"local-{number}"] = _local(connection, own)
+    for number, peer in enumerate(connection.peer_rounds, 1):
+        sections[f"remote-{number}"] = _remote(connection, peer)
+    return sections
+
+
+def _local(connection: ConnectionConfig, how: OwnAuth) -> Section:
+    """What strongSwan proves in a round."""
+    identity = how.identity if how.identity is not None else connection.own_id
+    section: Section = {"id": identity_text(identity)}
     match how:
         case SharedKeyAuth():
             return {**section, "auth": "psk"}
@@ -51,15 +61,18 @@ def local_section(connection: ConnectionConfig) -> Section:
         case EapAuth(methods):
             user = how.eap_identity if how.eap_identity is not None else b""
             named = {"eap_id": user.decode()} if user else {}
-            return {**section, "auth": EAP_WORDS[methods[0]], **named, **_tls_certs(how)}
+            return {**section, "auth": EAP_WORDS[methods[0]], **named, **_tls_certs(how.tls)}
+        case EapOnly():
+            demand = next(one for one in connection.peer_rounds if isinstance(one, EapDemand))
+            return {**section, "auth": EAP_WORDS[demand.methods[0]], **_tls_certs(demand.tls)}
         case _:
             raise _unsupported(connection, how)
 
 
-def remote_section(connection: ConnectionConfig) -> Section:
-    """`connections.<conn>.remote`: what we have to prove to it. Raises EnvironmentLacks."""
-    (how,) = _one_round(connection, connection.peer_rounds)
-    section: Section = {"id": identity_text(connection.peer_id)}
+def _remote(connection: ConnectionConfig, how: PeerAuth) -> Section:
+    """What we have to prove to it in a round."""
+    identity = how.identity if how.identity is not None else connection.peer_id
+    section: Section = {"id": identity_text(identity)}
     match how:
         case SharedKeyAuth():
             return {**section, "auth": "psk"}
@@ -75,6 +88,9 @@ def remote_section(connection: ConnectionConfig) -> Section:
         case EapDemand(methods):
             asked = {"eap_id": "%any"} if how.ask_identity else {}
             return {**section, "auth": EAP_WORDS[methods[0]], **asked}
+        case EapOnly():
+            own = next(one for one in connection.own_rounds if isinstance(one, EapAuth))
+            return {**section, "auth": EAP_WORDS[own.methods[0]]}
         case _:
             raise _unsupported(connection, how)
 
@@ -151,16 +167,15 @@ def _load_tls(session: Any, tls: EapTls | None) -> None:
         _load(session, "X509", certificate, flag="CA")
 
 
-def _tls_certs(how: EapAuth) -> Section:
-    if how.tls is None:
+def _tls_certs(tls: EapTls | None) -> Section:
+    if tls is None:
         return {}
-    return {"certs": [how.tls.credential.chain[0].public_bytes(Encoding.DER)]}
+    return {"certs": [tls.credential.chain[0].public_bytes(Encoding.DER)]}
 
 
 def refuse_unsupported_auth(connection: ConnectionConfig) -> None:
     """Raise EnvironmentLacks for what strongSwan 5.9.8 cannot do."""
-    local_section(connection)
-    remote_section(connection)
+    auth_sections(connection)
     for how in connection.own_rounds:
         if isinstance(how, CertificateAuth | RawKeyAuth):
             _refuse_key(connection, type(how.private).__name__)
@@ -187,15 +202,6 @@ def identity_text(identity: Identity) -> str:
             return f"keyid:#{identity.data.hex()}"
         case _:
             return str(identity)
-
-
-def _one_round(connection: ConnectionConfig, rounds: tuple[Any, ...]) -> tuple[Any]:
-    if len(rounds) != 1:
-        raise EnvironmentLacks(
-            f"connection {connection.name}: several rounds of authentication with strongSwan",
-            "one round",
-        )
-    return (rounds[0],)
 
 
 def _unsupported(connection: ConnectionConfig, how: object) -> EnvironmentLacks:

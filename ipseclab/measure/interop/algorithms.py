@@ -16,7 +16,7 @@ from ipseclab.emu.lab import SOCKETS_FOLDER
 from ipseclab.emu.peers.strongswan import StrongswanDriver, StrongswanSpec
 from ipseclab.lab.gateways import gateway_config
 from ipseclab.lab.topology import load_topology
-from ipseclab.measure.interop.cells import RESPONDER, TOPOLOGIES
+from ipseclab.measure.interop.cells import SITES
 from ipseclab.measure.results import write_atomic
 from ipseclab.registry import EncrId, IntegId, KeMethod, PrfId, TransformType
 
@@ -120,7 +120,7 @@ def read_algorithms(path: Path) -> Mapping[str, tuple[str, ...]]:
 
 def main(folder: Path) -> None:
     """Ask a daemon, in here."""
-    config = gateway_config(load_topology(TOPOLOGIES[False]), RESPONDER)
+    config = gateway_config(load_topology(SITES.topology), SITES.responder)
     spec = StrongswanSpec(
         config, folder / "logs", SOCKETS_FOLDER / "algorithms.vici", folder / "peer.jsonl"
     )

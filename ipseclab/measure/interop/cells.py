@@ -15,10 +15,24 @@ from functools import cache
 
 from ipseclab.lab.topology import Topology, load_topology
 
-CONNECTION = "site"
-INITIATOR, RESPONDER = GATEWAYS = ("gw1", "gw2")
-HOSTS = ("h1", "h2")
-TOPOLOGIES: Mapping[bool, str] = {False: "strongswan-peer", True: "strongswan-peer-nat"}
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where a tunnel is laid: a topology, the connection and its ends, the hosts behind them."""
+
+    topology: str
+    connection: str
+    initiator: str
+    responder: str
+    hosts: tuple[str, str]
+    both_ways: bool = True
+    """Whether the second host reaches the first by the address that the topology has for it."""
+
+
+SITES = Ground("strongswan-peer", "site", "gw1", "gw2", ("h1", "h2"))
+NAT = Ground("strongswan-peer-nat", "site", "gw1", "gw2", ("h1", "h2"))
+POOL = Ground("remote-access-pool", "bob", "bob", "gate", ("bob", "server"), both_ways=False)
+"""The initiator has its inner address from the responder."""
 
 
 class End(StrEnum):
@@ -93,7 +107,8 @@ class Step:
 
     action: str
     by: End
-    connection: str = CONNECTION
+    connection: str = ""
+    """By default the tunnel's."""
     transfers: bool = False
     again: str = ""
 
@@ -155,7 +170,7 @@ class Tunnel:
     name: str
     initiator: End
     steps: tuple[Step, ...]
-    nat: bool = False
+    ground: Ground = SITES
     settings: tuple[tuple[str, object], ...] = ()
     """Overrides of the topology."""
     daemon: tuple[tuple[str, str], ...] = ()
@@ -172,7 +187,7 @@ class Tunnel:
     def title(self) -> str:
         """Unique in the matrix."""
         begins = "we initiate" if self.initiator is End.WE else "it initiates"
-        return f"{self.name}, {begins}, {'NAT' if self.nat else 'no NAT'}"
+        return f"{self.name}, {begins}{', NAT' if self.ground is NAT else ''}"
 
     @property
     def identifier(self) -> str:
@@ -186,7 +201,8 @@ class Tunnel:
 
     def node_of(self, end: End) -> str:
         """The gateway of that end."""
-        return INITIATOR if end is self.initiator else RESPONDER
+        ground = self.ground
+        return ground.initiator if end is self.initiator else ground.responder
 
     def topology(self) -> Topology:
         """The lab of it. Raises ConfigError for settings that the topology does not take."""
@@ -194,9 +210,9 @@ class Tunnel:
             f"nodes.{self.node_of(End.WE)}.stack": "ipseclab",
             f"nodes.{self.node_of(End.IT)}.stack": "strongswan",
         }
-        return _base(self.nat).with_overrides({**stacks, **dict(self.settings)})
+        return _base(self.ground.topology).with_overrides({**stacks, **dict(self.settings)})
 
 
 @cache
-def _base(nat: bool) -> Topology:
-    return load_topology(TOPOLOGIES[nat])
+def _base(name: str) -> Topology:
+    return load_topology(name)

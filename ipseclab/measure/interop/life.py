@@ -29,10 +29,7 @@ from ipseclab.lab.topology import resolve
 from ipseclab.lab.trace import Trace
 from ipseclab.lab.yaml_source import YamlSource
 from ipseclab.measure.interop.cells import (
-    CONNECTION,
     EFFECTS,
-    GATEWAYS,
-    HOSTS,
     Change,
     Effect,
     Outcome,
@@ -82,8 +79,12 @@ class Done:
 def write_order(folder: Path, tunnel: Tunnel) -> None:
     """Prepare the folder. Raises ConfigError for a topology that cannot be."""
     folder.mkdir(parents=True, exist_ok=True)
+    ground = tunnel.ground
     order = {
         "topology": tunnel.topology().source.data,
+        "connection": ground.connection,
+        "gateways": [ground.initiator, ground.responder],
+        "ways": [ground.hosts, ground.hosts[::-1]] if ground.both_ways else [ground.hosts],
         "steps": [{**asdict(step), "by": tunnel.node_of(step.by)} for step in tunnel.steps],
         "daemon": tunnel.daemon,
         "cookies": tunnel.cookies,
@@ -91,10 +92,10 @@ def write_order(folder: Path, tunnel: Tunnel) -> None:
     write_atomic(folder / ORDER_FILE, json.dumps(order, indent=1) + "\n")
 
 
-def standing(status: object) -> Standing:
-    """An end's established SAs of the connection; both stacks report them alike."""
+def standing(status: object, connection: str) -> Standing:
+    """An end's established SAs of a connection; both stacks report them alike."""
     assert isinstance(status, GatewayStatus)
-    sas = [sa for sa in status.ike_sas if sa.state == "established" and sa.connection == CONNECTION]
+    sas = [sa for sa in status.ike_sas if sa.state == "established" and sa.connection == connection]
     children = [c for sa in sas for c in sa.children if c.state == "installed"]
     return Standing(
         tuple((sa.spi_i, sa.spi_r) for sa in sas),
@@ -174,17 +175,17 @@ class Life:
         before = self.done[-1].standings if self.done else self.standings()
         began = time.monotonic()
         action = "initiate" if what == "prepare" else what
-        self.lab.command(by, action, str(entry["connection"]))
+        self.lab.command(by, action, str(entry["connection"] or self._order["connection"]))
         settled, found = False, before
         while not settled and time.monotonic() < began + SETTLE_SECONDS:
             self.lab.wait_until(time.monotonic() + POLL_SECONDS)
             found = self.standings()
             settled = reached(effect.outcome, *found.values()) and all(
-                changed(effect, before[name], found[name]) for name in GATEWAYS
+                changed(effect, before[name], found[name]) for name in found
             )
         seconds = round(time.monotonic() - began, 3)
         carries = settled and effect.outcome is Outcome.PAIR
-        ways = (HOSTS, HOSTS[::-1]) if carries else ()
+        ways = self._order["ways"] if carries else ()
         echoes = {f"{a} {b}": self.echo(a, b) for a, b in ways}
         transfers = {f"{a} {b}": self.transfer(a, b) for a, b in ways if entry["transfers"]}
         self.done.append(Done(what, by, settled, found, echoes, transfers, seconds))
@@ -197,7 +198,11 @@ class Life:
 
     def standings(self) -> dict[str, Standing]:
         """What each end has."""
-        return {name: standing(self.lab.report(name).status) for name in GATEWAYS}
+        connection = str(self._order["connection"])
+        return {
+            name: standing(self.lab.report(name).status, connection)
+            for name in self._order["gateways"]
+        }
 
     def echo(self, source: str, destination: str) -> int:
         """How many of some pings are answered."""

@@ -11,7 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipseclab.crypto.cipher import Cipher, find_cipher
 from ipseclab.crypto.names import KEYWORDS, PRF_OF_INTEGRITY, NamedTransform, keyword_of
 from ipseclab.measure.interop.algorithms import algorithms_in, foreign
-from ipseclab.measure.interop.cells import CONNECTION, End, Lacking, Logged, Step, Traced, Tunnel
+from ipseclab.measure.interop.cells import (
+    NAT,
+    POOL,
+    SITES,
+    End,
+    Lacking,
+    Logged,
+    Step,
+    Traced,
+    Tunnel,
+)
 from ipseclab.measure.interop.verdicts import Cell, Verdict
 from ipseclab.registry import EncrId, IntegId, TransformType
 
@@ -118,16 +128,16 @@ _FURTHER: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = (
 
 def _authentication() -> Iterator[Tunnel]:
     for name, settings, quick in _AUTHENTICATION:
-        for nat in (False, True):
+        for ground in (SITES, NAT):
             for initiator in ENDS:
                 yield Tunnel(
                     "authentication",
                     name,
                     initiator,
                     _life(initiator),
-                    nat,
+                    ground,
                     settings,
-                    quick=quick and nat is (initiator is WE),
+                    quick=quick and (ground is NAT) is (initiator is WE),
                 )
     for name, settings in _FURTHER:
         for initiator in ENDS:
@@ -155,6 +165,7 @@ _HALF_OPEN = {
     "name": "half",
     "initiator": "gw1",
     "responder": "gw2",
+    "ids": ["half1", "half2"],
     "psk": "a shared secret of the lab",
     "ike": PLAIN_IKE,
     "esp": PLAIN_ESP,
@@ -241,13 +252,32 @@ def _features() -> Iterator[Tunnel]:
         WE,
         (Step("prepare", WE, connection="half"), *_short(WE)),
         settings=(
-            ("connections", [_HALF_OPEN, _HALF_OPEN | {"name": CONNECTION, **_WHOLE}]),
+            (
+                "connections",
+                [
+                    _HALF_OPEN,
+                    _HALF_OPEN | {"name": SITES.connection, "ids": ["gw1", "gw2"], **_WHOLE},
+                ],
+            ),
             ("faults", [{"node": "gw1", "do": "drop", "exchange": "IKE_AUTH", "nth": 1}]),
         ),
         daemon=(("cookie_threshold", "1"), ("dos_protection", "yes")),
         proofs=(Logged("our request with the cookie", r"IKE_SA_INIT request 0 \[ N\(COOKIE\)"),),
     )
     for initiator in ENDS:
+        yield Tunnel(
+            "features",
+            "address and DNS from a pool",
+            initiator,
+            _short(initiator),
+            POOL,
+            proofs=(
+                Traced("we are given an address", "address_assigned")
+                if initiator is WE
+                else Logged("it is given an address", r"installing new virtual IP 10\.9\.0\."),
+            ),
+            quick=initiator is WE,
+        )
         yield Tunnel(
             "features",
             "reauthentication by break before make",
