@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ipseclab.crypto.signature import OWN_HASHES, encode_hashes
-from ipseclab.ike.config import Childless, ConnectionConfig
+from ipseclab.ike.config import Childless, ConnectionConfig, PpkUse
 from ipseclab.ike.credentials import CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand
 from ipseclab.ike.negotiation import offers_additional
 from ipseclab.registry import NotifyType
@@ -44,8 +44,19 @@ def _fragmentation(connection: ConnectionConfig) -> bytes | None:
 
 
 def _intermediate(connection: ConnectionConfig) -> bytes | None:
-    """RFC 9370 section 2.2.1: said by who has additional key exchanges to propose."""
-    return b"" if offers_additional(connection.ike_proposals) else None
+    """RFC 9370 section 2.2.1: said by who has additional key exchanges to propose, or a PPK."""
+    wanted = offers_additional(connection.ike_proposals) or _ppk_in_intermediate(connection) == b""
+    return b"" if wanted else None
+
+
+def _ppk_in_auth(connection: ConnectionConfig) -> bytes | None:
+    """RFC 8784 section 3."""
+    return b"" if connection.ppks and connection.ppk_use is not PpkUse.INTERMEDIATE else None
+
+
+def _ppk_in_intermediate(connection: ConnectionConfig) -> bytes | None:
+    """RFC 9867 section 3.1."""
+    return b"" if connection.ppks and connection.ppk_use is not PpkUse.AUTH else None
 
 
 def _signature_hashes(connection: ConnectionConfig) -> bytes | None:
@@ -65,7 +76,8 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED, _intermediate),
     Capability(NotifyType.MULTIPLE_AUTH_SUPPORTED, _several_rounds, unasked=True, initiator=False),
     Capability(NotifyType.SIGNATURE_HASH_ALGORITHMS, _signature_hashes),
-    Capability(NotifyType.USE_PPK, lambda connection: b"" if connection.ppks else None),
+    Capability(NotifyType.USE_PPK, _ppk_in_auth),
+    Capability(NotifyType.USE_PPK_INT, _ppk_in_intermediate),
     Capability(NotifyType.CHILDLESS_IKEV2_SUPPORTED, _childless, unasked=True, initiator=False),
 )
 """In the order in which their notifications are sent."""
@@ -94,6 +106,12 @@ def offers_of_responder(
         data = next((data for data in able if data is not None), None)
         if data is not None:
             notifies.append(NotifyPayload(capability.notify, data))
+    said = {notify.notify_type for notify in notifies}
+    if NotifyType.USE_PPK_INT in said:
+        # RFC 9867 section 3.1: one of the two ways, and only IKE_INTERMEDIATE has room for this.
+        possible = NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED in said
+        worse = NotifyType.USE_PPK if possible else NotifyType.USE_PPK_INT
+        notifies = [notify for notify in notifies if notify.notify_type != worse]
     return tuple(notifies)
 
 

@@ -11,17 +11,18 @@ from ipaddress import ip_address
 from math import inf
 
 from ipseclab.errors import InvalidSyntax, NoAdditionalSas, NoProposalChosen, TsUnacceptable
-from ipseclab.ike.config import ConnectionConfig, Mode, Narrowing
+from ipseclab.ike.config import ConnectionConfig, Mode, Narrowing, Ppk
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaReady
 from ipseclab.ike.informational import DeleteSpi
-from ipseclab.ike.keys import child_keys
+from ipseclab.ike.keys import child_keys, mix_sk_d
 from ipseclab.ike.negotiation import (
     check_chosen,
     choose_proposal,
     with_spi,
     without_key_exchange,
 )
+from ipseclab.ike.ppk_exchange import taken
 from ipseclab.ike.proposals import child_suite_of, proposal_text
 from ipseclab.ike.resources import free_resource, resource_notify, wants_resources
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa
@@ -54,6 +55,8 @@ class ChildOffer:
     payloads: tuple[Payload, ...]
     replaces: ChildSa | None = None
     resource: int = 0
+    ppks: tuple[Ppk, ...] = ()
+    """Fresh keys that the request names (RFC 9867)."""
 
 
 def offer_child(
@@ -156,6 +159,7 @@ def _finish(
         lowest_nonce=min(nonces),
         replaces=offer.replaces.spi_in if offer.replaces is not None else None,
         resource=offer.resource,
+        ppk=taken(message, offer.ppks),
     )
     outbound = offer.replaces is None
     install(ctx, child, nonces, secret, additional, use_outbound=outbound)
@@ -295,8 +299,10 @@ def install(
     sa = child.ike
     assert sa.prf is not None
     assert sa.keys is not None
-    suite = child_suite_of(child.proposal)
-    keys = child_keys(sa.prf, suite, sa.keys.sk_d, nonces, secret, additional)
+    suite, sk_d = child_suite_of(child.proposal), sa.keys.sk_d
+    if child.ppk is not None:
+        sk_d, sa.ppk = mix_sk_d(sa.prf, sk_d, child.ppk.key), child.ppk
+    keys = child_keys(sa.prf, suite, sk_d, nonces, secret, additional)
     to_responder, to_initiator = (keys.encr_i, keys.integ_i), (keys.encr_r, keys.integ_r)
     inbound, outbound = (
         (to_responder, to_initiator) if child.made_by_peer else (to_initiator, to_responder)

@@ -96,6 +96,17 @@ class NullAuth:
     identity: Identity | None = NULL_IDENTITY
 
 
+class PpkUse(Enum):
+    """In which exchange a PPK is named and mixed in."""
+
+    AUTH = "auth"
+    """IKE_AUTH (RFC 8784): the first IKE_SA's own messages are not protected by it."""
+    INTERMEDIATE = "intermediate"
+    """IKE_INTERMEDIATE (RFC 9867): all from IKE_AUTH on is."""
+    EITHER = "either"
+    """IKE_INTERMEDIATE with a peer that knows it, else IKE_AUTH."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResumedAuth:
     """Authentication by having the keys of an IKE_SA that a ticket stands for (RFC 5723)."""
@@ -174,9 +185,14 @@ class ConnectionConfig:
     peer_auth: tuple[PeerAuth, ...] = ()
     """Rounds in which the peer must; empty: one, with `psk`."""
     ppks: tuple[Ppk, ...] = ()
-    """Keys to mix in; an initiator names the first, a responder takes any of them."""
+    """Keys to mix in; an initiator names the first, and in IKE_INTERMEDIATE all; a responder takes
+    any of them."""
     ppk_required: bool = False
     """Whether there must be one that both ends have; otherwise it is done without."""
+    ppk_use: PpkUse = PpkUse.AUTH
+    ppk_rekeys: bool = False
+    """Whether each CREATE_CHILD_SA names the next of the keys, too (RFC 9867); needs a peer that
+    does so in IKE_INTERMEDIATE."""
     address_request: AddressRequest | None = None
     """As the initiator: what to ask for of the gateway's network; `own_ts` then shrinks to it."""
     provision: Provision | None = None

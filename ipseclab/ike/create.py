@@ -12,6 +12,8 @@ says what is answered while an SA is being closed or replaced.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from typing_extensions import override
 
 from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
@@ -52,6 +54,7 @@ from ipseclab.ike.negotiation import (
     method_asked_for,
     offered_methods,
 )
+from ipseclab.ike.ppk_exchange import confirmed, fresh, fresh_choice, named
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.resources import further_resources, wants_resources
 from ipseclab.ike.sa import MAKING, ChildSa, ChildState, IkeSa, IkeState
@@ -140,13 +143,15 @@ class CreateChild(Retrying):
         self.offer = offer_child(
             ctx, sa, self.connection, with_ke=with_ke, replaces=old, wish=self.wish
         )
+        self.offer = replace(self.offer, ppks=fresh(sa))
         *sa_and_mode, tsi, tsr = self.offer.payloads
         rekey: tuple[Payload, ...] = ()
         if old is not None:
             old.state = ChildState.REKEYING
             ctx.notice("rekey_started", kind="child", old=old.spi_in.hex())
             rekey = (NotifyPayload(NotifyType.REKEY_SA, b"", old.proposal.protocol, old.spi_in),)
-        return (*rekey, *sa_and_mode, NoncePayload(self.nonce), *ke, tsi, tsr)
+        ppks = named(sa, self.offer.ppks)
+        return (*rekey, *sa_and_mode, NoncePayload(self.nonce), *ke, tsi, tsr, *ppks)
 
     @override
     def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:
@@ -363,6 +368,7 @@ def answer_create(ctx: Context, sa: IkeSa, message: Message, now: float) -> tupl
     child, payloads = grant_child(
         ctx, sa, message, nonces, in_auth=False, replaces=old, proposal=proposal
     )
+    child.ppk = fresh_choice(sa, message)
     link: tuple[Payload, ...] = ()
     if additional:
         half = HalfMadeChild(additional, child, nonces, secret, old)
@@ -373,7 +379,8 @@ def answer_create(ctx: Context, sa: IkeSa, message: Message, now: float) -> tupl
         old.state = ChildState.REPLACED_BY_PEER
         old.heir = old.peer_replacement
     *sa_and_mode, tsi, tsr = payloads
-    return (*sa_and_mode, NoncePayload(nonces[1]), *ke_reply, tsi, tsr, *link)
+    nonce_r = NoncePayload(nonces[1])
+    return (*sa_and_mode, nonce_r, *ke_reply, tsi, tsr, *confirmed(child.ppk), *link)
 
 
 class HalfMadeChild(HalfMade):

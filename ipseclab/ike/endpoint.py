@@ -497,6 +497,7 @@ def _may_ask(sa: IkeSa, exchange: ExchangeType) -> bool:
     if sa.initiator:
         return False
     giving_up = sa.authentication is not None and exchange == ExchangeType.INFORMATIONAL
+    if exchange == ExchangeType.IKE_INTERMEDIATE:
+        return bool(sa.additional) or sa.ppk_awaited
     # IKE_AUTH comes when all key exchanges that were agreed on are done (RFC 9370 section 2.2.2).
-    wanted = ExchangeType.IKE_INTERMEDIATE if sa.additional else ExchangeType.IKE_AUTH
-    return giving_up or exchange == wanted
+    return giving_up or (exchange == ExchangeType.IKE_AUTH and not sa.additional)

@@ -43,6 +43,7 @@ from ipseclab.ike.negotiation import (
     offered_methods,
     with_spi,
 )
+from ipseclab.ike.ppk_exchange import in_intermediate
 from ipseclab.ike.proposals import prf_of, suite_of
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.ike.puzzles import Puzzle, solve
@@ -139,6 +140,7 @@ class InitTask(Task):
         sa.nonce_r = nonce
         sa.path = path
         sa.peer_offers = offers_in(message.all(NotifyPayload))
+        sa.ppk_awaited = in_intermediate(sa)
         sa.peer_certreqs = taken_requests(message.all(CertreqPayload))
         find_nat(sa, message, path)
         _first_keys(ctx, sa, proposal, secret)
@@ -268,6 +270,7 @@ def _answer(
     sa.peer_offers = offers_in(message.all(NotifyPayload))
     offers = offers_of_responder(possible.connections, sa.peer_offers)
     sa.own_offers = offers_in(offers)
+    sa.ppk_awaited = in_intermediate(sa)
     demands = [how for connection in possible.connections for how in connection.peer_rounds]
     payloads: tuple[Payload, ...] = (
         SaPayload((proposal,)),

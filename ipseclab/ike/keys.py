@@ -11,6 +11,7 @@ from ipseclab.crypto.prf import Prf
 from ipseclab.crypto.protection import Suite
 
 KEY_PAD = b"Key Pad for IKEv2"
+PPK_CONFIRMATION_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,30 @@ def mix_ppk(prf: Prf, keys: IkeKeys, ppk: bytes) -> IkeKeys:
     """SK_d = prf+ (PPK, SK_d'), and so SK_pi and SK_pr; the others stay (RFC 8784 section 3)."""
     return replace(
         keys,
-        sk_d=prf.plus(ppk, keys.sk_d, len(keys.sk_d)),
+        sk_d=mix_sk_d(prf, keys.sk_d, ppk),
         sk_pi=prf.plus(ppk, keys.sk_pi, len(keys.sk_pi)),
         sk_pr=prf.plus(ppk, keys.sk_pr, len(keys.sk_pr)),
     )
+
+
+def mix_sk_d(prf: Prf, sk_d: bytes, ppk: bytes) -> bytes:
+    """prf+ (PPK, SK_d), as long as SK_d. In place of SK_d it is what the first IKE_SA goes on with
+    (RFC 8784 section 3), and what the keys of a CREATE_CHILD_SA are made of (RFC 9867)."""
+    return prf.plus(ppk, sk_d, len(sk_d))
+
+
+def ppk_skeyseed(prf: Prf, sk_d: bytes, ppk: bytes) -> bytes:
+    """SKEYSEED' = prf+ (PPK, SK_d), of which all seven keys are made anew after IKE_INTERMEDIATE
+    (RFC 9867 section 3.1.1)."""
+    return prf.plus(ppk, sk_d, prf.key_size)
+
+
+def ppk_confirmation(
+    prf: Prf, ppk: bytes, nonces: tuple[bytes, bytes], spis: tuple[bytes, bytes]
+) -> bytes:
+    """The first 8 octets of prf(PPK, Ni | Nr | SPIi | SPIr): that both ends mean one key is known
+    before it is used (RFC 9867 section 3.1)."""
+    return prf.prf(ppk, b"".join((*nonces, *spis)))[:PPK_CONFIRMATION_SIZE]
 
 
 def child_keys(

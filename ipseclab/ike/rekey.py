@@ -15,13 +15,14 @@ from typing_extensions import override
 
 from ipseclab.crypto.kex import KE_METHODS, KeyExchangePrivate
 from ipseclab.errors import IkeError, InvalidSyntax, StateNotFound, TemporaryFailure
+from ipseclab.ike.config import Ppk
 from ipseclab.ike.context import IKE_SPI_SIZE, Context
 from ipseclab.ike.create import Retrying, answer_ke, has_unknown_error, rekeys_ike
 from ipseclab.ike.followup import Followup, HalfMade, check_room, keep, link_in
 from ipseclab.ike.informational import REDUNDANT, REKEYED, DeleteIke, live_candidate
 from ipseclab.ike.init import NONCE_SIZE, checked_nonce
 from ipseclab.ike.key_exchange import agree
-from ipseclab.ike.keys import ike_keys, rekey_skeyseed
+from ipseclab.ike.keys import ike_keys, mix_sk_d, rekey_skeyseed
 from ipseclab.ike.lifecycle import log_keys, patience, succeed
 from ipseclab.ike.negotiation import (
     additional_methods,
@@ -32,6 +33,7 @@ from ipseclab.ike.negotiation import (
     offered_methods,
     with_spi,
 )
+from ipseclab.ike.ppk_exchange import confirmed, fresh, fresh_choice, named, taken
 from ipseclab.ike.proposals import prf_of, suite_of
 from ipseclab.ike.protection import MessageProtection, OpenedMessage
 from ipseclab.ike.sa import IkeSa, IkeState
@@ -58,6 +60,8 @@ class _Agreed:
     spis: tuple[bytes, bytes]
     secret: bytes = field(repr=False)
     additional: bytes = field(default=b"", repr=False)
+    ppk: Ppk | None = None
+    """A fresh one, if both ends want one (RFC 9867)."""
 
 
 class IkeRekey(Retrying):
@@ -75,6 +79,7 @@ class IkeRekey(Retrying):
         self.private: KeyExchangePrivate
         self.nonce = b""
         self.spi = b""
+        self.ppks: tuple[Ppk, ...] = ()
         self.half: _Agreed | None = None
         """While additional key exchanges go on."""
 
@@ -86,11 +91,13 @@ class IkeRekey(Retrying):
         self.nonce = ctx.rng.randbytes(NONCE_SIZE)
         self.private = KE_METHODS[self.method].generate(ctx.rng)
         self.proposals = with_spi(self.own_proposals, self.spi)
+        self.ppks = fresh(sa)
         ctx.notice("rekey_started", kind="ike", old=sa.spi_i.hex())
         return (
             SaPayload(self.proposals),
             NoncePayload(self.nonce),
             KePayload(self.method, self.private.public),
+            *named(sa, self.ppks),
         )
 
     @override
@@ -138,7 +145,7 @@ class IkeRekey(Retrying):
         secret = agree(self.private, ke)
         nonces = (self.nonce, checked_nonce(nonce))
         spis = (self.spi, _ike_spi(proposal))
-        return _Agreed(proposal, nonces, spis, secret)
+        return _Agreed(proposal, nonces, spis, secret, ppk=taken(message, self.ppks))
 
     def _refused(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:
         errors = [n for n in message.all(NotifyPayload) if n.notify_type.is_error]
@@ -213,14 +220,15 @@ def answer_rekey(ctx: Context, sa: IkeSa, message: Message, now: float) -> tuple
     nonce_r = ctx.rng.randbytes(NONCE_SIZE)
     nonces = (checked_nonce(nonce), nonce_r)
     spis = (peer_spi, ctx.new_ike_spi())
-    agreed = _Agreed(proposal, nonces, spis, secret)
+    agreed = _Agreed(proposal, nonces, spis, secret, ppk=fresh_choice(sa, message))
     link: tuple[Payload, ...] = ()
     if additional:
         link = (keep(ctx, sa, HalfMadeIke(additional, agreed), now),)
     else:
         _admit(ctx, sa, agreed, now)
     chosen = Proposal(proposal.number, proposal.protocol, spis[1], proposal.transforms)
-    return (SaPayload((chosen,)), NoncePayload(nonce_r), *ke_reply, *link)
+    nonce_payload = NoncePayload(nonce_r)
+    return (SaPayload((chosen,)), nonce_payload, *ke_reply, *confirmed(agreed.ppk), *link)
 
 
 class HalfMadeIke(HalfMade):
@@ -274,7 +282,10 @@ def _make(
     assert old.keys is not None
     proposal, nonces, spis = agreed.proposal, agreed.nonces, agreed.spis
     prf, suite = prf_of(proposal.transforms), suite_of(proposal.transforms)
-    seed = rekey_skeyseed(old.prf, old.keys.sk_d, *nonces, agreed.secret, agreed.additional)
+    sk_d = old.keys.sk_d
+    if agreed.ppk is not None:
+        sk_d = mix_sk_d(old.prf, sk_d, agreed.ppk.key)
+    seed = rekey_skeyseed(old.prf, sk_d, *nonces, agreed.secret, agreed.additional)
     keys = ike_keys(prf, suite, seed, nonces, spis)
     new = IkeSa(
         spi_i=spis[0],
@@ -290,6 +301,7 @@ def _make(
         protection=MessageProtection(suite, keys, initiator=initiator, rng=ctx.rng),
         nonce_i=nonces[0],
         nonce_r=nonces[1],
+        ppk=agreed.ppk if agreed.ppk is not None else old.ppk,
         own_offers=old.own_offers,
         peer_offers=old.peer_offers,
         own_behind_nat=old.own_behind_nat,

@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ipseclab.crypto.prf import Prf
-from ipseclab.ike.config import ConnectionConfig, Mode
+from ipseclab.ike.config import ConnectionConfig, Mode, Ppk
 from ipseclab.ike.keys import IkeKeys
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.ike.selectors import Trigger
@@ -88,6 +88,8 @@ class ChildSa:
     replaces: bytes | None = None
     resource: int = 0
     """Which of several with the same selectors (RFC 9611)."""
+    ppk: Ppk | None = None
+    """Mixed into its keys (RFC 9867)."""
     state: ChildState = ChildState.INSTALLED
     installed: bool = False
     """False while it waits for additional key exchanges: it has no keys yet."""
@@ -161,6 +163,10 @@ class IkeSa:
     first IKE_AUTH request (RFC 9242 section 3.3.2); empty without any."""
     additional: tuple[KeMethod, ...] = ()
     """Key exchanges that are still to be done in IKE_INTERMEDIATE (RFC 9370)."""
+    ppk_awaited: bool = False
+    """True until a PPK has been named in IKE_INTERMEDIATE, where that was agreed on (RFC 9867)."""
+    ppk: Ppk | None = None
+    """The PPK that was mixed in last."""
     former_protection: MessageProtection | None = None
     """Responder: what the last request was protected with, when its response changed the keys."""
     pending_keys: PendingKeys | None = None

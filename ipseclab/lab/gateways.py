@@ -22,6 +22,7 @@ from ipseclab.ike.config import (
     IkeLimits,
     Mode,
     Ppk,
+    PpkUse,
 )
 from ipseclab.ike.credentials import LAB_EPOCH
 from ipseclab.ike.mobike.settings import Mobike
@@ -38,7 +39,7 @@ from ipseclab.lab.access import (
 from ipseclab.lab.credentials import Keyring, make_keyring
 from ipseclab.lab.identities import identity
 from ipseclab.lab.manual import manual_sa
-from ipseclab.lab.model import AuthKind, Connection, NetworkSelector, Stack, Start
+from ipseclab.lab.model import AuthKind, Connection, NetworkSelector, PpkPlan, Stack, Start
 from ipseclab.lab.secret_text import secret_octets
 from ipseclab.lab.sides import unprotected_interfaces
 from ipseclab.lab.topology import Topology
@@ -141,8 +142,10 @@ def _connection(
         peer_ts=_peer_ts(item, node),
         own_auth=() if by_psk else keys.own_auth(item, node),
         peer_auth=() if by_psk else keys.peer_auth(item, peer),
-        ppks=_ppks(item),
+        ppks=_ppks(item.ppk, initiator),
         ppk_required=item.ppk is not None and item.ppk.required,
+        ppk_use=item.ppk.use if item.ppk is not None else PpkUse.AUTH,
+        ppk_rekeys=item.ppk is not None and item.ppk.rekeys,
         address_request=address_request(item.access) if initiator else None,
         provision=None if initiator else provision(item),
         policy=policy,
@@ -164,9 +167,10 @@ def _connection(
     )
 
 
-def _ppks(item: Connection) -> tuple[Ppk, ...]:
-    plan = item.ppk
-    return (Ppk(plan.identity.encode(), secret_octets(plan.key)),) if plan is not None else ()
+def _ppks(plan: PpkPlan | None, initiator: bool) -> tuple[Ppk, ...]:
+    if plan is None:
+        return ()
+    return plan.initiator if initiator else plan.responder
 
 
 def _mobike(topology: Topology, item: Connection, node: str) -> Mobike | None:

@@ -8,7 +8,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, Self
 
-from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Retransmission
+from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Ppk, PpkUse, Retransmission
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ipsec.processing import PLAIN, Processing
 from ipseclab.lab.impairment import ImpairmentConfig
@@ -170,11 +170,13 @@ class AccessPlan:
 
 @dataclass(frozen=True, slots=True)
 class PpkPlan:
-    """A post-quantum preshared key of a connection (RFC 8784)."""
+    """Post-quantum preshared keys of a connection (RFC 8784, RFC 9867)."""
 
-    identity: str
-    key: str = field(repr=False)
+    initiator: tuple[Ppk, ...]
+    responder: tuple[Ppk, ...]
     required: bool = False
+    use: PpkUse = PpkUse.AUTH
+    rekeys: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -512,13 +512,36 @@ class EapFile(_Strict):
     """Of TLS."""
 
 
-class PpkFile(_Strict):
-    """A post-quantum preshared key that both ends have (RFC 8784)."""
+class PpkKeyFile(_Strict):
+    """A post-quantum preshared key."""
 
     id: Annotated[str, Field(min_length=1)]
     key: Secret
+
+
+class PpkFile(_Strict):
+    """Post-quantum preshared keys: one that both ends have, or those of each end."""
+
+    id: Annotated[str, Field(min_length=1)] | None = None
+    key: Secret | None = None
+    initiator: list[PpkKeyFile] = Field(default_factory=list)
+    """Instead: what each end has, the key that it wants most first."""
+    responder: list[PpkKeyFile] = Field(default_factory=list)
     required: bool = False
     """Whether it is not done without."""
+    use: Literal["auth", "intermediate", "either"] = "auth"
+    """In IKE_AUTH (RFC 8784), in IKE_INTERMEDIATE (RFC 9867), or the better of what both can."""
+    rekeys: bool = False
+    """Whether each CREATE_CHILD_SA mixes in the next key (RFC 9867)."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        lists = bool(self.initiator or self.responder)
+        if lists == (self.id is not None) or (self.id is None) != (self.key is None):
+            raise ValueError("expected id and key, or lists of them for initiator and responder")
+        if self.rekeys and self.use == "auth":
+            raise ValueError("rekeys: expected use: intermediate or either beside it (RFC 9867)")
+        return self
 
 
 class ManualFile(_Strict):

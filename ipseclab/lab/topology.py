@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import networkx as nx
 
-from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Retransmission
+from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Ppk, PpkUse, Retransmission
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.lab.access import access_plan, check_access, initiators_side
 from ipseclab.lab.certificate_plans import certificate_plans, order_authorities
@@ -53,9 +53,11 @@ from ipseclab.lab.schema import (
     NatFile,
     NodeFile,
     PpkFile,
+    PpkKeyFile,
     TopologyFile,
     topology_schema,
 )
+from ipseclab.lab.secret_text import secret_octets
 from ipseclab.lab.yaml_source import YamlSource, check, parse_yaml, read_yaml
 from ipseclab.registry import PayloadType
 
@@ -398,7 +400,16 @@ def _connection(
 
 
 def _ppk(entry: PpkFile | None) -> PpkPlan | None:
-    return PpkPlan(entry.id, entry.key, entry.required) if entry is not None else None
+    if entry is None:
+        return None
+    own, peer = _keys_of(entry.initiator), _keys_of(entry.responder)
+    if entry.id is not None and entry.key is not None:
+        own = peer = (Ppk(entry.id.encode(), secret_octets(entry.key)),)
+    return PpkPlan(own, peer, entry.required, PpkUse(entry.use), entry.rekeys)
+
+
+def _keys_of(entries: Iterable[PpkKeyFile]) -> tuple[Ppk, ...]:
+    return tuple(Ppk(entry.id.encode(), secret_octets(entry.key)) for entry in entries)
 
 
 def _selectors(

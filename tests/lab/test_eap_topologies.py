@@ -6,7 +6,7 @@ import pytest
 
 from ipseclab.emu.peers.strongswan_auth import refuse_unsupported_auth
 from ipseclab.errors import ConfigError, EnvironmentLacks
-from ipseclab.ike.config import Ppk
+from ipseclab.ike.config import Ppk, PpkUse
 from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly
 from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.gateways import gateway_config
@@ -16,6 +16,7 @@ from ipseclab.lab.trace import Trace
 from ipseclab.registry import EapType
 from ipseclab.sim import network
 
+KEY = {"id": "blue", "key": "32 octets that nobody can guess!"}
 PASSWORD = {"password": "through the looking glass"}
 
 
@@ -40,7 +41,8 @@ def ends(topology):
         {"auth": ["eap-tls", "certificate"], "eap": {}},
         {"auth": ["eap-tls", "eap-only"], "eap": {"versions": ["1.3"]}},
         {"auth": ["eap-tls", "certificate"], "eap": {}, "revocation": "crl"},
-        {"ppk": {"id": "blue", "key": "32 octets that nobody can guess!", "required": True}},
+        {"ppk": {**KEY, "required": True}},
+        {"ppk": {**KEY, "required": True, "use": "intermediate", "rekeys": True}},
     ],
 )
 def test_remote_access_in_a_simulation(changed):
@@ -70,6 +72,15 @@ def test_ppk_of_both_ends():
     assert not laptop.ppk_required
 
 
+def test_ppks_of_each_end():
+    keys = [{"id": name, "key": f"key of {name}"} for name in ("a", "b")]
+    more = {"use": "either", "rekeys": True}
+    laptop, gate = ends(remote(ppk={"initiator": keys, "responder": keys[1:], **more}))
+    assert [ppk.identity for ppk in laptop.ppks] == [b"a", b"b"]
+    assert gate.ppks == laptop.ppks[1:]
+    assert {(end.ppk_use, end.ppk_rekeys) for end in (laptop, gate)} == {(PpkUse.EITHER, True)}
+
+
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
@@ -81,7 +92,11 @@ def test_ppk_of_both_ends():
         ({"eap": {"versions": ["1.1"]}}, r"versions"),
         ({"eap": {"pasword": "x"}}, r"pasword"),
         ({"eap": {**PASSWORD, "identity": "bob"}}, r"eap\.identity: 'bob', which nobody asks for"),
-        ({"ppk": {"id": "blue"}}, r"ppk"),
+        ({"ppk": {"id": "blue"}}, r"ppk: expected id and key, or lists"),
+        ({"ppk": {"required": True}}, r"ppk: expected id and key, or lists"),
+        ({"ppk": {**KEY, "responder": [KEY]}}, r"ppk: expected id and key, or lists"),
+        ({"ppk": {**KEY, "use": "never"}}, r"ppk\.use"),
+        ({"ppk": {**KEY, "rekeys": True}}, r"ppk: rekeys: expected use: intermediate or"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changed, problem):
