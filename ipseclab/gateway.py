@@ -11,7 +11,6 @@ import random
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 
 from ipseclab.errors import ConfigError
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, IkeConfig, Lifetime, Mode
@@ -47,6 +46,7 @@ from ipseclab.outputs import (
     UdpPath,
 )
 from ipseclab.registry import EsnId, IpProtocol, ProtocolId, TransformType
+from ipseclab.wire.ip import packed_address
 from ipseclab.wire.selector import TrafficSelector
 
 
@@ -116,7 +116,7 @@ class Gateway:
         self.config = config
         self._rng = rng
         spd = Spd(config.policies, stateful_fragments=config.stateful_fragments)
-        own = {ip_address(connection.own_address).packed for connection in config.ike.connections}
+        own = {packed_address(connection.own_address) for connection in config.ike.connections}
         self.datapath = Datapath(
             spd,
             rng=rng,
@@ -299,8 +299,8 @@ class Gateway:
             tunnel=child.mode is Mode.TUNNEL,
             spi_in=child.spi_in,
             spi_out=child.spi_out,
-            local=ip_address(child.path.local.address).packed,
-            remote=ip_address(child.path.remote.address).packed,
+            local=packed_address(child.path.local.address),
+            remote=packed_address(child.path.remote.address),
             own_ts=child.own_ts,
             peer_ts=child.peer_ts,
             suite=child.suite,

@@ -6,11 +6,21 @@ not listed becomes a pseudo-member named UNASSIGNED_<n>, so that a decoder never
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import EnumMeta, IntEnum
 from typing import Any, Self
 
 
-class IanaEnum(IntEnum):
+class _IanaType(EnumMeta):
+    """Finds a listed number at once: a decoder asks for several dozen a message."""
+
+    def __call__(cls, value: Any, *rest: Any, **options: Any) -> Any:
+        found = cls._value2member_map_.get(value)
+        if found is None or rest or options:
+            return super().__call__(value, *rest, **options)
+        return found
+
+
+class IanaEnum(IntEnum, metaclass=_IanaType):
     """An IntEnum whose unknown values become pseudo-members instead of errors.
 
     Compare members with ``==``: a pseudo-member is made anew at each look-up.

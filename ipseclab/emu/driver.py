@@ -151,8 +151,7 @@ class GatewayDriver:
         )
         self._name = spec.name
         self._keys = spec.keys.open("ab", buffering=0)
-        # Line by line: a killed run leaves what happened up to then.
-        self._trace = Trace(spec.trace.open("a", buffering=1, encoding="utf-8"), keep=False)
+        self._trace = Trace(spec.trace.open("a", encoding="utf-8"), keep=False)
         self._protected = devices.open_tun(PROTECTED_TUN)
         self._unprotected = devices.open_tun(UNPROTECTED_TUN)
         devices.set_mtu(PROTECTED_TUN, spec.mtu)
@@ -302,8 +301,11 @@ class GatewayDriver:
                     self._inside.take(output)
                 case _:
                     assert_never(output)
-        for note in notes:
-            self._write_down(note, now, happened)
+        if notes:
+            for note in notes:
+                self._write_down(note, now, happened)
+            # At once: a killed run leaves what happened up to then.
+            self._trace.flush()
 
     def _sender_of(self, packet: bytes) -> socket.socket | None:
         if not self._source_routed:
@@ -352,6 +354,7 @@ class GatewayDriver:
             direction=direction,
             octets=len(octets),
         )
+        self._trace.flush()
 
     def _obey(self, control: Control) -> bool:
         """Carry out one control message; False when it is the last."""

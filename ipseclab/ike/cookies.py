@@ -15,12 +15,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
-from ipaddress import ip_address
 
 from ipseclab.ike.config import IkeLimits
 from ipseclab.ike.puzzles import Puzzle, solves
 from ipseclab.outputs import UdpPath
 from ipseclab.registry import NotifyType, PrfId
+from ipseclab.wire.ip import packed_address
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import NotifyPayload, PsPayload
 
@@ -114,5 +114,5 @@ def _suffix(difficulty: int) -> bytes:
 
 
 def _cookie(secret: bytes, message: Message, nonce: bytes, path: UdpPath, suffix: bytes) -> bytes:
-    who = ip_address(path.remote.address).packed
+    who = packed_address(path.remote.address)
     return hmac.digest(secret, nonce + who + message.spi_i + suffix, hashlib.sha256) + suffix

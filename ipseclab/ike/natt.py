@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from ipaddress import ip_address
 
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.outputs import UdpEndpoint, UdpPath
 from ipseclab.registry import NotifyType
+from ipseclab.wire.ip import packed_address
 from ipseclab.wire.payloads import NotifyPayload
 
 NON_ESP_MARKER = bytes(4)
@@ -16,7 +16,7 @@ KEEPALIVE = b"\xff"
 
 def detection_hash(spi_i: bytes, spi_r: bytes, endpoint: UdpEndpoint) -> bytes:
     """SHA-1 of SPIs, address and port (the digest that section 2.23 fixes; not for secrecy)."""
-    address = ip_address(endpoint.address).packed
+    address = packed_address(endpoint.address)
     octets = spi_i + spi_r + address + endpoint.port.to_bytes(2, "big")
     return hashlib.sha1(octets, usedforsecurity=False).digest()
 

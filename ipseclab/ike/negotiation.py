@@ -6,14 +6,17 @@ RFC 7296 sections 2.7 (proposals), 3.3.6 (unknown attributes); selectors are in 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from ipseclab.crypto.kex import KE_METHODS
 from ipseclab.errors import InvalidSyntax, NoProposalChosen
-from ipseclab.ike.proposals import KEY_EXCHANGES, distinct_methods, proposal_text
+from ipseclab.ike.proposals import KEY_EXCHANGES, REMEMBERED, distinct_methods, proposal_text
 from ipseclab.registry import EsnId, IntegId, KeMethod, ProtocolId, TransformType
 from ipseclab.wire.proposal import ADDITIONAL_KE, Proposal, Transform
 
 KE_METHOD_SIZE = 2  # RFC 7296 section 3.10.1, INVALID_KE_PAYLOAD
+
+_Transforms = tuple[Transform, ...]
 
 # What leaving a transform type out says (RFC 7296 section 3.3.3 and RFC 4303 for ESN).
 _ABSENT: dict[int, int] = {
@@ -40,19 +43,18 @@ def choose_proposal(
         for theirs in offered:
             if theirs.protocol != protocol:
                 continue
-            transforms = _common_transforms(theirs, mine, additional=additional)
+            transforms = _common(theirs.transforms, mine.transforms, additional=additional)
             if transforms is not None:
                 return Proposal(theirs.number, protocol, theirs.spi, transforms)
     known = "; ".join(proposal_text(proposal) for proposal in own)
     raise NoProposalChosen(f"none of {len(offered)} {protocol.name} proposals matches {known}")
 
 
-def _common_transforms(
-    theirs: Proposal, mine: Proposal, *, additional: bool
-) -> tuple[Transform, ...] | None:
+@lru_cache(REMEMBERED)
+def _common(theirs: _Transforms, mine: _Transforms, *, additional: bool) -> _Transforms | None:
     """One transform of each type that either end names, in own order of preference."""
-    kinds = sorted({int(transform.type) for transform in theirs.transforms + mine.transforms})
-    common: dict[TransformType, tuple[Transform, ...]] = {}
+    kinds = sorted({int(transform.type) for transform in theirs + mine})
+    common: dict[TransformType, _Transforms] = {}
     for kind in map(TransformType, kinds):
         usable = _choices(theirs, kind)
         if kind in ADDITIONAL_KE and not additional:
@@ -66,12 +68,13 @@ def _common_transforms(
         return None
     chosen = {kind: transforms[0] for kind, transforms in common.items()}
     chosen.update(zip(exchanges, distinct, strict=True))
-    return tuple(transform for kind, transform in chosen.items() if theirs.of_type(kind))
+    offered = {transform.type for transform in theirs}
+    return tuple(transform for kind, transform in chosen.items() if kind in offered)
 
 
-def _choices(proposal: Proposal, kind: TransformType) -> tuple[Transform, ...]:
+def _choices(transforms: _Transforms, kind: TransformType) -> _Transforms:
     """The transforms of a type that can be used; what its absence means where there is none."""
-    present = proposal.of_type(kind)
+    present = tuple(transform for transform in transforms if transform.type == kind)
     if present:
         return tuple(transform for transform in present if not transform.attributes)
     return (Transform(kind, _ABSENT[kind]),) if kind in _ABSENT else ()
@@ -131,12 +134,12 @@ def ke_method(proposal: Proposal) -> KeMethod:
 
 def additional_methods(proposal: Proposal) -> tuple[KeMethod, ...]:
     """The additional key exchanges of a chosen proposal, in the order in which they are done."""
-    return tuple(
-        KeMethod(transform.id)
-        for kind in ADDITIONAL_KE
-        for transform in proposal.of_type(kind)[:1]
-        if transform.id != KeMethod.NONE
-    )
+    chosen: dict[TransformType, KeMethod] = {}
+    for transform in proposal.transforms:
+        if transform.type in ADDITIONAL_KE:
+            chosen.setdefault(transform.type, KeMethod(transform.id))
+    methods = (chosen[kind] for kind in ADDITIONAL_KE if kind in chosen)
+    return tuple(method for method in methods if method != KeMethod.NONE)
 
 
 def offers_additional(proposals: Iterable[Proposal]) -> bool:

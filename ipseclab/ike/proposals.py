@@ -7,6 +7,7 @@ keywords of one type are alternatives, the first preferred; the order of types d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from ipseclab.crypto.cipher import NULL_CIPHER, Cipher, find_cipher
 from ipseclab.crypto.integrity import AH_INTEGRITIES, INTEGRITIES
@@ -36,6 +37,9 @@ TYPE_ORDER = (
 )
 
 KEY_EXCHANGES = (TransformType.KE, *ADDITIONAL_KE)
+
+REMEMBERED = 64
+"""Lists of transforms for which it is remembered what they mean: the same few come for ever."""
 
 _Transforms = dict[TransformType, tuple[Transform, ...]]
 
@@ -94,13 +98,18 @@ def proposal_text(proposal: Proposal) -> str:
 
     A lone NO_ESN is left out, as it is what an ESP text means when it says nothing.
     """
+    return _text(proposal.transforms)
+
+
+@lru_cache(REMEMBERED)
+def _text(transforms: tuple[Transform, ...]) -> str:
     words = [
         keyword_of(transform.type, transform.id, transform.key_bits) or str(transform).lower()
         for kind in TYPE_ORDER
-        for transform in proposal.of_type(kind)
-        if (kind, transform.id) != (TransformType.INTEG, IntegId.NONE)
+        for transform in transforms
+        if transform.type == kind and (kind, transform.id) != (TransformType.INTEG, IntegId.NONE)
     ]
-    words += [str(item).lower() for item in proposal.transforms if item.type not in TYPE_ORDER]
+    words += [str(item).lower() for item in transforms if item.type not in TYPE_ORDER]
     if words[-1:] == ["noesn"] and "esn" not in words:
         words.pop()
     return "-".join(words)
@@ -116,7 +125,8 @@ def weak_words(proposal: Proposal) -> tuple[str, ...]:
     )
 
 
-def suite_of(transforms: Iterable[Transform]) -> Suite:
+@lru_cache(REMEMBERED)
+def suite_of(transforms: tuple[Transform, ...]) -> Suite:
     """The suite of a chosen proposal's transforms, one a type. Raises NoProposalChosen."""
     chosen = {transform.type: transform for transform in transforms}
     cipher = cipher_of(chosen.get(TransformType.ENCR))

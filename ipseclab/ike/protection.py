@@ -169,6 +169,8 @@ class MessageProtection:
     """Both directions of one IKE_SA. IVs count up for AEAD and CTR (never repeated under one key)
     and are drawn from `rng` for CBC, where they must not be predictable (RFC 7296 section 3.14)."""
 
+    __slots__ = ("_in", "_out", "_rng", "_sealed", "_suite")
+
     def __init__(self, suite: Suite, keys: IkeKeys, *, initiator: bool, rng: random.Random) -> None:
         own = suite.keyed(keys.sk_ei, keys.sk_ai)
         peer = suite.keyed(keys.sk_er, keys.sk_ar)

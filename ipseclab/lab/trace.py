@@ -14,6 +14,8 @@ from typing import NamedTuple, TextIO
 
 NANOSECOND_DIGITS = 9
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
 FieldValue = str | int | float | bool | None
 
 
@@ -28,7 +30,7 @@ class TraceRecord(NamedTuple):
     def to_json(self) -> str:
         """The record as one line, without the newline."""
         document = {**self.fields, "t": self.t, "node": self.node, "event": self.event}
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _encode(document)
 
 
 class Trace:

@@ -7,6 +7,7 @@ write single fields. IPv6 is in `wire/ipv6.py`.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -29,6 +30,9 @@ ICMP_TIME_EXCEEDED = 11
 DONT_FRAGMENT = 0x4000
 MORE_FRAGMENTS = 0x2000
 FRAGMENT_OFFSET_MASK = 0x1FFF
+
+REMEMBERED_ADDRESSES = 4096
+"""Own limit: addresses in text whose octets are remembered."""
 
 _PORT_PROTOCOLS = (IpProtocol.TCP, IpProtocol.UDP)
 
@@ -191,6 +195,12 @@ class Flow(NamedTuple):
             else ""
         )
         return f"{name} {ends}{ports}"
+
+
+@lru_cache(REMEMBERED_ADDRESSES)
+def packed_address(address: str) -> bytes:
+    """The 4 or 16 octets of an address in text. Raises ValueError."""
+    return ip_address(address).packed
 
 
 def flow_of(packet: bytes) -> Flow:

@@ -7,6 +7,7 @@ exchange, and whether the major version is ours, is for `ike` to say.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -39,6 +40,8 @@ FLAG_CRITICAL = 0x80
 # Own limits. Section 2 asks for messages of at least 1280 octets; a UDP datagram ends here.
 MAX_MESSAGE_SIZE = 65535
 MAX_PAYLOADS = 64
+
+_HEADER = struct.Struct("!8s8sBBBBII")
 
 _P = TypeVar("_P", bound=Payload)
 
@@ -113,16 +116,21 @@ class Message:
 
     def find(self, cls: type[_P]) -> _P | None:
         """The first payload of that class, None when there is none."""
-        return next((payload for payload in self.payloads if isinstance(payload, cls)), None)
+        for payload in self.payloads:
+            if isinstance(payload, cls):
+                return payload
+        return None
 
     def all(self, cls: type[_P]) -> tuple[_P, ...]:
         """Every payload of that class, in order."""
-        return tuple(payload for payload in self.payloads if isinstance(payload, cls))
+        return tuple([payload for payload in self.payloads if isinstance(payload, cls)])
 
     def notify(self, kind: NotifyType) -> NotifyPayload | None:
         """The first Notify payload of that type, None when there is none."""
-        notifies = self.all(NotifyPayload)
-        return next((payload for payload in notifies if payload.notify_type == kind), None)
+        for payload in self.payloads:
+            if isinstance(payload, NotifyPayload) and payload.notify_type == kind:
+                return payload
+        return None
 
 
 #                      1                   2                   3
@@ -145,19 +153,19 @@ def decode_header(octets: bytes) -> IkeHeader:
     """The header alone, of any version; its length is checked by `decode_message`."""
     if len(octets) < HEADER_SIZE:
         raise WireError(f"message {len(octets)} octets, header needs {HEADER_SIZE}")
-    flags = octets[19]
+    spi_i, spi_r, first, version, exchange, flags, message_id, length = _HEADER.unpack_from(octets)
     return IkeHeader(
-        spi_i=octets[0:8],
-        spi_r=octets[8:16],
-        first=PayloadType(octets[16]),
-        major=octets[17] >> 4,
-        minor=octets[17] & 0x0F,
-        exchange=ExchangeType(octets[18]),
-        initiator=bool(flags & FLAG_INITIATOR),
-        response=bool(flags & FLAG_RESPONSE),
-        message_id=int.from_bytes(octets[20:24], "big"),
-        length=int.from_bytes(octets[24:28], "big"),
-        version=bool(flags & FLAG_VERSION),
+        spi_i,
+        spi_r,
+        PayloadType(first),
+        version >> 4,
+        version & 0x0F,
+        ExchangeType(exchange),
+        bool(flags & FLAG_INITIATOR),
+        bool(flags & FLAG_RESPONSE),
+        message_id,
+        length,
+        bool(flags & FLAG_VERSION),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ipseclab.errors import WireError
 from ipseclab.registry import (
@@ -43,6 +44,8 @@ SPI_SIZES: Mapping[int, tuple[int, ...]] = {
 MAX_PROPOSALS = 64
 MAX_TRANSFORMS = 128
 MAX_ATTRIBUTES = 8
+REMEMBERED, REMEMBERED_SIZE = 64, 256
+"""Lists of transforms whose decoding and encoding is remembered, and the octets of one at most."""
 
 ADDITIONAL_KE = (
     TransformType.ADDKE1,
@@ -125,14 +128,19 @@ class Proposal:
         count = len(self.transforms)
         if count > 0xFF:
             raise WireError(f"proposal {self.number}: {count} transforms, at most 255")
-        transforms = b"".join(
-            transform.encode(last=index == count - 1)
-            for index, transform in enumerate(self.transforms)
-        )
+        transforms = _encode_transforms(self.transforms)
         head = bytes([LAST if last else MORE_PROPOSALS, 0])
         head += _uint16(8 + len(self.spi) + len(transforms))
         head += bytes([self.number, self.protocol, len(self.spi), count])
         return head + self.spi + transforms
+
+
+@lru_cache(REMEMBERED)
+def _encode_transforms(transforms: tuple[Transform, ...]) -> bytes:
+    final = len(transforms) - 1
+    return b"".join(
+        transform.encode(last=index == final) for index, transform in enumerate(transforms)
+    )
 
 
 def encode_proposals(proposals: tuple[Proposal, ...]) -> bytes:
@@ -178,13 +186,16 @@ def _decode_proposal(body: Reader) -> Proposal:
         wanted = " or ".join(str(size) for size in sizes)
         raise WireError(f"proposal {number}: SPI {spi_size} octets, {protocol.name} has {wanted}")
     spi = body.octets(spi_size)
-    return Proposal(number, protocol, spi, _decode_transforms(body, count))
+    octets = body.rest()
+    decode = _remembered_transforms if len(octets) <= REMEMBERED_SIZE else _decode_transforms
+    return Proposal(number, protocol, spi, decode(octets, count))
 
 
-def _decode_transforms(body: Reader, count: int) -> tuple[Transform, ...]:
+def _decode_transforms(octets: bytes, count: int) -> tuple[Transform, ...]:
     """The `count` transforms that a proposal announces: no more, no less."""
     if count > MAX_TRANSFORMS:
         raise WireError(f"proposal: {count} transforms, at most {MAX_TRANSFORMS}")
+    body = Reader(octets, "proposal")
     transforms: list[Transform] = []
     for index in range(count):
         more = _more(body, MORE_TRANSFORMS)
@@ -193,6 +204,10 @@ def _decode_transforms(body: Reader, count: int) -> tuple[Transform, ...]:
         transforms.append(_decode_transform(_substructure(body, "transform", least=8)))
     body.finish()
     return tuple(transforms)
+
+
+_remembered_transforms = lru_cache(REMEMBERED)(_decode_transforms)
+"""The same few lists come in nearly every exchange; all who hold one then share it."""
 
 
 #                      1                   2                   3
