@@ -6,8 +6,9 @@ says which one it holds by a marker:
     @pytest.mark.rfc("7296", "2.1", "MUST", "same-octets")
 
 the RFC, the section, the word, and the rule's name where a section has several of that word. A
-requirement without a test needs `absent:`, the reason why it does not apply. Run as a command it
-writes the page; with --check it fails when page, catalogues and markers differ.
+requirement without a test needs `absent:`, the reason why it does not apply, or why we depart from
+it, which begins with "Departure". Run as a command it writes the page; with --check it fails when
+page, catalogues and markers differ.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ CATALOGUES = ROOT / "tests" / "requirements"
 PAGE = ROOT / "docs" / "conformance.md"
 LEVELS = ("MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY")
 COMMAND = "python tests/conformance.py"
+DEPARTURE = "Departure"
 
 Key = tuple[str, str, str, str]
 """RFC, section, level, rule."""
@@ -131,17 +133,19 @@ def render(catalogues: Iterable[Catalogue], tests: Mapping[Key, Sequence[str]]) 
         "# Conformance",
         "",
         "Each requirement of the RFCs that ipseclab implements, in words of our own, with the",
-        "tests that fail without it, or the reason why it does not apply.",
+        "tests that fail without it, the reason why it does not apply, or why we depart from it.",
         f"Made by `{COMMAND}` from `tests/requirements/` and the tests' markers;",
         "`make check` fails when it is out of date.",
         "",
-        "| RFC | requirements | tested | do not apply |",
-        "|---|---|---|---|",
+        "| RFC | requirements | tested | do not apply | departures |",
+        "|---|---|---|---|---|",
     ]
     for one in catalogues:
-        absent = sum(bool(row.absent) for row in one.requirements)
+        departures = sum(row.absent.startswith(DEPARTURE) for row in one.requirements)
+        absent = sum(bool(row.absent) for row in one.requirements) - departures
         total = len(one.requirements)
-        lines.append(f"| [{one.rfc}](#rfc-{one.rfc}) | {total} | {total - absent} | {absent} |")
+        counts = (total, total - absent - departures, absent, departures)
+        lines.append(f"| [{one.rfc}](#rfc-{one.rfc}) | {' | '.join(map(str, counts))} |")
     for one in catalogues:
         lines += ["", f"## RFC {one.rfc}", "", one.title, ""]
         lines += ["| section | level | requirement | test |", "|---|---|---|---|"]

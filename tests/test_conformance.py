@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,14 @@ def test_a_requirement_with_a_test_is_a_row_with_a_link() -> None:
         "| [test_repeat](../tests/ike/test_retransmission.py) |" in page
     )
     assert "| 2.9 | MAY | Something else. | We never do. |" in page
-    assert "| [7296](#rfc-7296) | 2 | 1 | 1 |" in page
+    assert "| [7296](#rfc-7296) | 2 | 1 | 1 | 0 |" in page
+
+
+def test_departures_are_counted_by_themselves() -> None:
+    departed = replace(GONE, absent="Departure. We do something else.")
+    tests, wrong = match(catalogue(ROW, departed), {ROW.key: {TEST}})
+    assert wrong == []
+    assert "| [7296](#rfc-7296) | 2 | 1 | 0 | 1 |" in render(catalogue(ROW, departed), tests)
 
 
 def test_the_rule_may_be_left_out_where_the_section_has_one() -> None:

@@ -47,6 +47,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.rfc("7427", "3", "MUST", "read-identifier")
 @pytest.mark.parametrize(("scheme", "key"), PAIRS, ids=lambda v: getattr(v, "name", v))
 def test_each_scheme_signs_and_refuses_other_octets_keys_and_signatures(scheme, key):
     private = KEYS[key]
@@ -82,6 +83,7 @@ def test_what_cannot_be_deterministic_is_pss_and_ml_dsa():
     assert {s.name for s in SCHEMES if s.experimental} == {"ml-dsa-44", "ml-dsa-65", "ml-dsa-87"}
 
 
+@pytest.mark.rfc("7427", "3", "MUST", "identifier-of-pkix")
 @pytest.mark.parametrize(
     ("name", "key"),
     [(s.name, k) for s, k in PAIRS if not s.experimental or k == "ml-dsa-44"],
@@ -143,6 +145,7 @@ def test_keys_newer_than_rfc_7427_have_no_old_method(key):
         old_method(KEYS[key].public_key())
 
 
+@pytest.mark.rfc("7427", "7", "SHOULD", "strong-hash")
 @pytest.mark.parametrize(
     ("key", "scheme"),
     [
@@ -158,6 +161,7 @@ def test_choice_is_as_strong_as_the_key(key, scheme):
     assert choose_scheme(KEYS[key].public_key(), OWN_HASHES).name == scheme
 
 
+@pytest.mark.rfc("7427", "4", "MUST", "peers-hash")
 def test_choice_keeps_to_the_peers_hashes_and_to_ones_own_order():
     sha384 = (HashAlgorithmId.SHA2_384,)
     assert choose_scheme(RSA.public_key(), sha384).name == "rsa-pss-sha384"
@@ -170,6 +174,7 @@ def test_choice_keeps_to_the_peers_hashes_and_to_ones_own_order():
         choose_scheme(RSA.public_key(), OWN_HASHES, ("ed25519",))
 
 
+@pytest.mark.rfc("7427", "3", "MUST", "identifier-first")
 def test_digital_signature_carries_its_identifier():
     scheme = BY_NAME["ed25519"]
     data = encode_digital_signature(scheme, b"signature")
@@ -177,6 +182,7 @@ def test_digital_signature_carries_its_identifier():
     assert decode_digital_signature(data) == (scheme, b"signature")
 
 
+@pytest.mark.rfc("7427", "3", "MUST", "pss-parameters")
 def test_pss_identifier_without_null_parameters_is_known_too():
     """RFC 4055 section 2.1: both must be accepted."""
     plain = BY_NAME["rsa-pss-sha256"].identifier
@@ -190,6 +196,7 @@ def test_pss_identifier_without_null_parameters_is_known_too():
     assert scheme.name == "rsa-pss-sha256"
 
 
+@pytest.mark.rfc("7427", "3", "MUST", "read-identifier")
 @given(st.binary(max_size=80))
 def test_any_authentication_data_is_read_or_refused(data):
     try:
@@ -199,6 +206,7 @@ def test_any_authentication_data_is_read_or_refused(data):
     assert encode_digital_signature(scheme, signature) == data
 
 
+@pytest.mark.rfc("7427", "4", "MUST", "unknown-hash")
 def test_hashes_survive_and_unknown_ones_are_passed_over():
     assert decode_hashes(encode_hashes(OWN_HASHES)) == OWN_HASHES
     assert decode_hashes(bytes.fromhex("000200990002000500")) == (

@@ -307,6 +307,7 @@ def test_ike_sa_without_a_child_sa(monkeypatch):
     assert not pair.events("child_failed")
 
 
+@pytest.mark.rfc("9242", "3.3.2", "MUST", "in-auth")
 def test_int_auth_is_part_of_what_auth_covers():
     """RFC 9242 section 3.3.2: ends that saw different IKE_INTERMEDIATE messages do not agree."""
     for of_b, works in ((b"same", True), (b"other", False)):

@@ -64,6 +64,7 @@ def auth_methods(pair):
 KINDS = ["rsa-2048", "ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "ed25519", "ed448"]
 
 
+@pytest.mark.rfc("7427", "3", "MUST", "any-signature")
 @pytest.mark.rfc("7296", "4", "MUST", "accept-rsa")
 @pytest.mark.parametrize("kind", KINDS)
 def test_certificates_of_each_kind(ends, kind):
@@ -81,6 +82,8 @@ def test_certificates_of_each_kind(ends, kind):
     pair.agreed()
 
 
+@pytest.mark.rfc("7427", "4", "MUST NOT", "unless-told")
+@pytest.mark.rfc("7427", "4", "MAY", "old-methods")
 @pytest.mark.parametrize(
     ("kind", "method"),
     [
@@ -100,6 +103,7 @@ def test_old_methods_where_a_peer_knows_no_rfc_7427(ends, kind, method, monkeypa
     pair.agreed()
 
 
+@pytest.mark.rfc("7427", "7", "SHOULD NOT", "sha1")
 def test_rsa_with_sha1_only_where_it_is_allowed(ends, monkeypatch):
     monkeypatch.setattr(capabilities, "CAPABILITIES", ())
     auths, demand = ends("rsa-2048")
@@ -178,6 +182,7 @@ def test_authority_that_the_peer_does_not_trust(ends):
     assert transcript(pair)[-1] == "b <-- IKE_AUTH: SK {N(AUTHENTICATION_FAILED)}"
 
 
+@pytest.mark.rfc("7427", "4", "MUST", "peers-hash")
 def test_key_that_the_peer_has_no_hash_for_ends_before_ike_auth(ends, monkeypatch):
     monkeypatch.setattr(capabilities, "OWN_HASHES", ())
     auths, demand = ends("ed25519")

@@ -153,6 +153,7 @@ def test_intermediate_that_the_peer_trusts_stays_at_home():
     pair.agreed()
 
 
+@pytest.mark.rfc("7427", "3", "MUST", "any-signature")
 @pytest.mark.rfc("7296", "3.6", "SHOULD", "raw-rsa")
 @pytest.mark.parametrize(
     ("kind", "scheme"),

@@ -11,6 +11,7 @@ PREFER, ALLOW, NEVER = {"childless": Childless.PREFER}, {}, {"childless": Childl
 WITH_KE = {"esp_proposals": (parse_esp_proposal("aes128gcm16-x25519"),)}
 
 
+@pytest.mark.rfc("9370", "2.2.5", "SHOULD", "childless")
 def test_first_child_sa_is_made_afterwards_with_keys_of_its_own():
     pair = make_pair(both=WITH_KE, a=PREFER)
     pair.connect()

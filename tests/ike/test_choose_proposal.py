@@ -25,6 +25,8 @@ def chosen(offered: str, own: str, *, additional: bool = True) -> str:
     return proposal_text(found).removeprefix(f"{BASE}-")
 
 
+@pytest.mark.rfc("9370", "2.2.1", "MUST", "one-of-each")
+@pytest.mark.rfc("9370", "2.2.1", "MUST NOT", "method-twice")
 @pytest.mark.parametrize(
     ("offered", "own", "result"),
     [
@@ -59,6 +61,7 @@ def test_agreement(offered: str, own: str, result: str) -> None:
     assert chosen(offered, own) == result
 
 
+@pytest.mark.rfc("9370", "2.2.1", "MUST NOT", "without-intermediate")
 def test_without_ike_intermediate_there_is_no_additional_key_exchange() -> None:
     both = "x25519-ke1_mlkem768-ke1_none"
     assert chosen(both, both, additional=False) == "x25519-ke1_none"
@@ -66,6 +69,7 @@ def test_without_ike_intermediate_there_is_no_additional_key_exchange() -> None:
     assert chosen("x25519", both, additional=False) == "x25519"
 
 
+@pytest.mark.rfc("9370", "2.2.1", "MUST NOT", "method-twice")
 def test_a_peer_that_proposes_one_method_alone_and_twice_is_refused() -> None:
     own = parse_ike_proposal(f"{BASE}-x25519-ke1_mlkem768-ke2_mlkem1024-ke2_mlkem768")
     plain = parse_ike_proposal(f"{BASE}-x25519")
@@ -74,6 +78,7 @@ def test_a_peer_that_proposes_one_method_alone_and_twice_is_refused() -> None:
         choose_proposal((theirs,), (own,), ProtocolId.IKE)
 
 
+@pytest.mark.rfc("9370", "2.2.1", "MUST", "refuse-twice")
 def test_an_answer_with_one_method_twice_is_refused() -> None:
     offered = parse_ike_proposal(f"{BASE}-x25519-ke1_mlkem768-ke2_mlkem768-ke2_none")
     plain = parse_ike_proposal(f"{BASE}-x25519")
@@ -82,6 +87,7 @@ def test_an_answer_with_one_method_twice_is_refused() -> None:
         check_chosen((answer,), (offered,))
 
 
+@pytest.mark.rfc("9370", "2.2.2", "MUST", "in-order")
 def test_additional_methods_come_in_the_order_of_their_types_and_none_is_left_out() -> None:
     text = f"{BASE}-x25519-ke5_mlkem768-ke2_x448-ke3_none"
     assert additional_methods(parse_ike_proposal(text)) == (

@@ -66,6 +66,9 @@ def until_followup(what: str, side: int = 0) -> tuple[Pair, Post]:
     return pair, post
 
 
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "followup")
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "link-given")
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "no-link")
 @each_case
 @each_side
 def test_a_rekey_by_either_end(what: str, side: int) -> None:
@@ -83,6 +86,7 @@ def test_a_rekey_by_either_end(what: str, side: int) -> None:
     pair.agreed()
 
 
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "followup")
 @each_side
 def test_a_further_child_sa(side: int) -> None:
     pair = made("ke1_mlkem768")
@@ -92,6 +96,7 @@ def test_a_further_child_sa(side: int) -> None:
     assert pair.spis(0) == pair.spis(1)
 
 
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "keymat")
 def test_keymat_is_of_all_secrets() -> None:
     pair = made("ke1_x448")
     post = Post(pair)
@@ -138,6 +143,7 @@ def test_any_message_lost_once(what: str, side: int, lost: int) -> None:
     pair.agreed()
 
 
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "collisions")
 @each_case
 @pytest.mark.parametrize("seed", range(12))
 def test_both_ends_at_once(what: str, seed: int) -> None:
@@ -156,6 +162,7 @@ def test_both_ends_at_once(what: str, seed: int) -> None:
     assert not ike_sa(pair, 1).half_made
 
 
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "collisions")
 @pytest.mark.parametrize("seed", range(8))
 def test_both_ends_at_once_with_several_key_exchanges_on_one_side_alone(seed: int) -> None:
     several = {"esp_proposals": (parse_esp_proposal(f"{ESP}-ke1_x448-ke1_none"),)}
@@ -209,6 +216,8 @@ def test_the_ike_sa_is_deleted_meanwhile(side: int, what: str) -> None:
 # State that is not found, and state that nobody comes for.
 
 
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "state-not-found")
+@pytest.mark.rfc("9370", "2.2.4", "MAY", "start-over")
 @each_case
 def test_a_responder_that_forgot_says_so_and_the_rekey_starts_over(what: str) -> None:
     pair, post = until_followup(what)
@@ -224,6 +233,7 @@ def test_a_responder_that_forgot_says_so_and_the_rekey_starts_over(what: str) ->
     pair.agreed()
 
 
+@pytest.mark.rfc("9370", "2.2.4", "SHOULD", "forget")
 @each_case
 def test_half_made_state_is_given_up_after_a_while(what: str) -> None:
     pair, post = until_followup(what)
@@ -236,6 +246,7 @@ def test_half_made_state_is_given_up_after_a_while(what: str) -> None:
     assert [child.state for child in pair.b.ike.child_sas] == [ChildState.INSTALLED]
 
 
+@pytest.mark.rfc("9370", "4", "SHOULD", "bounded")
 def test_a_peer_cannot_fill_the_responders_memory() -> None:
     pair = made("ke1_x448")
     post = Post(pair)
@@ -261,6 +272,7 @@ BAD = {
 }
 
 
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "right-followup")
 @each_case
 @pytest.mark.parametrize("payloads", BAD.values(), ids=BAD)
 def test_a_bad_request_is_invalid_syntax(what: str, payloads: tuple[KePayload, ...]) -> None:
@@ -272,6 +284,7 @@ def test_a_bad_request_is_invalid_syntax(what: str, payloads: tuple[KePayload, .
     assert opened(pair, answer)[1][0].notify_type == NotifyType.INVALID_SYNTAX
 
 
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "ask-by-link")
 @pytest.mark.parametrize("link", [(), (NotifyPayload(NotifyType.ADDITIONAL_KEY_EXCHANGE, b""),)])
 def test_a_request_without_a_link_is_invalid_syntax(link: tuple[NotifyPayload, ...]) -> None:
     pair = made()
@@ -280,6 +293,7 @@ def test_a_request_without_a_link_is_invalid_syntax(link: tuple[NotifyPayload, .
     assert opened(pair, answer)[1][0].notify_type == NotifyType.INVALID_SYNTAX
 
 
+@pytest.mark.rfc("9370", "2.2.4", "MUST", "right-followup")
 @each_case
 @pytest.mark.parametrize("payloads", BAD.values(), ids=BAD)
 def test_a_bad_response_leaves_the_old_sa_in_service(
@@ -311,6 +325,7 @@ def test_invalid_ke_payload_where_several_are_proposed() -> None:
     pair.agreed()
 
 
+@pytest.mark.rfc("9370", "2.2.4", "MUST NOT", "in-auth")
 @pytest.mark.rfc("7296", "1.2", "SHOULD", "omit-ke")
 def test_ike_auth_makes_its_child_sa_without_them() -> None:
     pair = made("ke1_x448")

@@ -64,6 +64,10 @@ def cut(pair, sender, *payloads, largest=200, message_id=None):
     return sa.protection.seal_to_fit(envelope, payloads, largest)
 
 
+@pytest.mark.rfc("7383", "2.4", "MAY", "cut-first")
+@pytest.mark.rfc("7383", "2.5", "MUST", "number-from-1")
+@pytest.mark.rfc("7383", "2.5", "MUST", "first-payload")
+@pytest.mark.rfc("7383", "2.5", "MUST", "no-payload")
 def test_long_messages_go_in_fragments_that_fit_and_the_connection_stands():
     pair = long_pair()
     pair.connect()
@@ -101,6 +105,7 @@ def test_every_kind_of_cipher_is_cut_to_the_size(proposal):
     assert len(pair.spis(0) & pair.spis(1)) == 1
 
 
+@pytest.mark.rfc("7383", "2.5.1", "SHOULD", "ipv6-size")
 def test_default_size_is_that_of_rfc_7383_for_any_path():
     pair = long_pair(both={})
     pair.connect()
@@ -131,6 +136,8 @@ def test_a_message_that_fits_is_what_it_would_be_without_fragmentation():
         pair.agreed()
 
 
+@pytest.mark.rfc("7383", "2.3", "MUST NOT", "both-said-so")
+@pytest.mark.rfc("7383", "2.3", "MAY", "answer-notify")
 @pytest.mark.parametrize(("a", "b"), [(True, False), (False, True), (False, False)])
 def test_nothing_is_cut_unless_both_ends_say_that_they_can(a, b):
     pair = make_pair(
@@ -147,6 +154,7 @@ def test_nothing_is_cut_unless_both_ends_say_that_they_can(a, b):
     assert len(pair.spis(0) & pair.spis(1)) == 1
 
 
+@pytest.mark.rfc("7383", "2.6", "MUST", "together")
 @pytest.mark.parametrize("order", ["reversed", "odd ones first", "each twice"])
 def test_fragments_in_any_order_and_number_are_one_message(order):
     pair = long_pair()
@@ -165,6 +173,8 @@ def test_fragments_in_any_order_and_number_are_one_message(order):
     assert len(pair.events("ike_established")) == 2
 
 
+@pytest.mark.rfc("7383", "2.6", "MUST", "repeated")
+@pytest.mark.rfc("7383", "2.6.1", "MUST", "all-again")
 def test_a_lost_fragment_costs_one_retransmission_of_all_of_them():
     pair = long_pair()
     lost = []
@@ -191,6 +201,7 @@ def test_a_lost_fragment_costs_one_retransmission_of_all_of_them():
     assert pair.b.ike.table_sizes["fragments"] == 0
 
 
+@pytest.mark.rfc("7383", "2.6.1", "MUST", "one-asks")
 def test_a_lost_response_is_sent_again_once_for_the_first_fragment_of_the_repeat():
     pair = long_pair()
     lost = []
@@ -213,6 +224,8 @@ def test_a_lost_response_is_sent_again_once_for_the_first_fragment_of_the_repeat
     assert len(pair.spis(0) & pair.spis(1)) == 1
 
 
+@pytest.mark.rfc("7383", "2.5.2", "MAY", "smaller")
+@pytest.mark.rfc("7383", "2.5.2", "MUST", "more-pieces")
 def test_a_path_too_narrow_for_the_fragments_gets_smaller_ones():
     """RFC 7383 section 2.5.2: after some retransmissions the message is cut anew."""
     pair = long_pair(both={"fragment_size": 1280})
@@ -225,6 +238,8 @@ def test_a_path_too_narrow_for_the_fragments_gets_smaller_ones():
     assert len(pair.spis(0) & pair.spis(1)) == 1
 
 
+@pytest.mark.rfc("7383", "2.6", "MUST", "smaller-total")
+@pytest.mark.rfc("7383", "2.6", "MUST", "larger-total")
 def test_the_receiver_starts_over_when_the_message_is_cut_into_more_pieces():
     pair = make_pair()
     pair.connect()
@@ -267,6 +282,8 @@ def test_fragments_of_an_answered_or_a_future_request_are_not_kept():
     assert pair.b.ike.table_sizes["fragments"] == 0
 
 
+@pytest.mark.rfc("7383", "2.5", "MUST", "own-protection")
+@pytest.mark.rfc("7383", "2.6", "MUST", "bad-icv")
 def test_a_forged_fragment_is_not_kept():
     pair = make_pair()
     pair.connect()
@@ -289,6 +306,7 @@ def test_fragments_that_were_never_agreed_upon_are_dropped():
     pair.agreed()
 
 
+@pytest.mark.rfc("7383", "2.6", "MUST", "give-up")
 def test_an_incomplete_message_is_forgotten_in_time():
     pair = make_pair()
     pair.connect()
@@ -326,6 +344,7 @@ def test_nonsense_in_fragments_is_answered_like_any_other():
     assert pair.b.counters["ike.invalid_syntax"] == 1
 
 
+@pytest.mark.rfc("7383", "2.6", "MUST", "check-numbers")
 def test_a_message_of_too_many_fragments_is_refused_before_its_icv():
     pair = make_pair()
     pair.connect()
@@ -349,6 +368,7 @@ def test_sending_more_than_the_limit_of_fragments_is_our_own_bug():
 # Reassembly on its own.
 
 
+@pytest.mark.rfc("7383", "2.6", "MUST", "together")
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=7), st.randoms())
 def test_reassembly_gives_back_what_was_cut_whatever_the_order(parts, rng):
     reassembly = Reassembly()
@@ -362,6 +382,7 @@ def test_reassembly_gives_back_what_was_cut_whatever_the_order(parts, rng):
     assert (len(reassembly), reassembly.octets) == (0, 0)
 
 
+@pytest.mark.rfc("7383", "2.6", "MUST", "repeated")
 def test_every_order_of_three_fragments_with_a_repeat_of_any():
     for order in permutations((1, 2, 3)):
         for repeated in (1, 2, 3):
@@ -385,6 +406,7 @@ def test_requests_and_responses_of_one_message_id_are_kept_apart():
     assert len(reassembly) == 1
 
 
+@pytest.mark.rfc("7383", "4", "SHOULD", "bounded")
 def test_octets_of_one_message_are_bounded():
     reassembly = Reassembly()
     assert reassembly.collect(SPI, fragment(1, 3, bytes(40_000)), 0.0) is None
@@ -392,6 +414,7 @@ def test_octets_of_one_message_are_bounded():
     assert (len(reassembly), reassembly.octets) == (0, 0)
 
 
+@pytest.mark.rfc("7383", "4", "SHOULD", "bounded")
 def test_messages_of_an_endpoint_are_bounded_and_the_oldest_goes(monkeypatch):
     monkeypatch.setattr(fragments, "MAX_COLLECTIONS", 3)
     reassembly = Reassembly()
@@ -402,6 +425,7 @@ def test_messages_of_an_endpoint_are_bounded_and_the_oldest_goes(monkeypatch):
     assert isinstance(reassembly.collect(SPI, fragment(2, 2, message_id=4), 0.0), Verified)
 
 
+@pytest.mark.rfc("7383", "4", "SHOULD", "bounded")
 def test_octets_of_an_endpoint_are_bounded_and_the_oldest_goes(monkeypatch):
     monkeypatch.setattr(fragments, "MAX_COLLECTED_OCTETS", 1000)
     reassembly = Reassembly()

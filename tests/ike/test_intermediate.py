@@ -37,6 +37,8 @@ def hybrid(added: str = "ke1_mlkem768", base: str = BASE, **options: object) -> 
     return make_pair(both=ike(f"{base}-{added}"), **options)
 
 
+@pytest.mark.rfc("9370", "2.2.1", "MUST", "say-intermediate")
+@pytest.mark.rfc("9242", "3.2", "MUST", "message-ids")
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_hybrid_handshake_by_either_end(side: int) -> None:
     pair = hybrid()
@@ -47,6 +49,9 @@ def test_a_hybrid_handshake_by_either_end(side: int) -> None:
     pair.agreed()
 
 
+@pytest.mark.rfc("9370", "2.1", "MUST", "seven")
+@pytest.mark.rfc("9370", "2.2.2", "MUST", "in-order")
+@pytest.mark.rfc("9242", "4", "MAY", "several")
 @pytest.mark.parametrize(
     ("base", "added", "rounds"),
     [
@@ -74,6 +79,8 @@ def test_ml_kem_as_the_first_key_exchange() -> None:
     pair.agreed()
 
 
+@pytest.mark.rfc("9370", "2.2.2", "MUST", "use-new-keys")
+@pytest.mark.rfc("9242", "3.3.1", "MUST", "under-keys")
 def test_each_exchange_leaves_new_keys_of_which_the_last_protect_ike_auth() -> None:
     pair = hybrid("ke1_mlkem768-ke2_mlkem1024")
     pair.connect()
@@ -84,6 +91,9 @@ def test_each_exchange_leaves_new_keys_of_which_the_last_protect_ike_auth() -> N
     assert logs[-1].sk_ei == sa.keys.sk_ei
 
 
+@pytest.mark.rfc("9370", "2.2.2", "MUST", "new-keys")
+@pytest.mark.rfc("9242", "3.3.2", "MUST", "in-auth")
+@pytest.mark.rfc("9242", "3.3.2", "MUST", "keys-of-exchange")
 def test_keys_and_int_auth_are_those_of_the_rfcs() -> None:
     pair = hybrid()
     pair.do(0, "initiate", "site")
@@ -122,6 +132,7 @@ def test_keys_and_int_auth_are_those_of_the_rfcs() -> None:
     pair.agreed()
 
 
+@pytest.mark.rfc("9242", "3.3.2", "MUST", "as-if-whole")
 def test_what_is_covered_does_not_depend_on_padding() -> None:
     pair = hybrid(base="aes128-sha256-x25519")
     pair.connect()
@@ -155,6 +166,7 @@ def test_every_message_twice_and_the_second_late() -> None:
     pair.agreed()
 
 
+@pytest.mark.rfc("9242", "3.3.2", "MUST", "as-if-whole")
 @pytest.mark.parametrize("lost", [(), (0,), (1, 2), (4,), (3, 5), (0, 4, 8)])
 def test_in_fragments_with_some_of_them_lost(lost: tuple[int, ...]) -> None:
     # AUTH covers the whole message, however it was cut (RFC 9242 section 3.3.2); and a request that
@@ -194,6 +206,7 @@ def test_an_old_request_after_the_keys_changed_gets_the_cached_response() -> Non
     pair.agreed()
 
 
+@pytest.mark.rfc("9242", "3.3.1", "MUST", "under-keys")
 def test_a_tampered_ciphertext_is_found_out_by_the_keys() -> None:
     # The ICV is right (a man in the middle of X25519 could do that): the ends' secrets differ, and
     # the IKE_AUTH request does not open.
@@ -235,6 +248,8 @@ def half_open(added: str = "ke1_mlkem768") -> tuple[Pair, Post]:
     return pair, post
 
 
+@pytest.mark.rfc("9370", "2.2.2", "MUST", "right-method")
+@pytest.mark.rfc("9242", "3.4", "MUST", "error-ends")
 @pytest.mark.parametrize("payloads", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
 def test_a_bad_request_gets_invalid_syntax_and_ends_the_ike_sa(payloads: tuple[KePayload]) -> None:
     pair, _ = half_open()
@@ -264,6 +279,8 @@ def test_an_invalid_public_value_of_each_kind(added: str, data: bytes, why: str)
     assert not pair.b.ike.ike_sas
 
 
+@pytest.mark.rfc("9370", "2.2.2", "MUST", "right-method")
+@pytest.mark.rfc("9242", "3.4", "MUST", "error-ends")
 @pytest.mark.parametrize(
     "payloads",
     [
@@ -283,12 +300,16 @@ def test_a_bad_response_ends_the_initiators_ike_sa(payloads: tuple[KePayload, ..
     assert not pair.a.ike.ike_sas
 
 
+@pytest.mark.rfc("9370", "2.2.2", "MUST", "all-done")
+@pytest.mark.rfc("9242", "3.2", "MUST", "before-auth")
 def test_ike_auth_before_all_key_exchanges_are_done_is_not_answered() -> None:
     pair, _ = half_open()
     assert receive(pair, 1, forge(pair, 0, ExchangeType.IKE_AUTH, message_id=1)) == []
     assert pair.b.ike.counters["ike.not_authenticated"] == 1
 
 
+@pytest.mark.rfc("9242", "3.2", "MUST", "before-auth")
+@pytest.mark.rfc("9242", "5", "SHOULD", "bounded")
 def test_a_further_ike_intermediate_is_not_answered() -> None:
     pair = hybrid()
     post = Post(pair)
@@ -302,6 +323,7 @@ def test_a_further_ike_intermediate_is_not_answered() -> None:
     assert pair.b.ike.counters["ike.not_authenticated"] == 1
 
 
+@pytest.mark.rfc("9242", "5", "SHOULD", "bounded")
 def test_a_responder_that_hears_no_more_forgets() -> None:
     pair, _ = half_open()
     pair.run(400.0)
@@ -312,6 +334,7 @@ def test_a_responder_that_hears_no_more_forgets() -> None:
 # A peer that cannot.
 
 
+@pytest.mark.rfc("9242", "3.1", "MUST NOT", "both-said-so")
 def test_a_responder_without_support_takes_the_second_proposal() -> None:
     pair = make_pair(a=ike(f"{BASE}-ke1_mlkem768", BASE), b=ike(BASE))
     pair.connect()
@@ -320,6 +343,7 @@ def test_a_responder_without_support_takes_the_second_proposal() -> None:
     pair.agreed()
 
 
+@pytest.mark.rfc("9370", "2.2.1", "MUST", "one-of-each")
 def test_none_makes_it_optional_in_one_proposal() -> None:
     for own, rounds in ((f"{BASE}-ke1_mlkem768-ke1_none", 2), (BASE, 0)):
         pair = make_pair(a=ike(f"{BASE}-ke1_mlkem768-ke1_none"), b=ike(own))
@@ -329,6 +353,7 @@ def test_none_makes_it_optional_in_one_proposal() -> None:
         pair.agreed()
 
 
+@pytest.mark.rfc("9370", "2.2.1", "MUST", "no-proposal")
 def test_nothing_in_common_is_no_proposal_chosen() -> None:
     pair = make_pair(a=ike(f"{BASE}-ke1_mlkem768"), b=ike(BASE))
     pair.do(0, "initiate", "site")
@@ -336,6 +361,7 @@ def test_nothing_in_common_is_no_proposal_chosen() -> None:
     assert transcript(pair)[1] == "b <-- IKE_SA_INIT: N(NO_PROPOSAL_CHOSEN)"
 
 
+@pytest.mark.rfc("9370", "2.2.1", "MUST NOT", "without-intermediate")
 def test_an_initiator_that_does_not_say_ike_intermediate_gets_no_additional_key_exchange() -> None:
     # Section 2.2.1 of RFC 9370: without the Notify the transforms cannot be used.
     pair = hybrid("ke1_mlkem768-ke1_none")
@@ -348,6 +374,7 @@ def test_an_initiator_that_does_not_say_ike_intermediate_gets_no_additional_key_
     assert [t.id for t in chosen.transforms if t.type == 6] == [KeMethod.NONE]
 
 
+@pytest.mark.rfc("9242", "3.1", "MUST NOT", "both-said-so")
 def test_a_choice_of_additional_key_exchanges_without_the_notify_is_not_believed() -> None:
     pair = hybrid()
     post = Post(pair)

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from ipaddress import IPv4Address
+from random import Random
 
 import pytest
 from forge import path_to, receive
@@ -10,6 +11,7 @@ from nat_box import NAT_ADDRESS, NatBox
 from pair import ADDRESSES, CONNECTION, Mode, make_pair
 from transcript import ike_octets, opened
 
+from ipseclab.gateway import Gateway
 from ipseclab.ike.natt import find_nat
 from ipseclab.outputs import UdpEndpoint
 from ipseclab.registry import ExchangeType, NotifyType
@@ -73,6 +75,27 @@ def test_a_hash_that_does_not_fit_is_a_nat(kind, found):
     (sa,) = pair.b.ike.ike_sas
     assert (sa.own_behind_nat, sa.peer_behind_nat) == found
     assert sa.encapsulated
+
+
+class LowSpis(Random):
+    """Draws SPIs that are reserved, and in the end one that is not."""
+
+    def randbytes(self, n):
+        octets = super().randbytes(n)
+        return bytes(3) + octets[3:] if n == 4 and self.random() < 0.9 else octets
+
+
+@pytest.mark.rfc("3948", "2.1", "MUST NOT", "spi-zero")
+def test_no_spi_of_ours_can_be_taken_for_the_marker():
+    pair = make_pair()
+    pair.gateways[0] = Gateway(pair.configs[0], rng=LowSpis(5))
+    pair.connect()
+    for _ in range(20):
+        pair.do(0, "create_child", CONNECTION)
+        pair.run(0.1)
+    spis = {int.from_bytes(child.spi_in, "big") for child in pair.a.ike.child_sas}
+    assert len(spis) > 10
+    assert min(spis) >= 256
 
 
 @pytest.mark.rfc("7296", "2.23.1", "SHOULD", "specific-first")

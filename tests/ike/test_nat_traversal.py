@@ -103,8 +103,9 @@ def test_forced_encapsulation_looks_like_a_nat_to_the_peer():
     pair.agreed()
 
 
+@pytest.mark.rfc("3948", "2.3", "MUST", "one-octet")
+@pytest.mark.rfc("3948", "4", "SHOULD", "keepalive-sent")
 @pytest.mark.rfc("7296", "2.23", "SHOULD", "keepalive")
-@pytest.mark.rfc("3948", "4", "MUST", "keepalive-sent")
 def test_keepalive_after_silence_and_only_from_behind_the_nat():
     pair, _box = natted(both={"keepalive": 20.0})
     start = pair.now
@@ -119,6 +120,7 @@ def test_keepalive_after_silence_and_only_from_behind_the_nat():
     pair.agreed()
 
 
+@pytest.mark.rfc("3948", "4", "SHOULD", "keepalive-sent")
 def test_traffic_makes_keepalives_needless():
     pair, _box = natted(both={"keepalive": 20.0})
     for number in range(20):

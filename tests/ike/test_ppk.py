@@ -27,6 +27,7 @@ def auth_lines(pair):
     return [line for line in transcript(pair) if "IKE_AUTH" in line]
 
 
+@pytest.mark.rfc("8784", "3", "MUST", "three-keys")
 def test_three_keys_change_and_no_other():
     keys = IkeKeys(*(bytes([n]) * 32 for n in range(7)))
     prf = PRFS[PrfId.PRF_HMAC_SHA2_256]
@@ -38,6 +39,10 @@ def test_three_keys_change_and_no_other():
         assert getattr(mixed, name) == getattr(keys, name)
 
 
+@pytest.mark.rfc("8784", "3", "MUST", "say-use-ppk")
+@pytest.mark.rfc("8784", "3", "MUST", "answer-use-ppk")
+@pytest.mark.rfc("8784", "3", "MUST", "named")
+@pytest.mark.rfc("8784", "3", "MUST NOT", "without-required")
 @pytest.mark.parametrize("required", [False, True])
 def test_ppk_that_both_have_is_used(required):
     pair = ppk_pair((BLUE,), (RED, BLUE), a=required, b=required)
@@ -57,6 +62,8 @@ def test_ppk_that_both_have_is_used(required):
     assert ike_sa(plain, 0).keys.sk_ei == ike_sa(pair, 0).keys.sk_ei
 
 
+@pytest.mark.rfc("8784", "3", "MAY", "without")
+@pytest.mark.rfc("8784", "3", "MUST", "not-confirmed")
 def test_ppk_that_the_responder_does_not_know_is_done_without():
     pair = ppk_pair((BLUE,), (RED,))
     pair.connect()
@@ -67,6 +74,9 @@ def test_ppk_that_the_responder_does_not_know_is_done_without():
     assert ike_sa(plain, 0).keys.sk_d == ike_sa(pair, 0).keys.sk_d
 
 
+@pytest.mark.rfc("8784", "3", "MUST NOT", "use-unagreed")
+@pytest.mark.rfc("8784", "3", "MUST", "initiator-requires")
+@pytest.mark.rfc("8784", "3", "MUST", "responder-requires")
 @pytest.mark.parametrize(("a", "b"), [((BLUE,), ()), ((), (BLUE,))])
 def test_one_end_without_any_is_done_without_unless_required(a, b):
     pair = ppk_pair(a, b)
@@ -81,6 +91,9 @@ def test_one_end_without_any_is_done_without_unless_required(a, b):
         assert not any({**gateway.ike.table_sizes, "counters": 0}.values())
 
 
+@pytest.mark.rfc("8784", "3", "MUST", "unknown-refused")
+@pytest.mark.rfc("8784", "3", "MUST", "known-used")
+@pytest.mark.rfc("8784", "4", "SHOULD", "required-knob")
 @pytest.mark.parametrize(
     ("a", "b", "required"),
     [
@@ -97,6 +110,7 @@ def test_required_but_unknown_and_different_keys_are_refused(a, b, required):
     assert not pair.events("ike_established")
 
 
+@pytest.mark.rfc("8784", "3", "MUST", "eap-last")
 def test_with_eap_the_ppk_rides_beside_the_last_auth():
     alice = Identity(IdType.ID_FQDN, b"a.example.org")
     methods, accounts = (EapType.MSCHAPV2,), ((str(alice), "p"),)
@@ -116,6 +130,7 @@ def test_with_eap_the_ppk_rides_beside_the_last_auth():
     pair.agreed()
 
 
+@pytest.mark.rfc("8784", "3", "MUST", "child-keys")
 def test_later_rounds_and_rekeys_go_on_with_the_mixed_keys():
     second = SharedKeyAuth(b"2")
     first = SharedKeyAuth(PSK)

@@ -14,6 +14,7 @@ LONG = "The quick brown fox jumps over the lazy dog, and over all the others as 
 SITE = (Path(TOPOLOGIES) / "site-to-site.yaml").read_text()
 
 
+@pytest.mark.rfc("8784", "5.2", "SHOULD", "hex")
 @pytest.mark.rfc("7296", "2.15", "MUST", "long-ascii-secret")
 @pytest.mark.rfc("7296", "2.15", "MUST NOT", "terminated-secret")
 @pytest.mark.rfc("7296", "2.15", "MUST", "hex-secret")

@@ -131,6 +131,10 @@ def test_an_sk_payload_that_is_not_the_last_is_not_sent():
         message_of(SkPayload(PayloadType.NONE, b""), NoncePayload(b"n" * 16)).encode()
 
 
+@pytest.mark.rfc("7383", "2.5", "MUST", "number-from-1")
+@pytest.mark.rfc("7383", "2.5", "MUST", "number-to-total")
+@pytest.mark.rfc("7383", "2.5", "MUST NOT", "total-0")
+@pytest.mark.rfc("7383", "2.6", "MUST", "check-numbers")
 @pytest.mark.parametrize(("number", "total"), [(0, 1), (2, 1), (0, 0), (65535, 65534)])
 def test_a_fragment_beyond_its_total_is_refused(number, total):
     body = number.to_bytes(2, "big") + total.to_bytes(2, "big") + b"sealed"
