@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter, process_time
 
+from many import held_rows, mesh_rows
 from responders import OURS, PROPOSAL, STACKS, STRONGSWAN, Turn
 from rich.progress import track
 from sandboxed import call_in_sandbox
@@ -47,6 +48,11 @@ FULL_RUNS, QUICK_RUNS = 5, 2
 """Labs; in each, every pair of stacks has so many turns of so many set-ups."""
 FULL_ROUNDS, QUICK_ROUNDS = 4, 2
 FULL_COUNT, QUICK_COUNT = 250, 100
+SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000, 100_000), (10, 100, 1_000)
+MESH, QUICK_MESH = 448, 20
+"""Gateways of which every two have an IKE_SA: 100,128 of them, or 190."""
+WANTED_KIB, WANTED_AT = 24.0, 10_000
+"""Resident memory for an IKE_SA with a CHILD_SA, where a responder has so many."""
 WANTED_RATIO = 1.5
 """Responder's CPU for a set-up, ours / strongSwan's."""
 
@@ -173,10 +179,24 @@ def ratio_line(row: Row) -> str:
     )
 
 
+def memory_line(row: Row) -> str:
+    """How a responder's memory stands against what is wanted."""
+    taken = float(row["RSS_KiB_an_SA"])
+    return (
+        f"memory {taken:.1f} KiB for an IKE_SA with a CHILD_SA at {WANTED_AT:,}; at most "
+        f"{WANTED_KIB:.0f}: {met(taken <= WANTED_KIB)}"
+    )
+
+
 def main() -> None:
     options = arguments(__doc__).parse_args()
-    tables = {"IKE handshakes, both ends on one core": core_rows(options.quick)}
-    lines = []
+    held = held_rows(QUICK_SIZES if options.quick else SIZES)
+    tables = {
+        "IKE handshakes, both ends on one core": core_rows(options.quick),
+        "IKE_SAs with a CHILD_SA that one responder holds": held,
+        "A mesh in one simulation": mesh_rows(QUICK_MESH if options.quick else MESH),
+    }
+    lines = [memory_line(row) for row in held if row["IKE_SAs"] == WANTED_AT]
     try:
         sandbox_kind()
         version = strongswan.version()

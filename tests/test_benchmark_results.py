@@ -127,3 +127,19 @@ def test_two_strongswan_gateways_carry_what_two_of_ours_do():
     # Only processes of ours use CPU for it; the kernel forwards on its own.
     assert all(found[system]["cpu_per_bit"] > 0.0 for system in systems[:2])
     assert found[gateways.CLEAR]["cpu_per_bit"] == 0.0
+
+
+def test_a_responder_is_asked_what_each_of_many_peers_costs_it():
+    import many
+
+    responder = many.hub()
+    seconds = many.set_up(responder, range(5))
+    assert len(seconds) == 5
+    assert all(second > 0.0 for second in seconds)
+    assert len(responder.ike.child_sas) == 5
+
+
+def test_a_mesh_connects_every_two_gateways_in_one_simulation():
+    import many
+
+    assert many.meshed(4)["SAs"] == 6
