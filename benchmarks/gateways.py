@@ -108,7 +108,7 @@ def inside(order: Any, folder: Path) -> dict[str, Any]:
     """One run through each pair, in the order that is asked for."""
     effort = Effort(**order["effort"])
     topology = parse_topology(three_pairs())
-    lab = Lab(topology, seed=1, out=folder / "lab")
+    lab = Lab(topology, seed=1, out=folder / "lab", fast_path=order.get("fast", True))
     lab.build()
     lab.start_nodes()
     lab.start_time = time.monotonic()

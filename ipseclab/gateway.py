@@ -244,6 +244,10 @@ class Gateway:
 
     # Between the two.
 
+    def settle(self, events: Sequence[DatapathOutput], now: float) -> list[Output]:
+        """What follows from what the datapath said to a driver that moves packets in trains."""
+        return self._settle(events, now)
+
     def _settle(self, events: Sequence[_Anything], now: float) -> list[Output]:
         """Turn what one half says into the other's inputs until only outputs are left, in order."""
         if len(events) == 1 and isinstance(events[0], _PACKETS):

@@ -143,8 +143,9 @@ def _address_of(value: bytearray) -> int:
 # TUN ---------------------------------------------------------------------------------------------
 
 
-def open_tun(name: str) -> int:
-    """Make a TUN interface; the descriptor gives and takes whole IP packets, one a call.
+def open_tun(name: str, *, flags: int = 0) -> int:
+    """Make a TUN interface; the descriptor gives and takes whole IP packets, one a call, in the
+    form that further `flags` of TUNSETIFF ask for.
 
     Raises EnvironmentLacks without /dev/net/tun.
     """
@@ -155,9 +156,9 @@ def open_tun(name: str) -> int:
             f"{TUN_DEVICE}: {error.strerror}",
             "as root: modprobe tun; in a container: run it with --device /dev/net/tun",
         ) from error
-    flags = struct.pack("H", _IFF_TUN | _IFF_NO_PI)
+    request = _request(name) + struct.pack("H", _IFF_TUN | _IFF_NO_PI | flags)
     try:
-        fcntl.ioctl(descriptor, _TUNSETIFF, (_request(name) + flags).ljust(40, b"\0"))
+        fcntl.ioctl(descriptor, _TUNSETIFF, request.ljust(40, b"\0"))
     except OSError:
         os.close(descriptor)
         raise

@@ -109,16 +109,23 @@ class Report:
 
 
 def start_gateway(
-    spec: GatewaySpec, *, network: int, log: Path, rehearse: Callable[[], None]
+    spec: GatewaySpec,
+    *,
+    network: int,
+    log: Path,
+    rehearse: Callable[[], None],
+    drive: Callable[[GatewaySpec], GatewayDriver],
 ) -> Child:
     """Start the process of a gateway in the network namespace of `network`.
+
+    `drive` makes its driver.
 
     It says "ready" when its devices and sockets are there, and it has rehearsed: a process just
     forked is slow at what it does for the first time.
     """
 
     def live(control: Control) -> None:
-        driver = GatewayDriver(spec)
+        driver = drive(spec)
         rehearse()
         driver.run(control)
 
@@ -152,7 +159,7 @@ class GatewayDriver:
         self._name = spec.name
         self._keys = spec.keys.open("ab", buffering=0)
         self._trace = Trace(spec.trace.open("a", encoding="utf-8"), keep=False)
-        self._protected = devices.open_tun(PROTECTED_TUN)
+        self._protected = self._open_protected(PROTECTED_TUN)
         self._unprotected = devices.open_tun(UNPROTECTED_TUN)
         devices.set_mtu(PROTECTED_TUN, spec.mtu)
         self._raw = devices.open_ip_socket(IpProtocol.ESP)
@@ -191,6 +198,9 @@ class GatewayDriver:
         for local, opened in self._udp.items():
             readers[opened.fileno()] = self._udp_reader(local, opened)
         return readers
+
+    def _open_protected(self, name: str) -> int:
+        return devices.open_tun(name)
 
     def run(self, control: Control) -> None:
         """Be a gateway until told to end."""

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from ipseclab.emu import devices
+from ipseclab.emu import devices, offloads
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.registry import IpProtocol
 
@@ -49,6 +49,15 @@ def _policy_routing() -> str:
     return "rules by interface, port and mark"
 
 
+def _offloads() -> str:
+    """Nothing needs them: without one of them the fast path goes packet by packet there."""
+    found = offloads.available()
+    missing = [name for name, there in found.items() if not there]
+    there = [name for name in found if name not in missing]
+    lacks = f"; missing: {', '.join(missing)}" if missing else ""
+    return f"for the fast path: {', '.join(there) or 'none'}{lacks}"
+
+
 def _ip(command: str) -> None:
     done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -60,6 +69,7 @@ _EXAMINED: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("tun", _tun, "as root: modprobe tun; in a container: run it with --device /dev/net/tun"),
     ("packet sockets", _packet_socket, _PRIVILEGED),
     ("raw sockets", _raw_sockets, _PRIVILEGED),
+    ("offloads", _offloads, _PRIVILEGED),
     ("policy routing", _policy_routing, "a kernel with CONFIG_IP_MULTIPLE_TABLES; or --world sim"),
 )
 

@@ -23,11 +23,13 @@ from ipseclab.emu.driver import (
     AskStatus,
     ChangeAddresses,
     Command,
+    GatewayDriver,
     GatewaySpec,
     Report,
     read_keys,
     start_gateway,
 )
+from ipseclab.emu.fastpath import FastDriver
 from ipseclab.emu.natbox import AskOverruns, NatSpec, Rebind, start_nat
 from ipseclab.emu.nodes import Nodes, build_nodes, relay_interface
 from ipseclab.emu.peers.strongswan import KEYS_DETAIL, StrongswanSpec, start_strongswan
@@ -117,6 +119,8 @@ class Lab:
     `relayed`: links that get a relay though nothing is set on them. `peer_detail`: how much
     strongSwan logs (`StrongswanSpec.detail`), `peer_settings`: what else it is told
     (`StrongswanSpec.settings`). `ike_limits`: those of our gateways.
+    `fast_path`: let them move packets in trains, and leave bare links their offloads: what a
+    capture of such a lab shows is what the kernel carries in one piece, up to 64 KiB.
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class Lab:
         peer_detail: int = KEYS_DETAIL,
         peer_settings: tuple[tuple[str, str], ...] = (),
         ike_limits: IkeLimits | None = None,
+        fast_path: bool = False,
     ) -> None:
         self.topology = topology
         self.folders = Folders(out)
@@ -138,6 +143,7 @@ class Lab:
         self.children: list[Child] = []
         self.gateways: dict[str, Child] = {}
         self._seed = seed
+        self._fast_path = fast_path
         today = datetime.now(UTC)
         self._wall_clock = today - timedelta(seconds=time.monotonic())
         self._keyring = make_keyring(
@@ -231,7 +237,8 @@ class Lab:
         with devices.in_network(self.pid(node.name)):
             routing.set_kernel(forwards=_kernel_forwards(node))
             for interface in node.interfaces:
-                devices.offloads_off(interface.name)
+                if not self._fast_path or interface.link in self._relayed:
+                    devices.offloads_off(interface.name)
             if node.kind is NodeKind.NAT:
                 for interface, mtu in zip(node.interfaces, mtus, strict=True):
                     devices.set_mtu(interface.name, mtu)
@@ -275,6 +282,7 @@ class Lab:
                 network=self.pid(node.name),
                 log=log,
                 rehearse=lambda: warm_up(self.topology, self._keyring, node.name),
+                drive=FastDriver if self._fast_path else GatewayDriver,
             )
         )
 

@@ -45,16 +45,26 @@ def run(
     trace: Trace,
     out: Path,
     capture: bool = True,
+    fast_path: bool = False,
 ) -> None:
     """Do one run of `plan` in a fresh lab; `out` gets capture, keys, logs, `links.json` (what each
     link was set to and measured to do) and `world.json` (counters, CPU seconds, relay overruns).
 
-    `seed` decides the links' losses and the NATs' ports; keys come from the system. Raises
-    EnvironmentLacks, LinkMismatch among it, and ProcessFailed.
+    `seed` decides the links' losses and the NATs' ports; keys come from the system. `fast_path`
+    lets gateways move packets in trains; a capture would show the trains and not the packets that
+    would be on a wire, so it is for runs without one. Raises EnvironmentLacks, LinkMismatch among
+    it, and ProcessFailed.
     """
     require_congestion_controls(plan.flows)
     changed = {action.link for action in plan.actions}
-    lab = Lab(topology, seed=seed, out=out, relayed=lambda link: link.name in changed)
+    assert not (capture and fast_path), "a capture is of packets, not of trains"
+    lab = Lab(
+        topology,
+        seed=seed,
+        out=out,
+        relayed=lambda link: link.name in changed,
+        fast_path=fast_path,
+    )
     lab.build()
     _write(out / LINKS_FILE, _links_document(topology.links, lab.measure_links()))
     lab.start_nodes()

@@ -387,16 +387,19 @@ class TrainOpener:
 
     def open(self, length: int, size: int, path: UdpPath, now: float) -> list[TrainOutput]:
         """What `Datapath.receive_esp` would make of each packet of the train: the first `length`
-        octets of the buffer, in packets of `size` octets, the last of what is left."""
+        octets of the buffer, in packets of `size` octets, the last of what is left.
+
+        It stops at the first packet that is not for a train; see `taken`. The rest, which may be
+        something else than ESP, is to go its way packet by packet.
+        """
         outputs: list[TrainOutput] = []
-        begun = 0
-        count = -(-length // size)
-        if SHORTEST <= count <= LARGEST_CUT:
-            begun = self._open_train(length, size, path, now, outputs)
-        for start in range(begun * size, length, size):
-            esp = bytes(self._source[start : min(start + size, length)])
-            outputs += self._datapath.receive_esp(esp, path, now)
+        self.taken = 0
+        if SHORTEST <= length // size <= LARGEST_CUT:
+            self.taken = self._open_train(length, size, path, now, outputs)
         return outputs
+
+    taken = 0
+    """How many packets the last call of `open` has taken."""
 
     def _open_train(
         self, length: int, size: int, path: UdpPath, now: float, outputs: list[TrainOutput]

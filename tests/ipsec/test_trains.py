@@ -144,7 +144,10 @@ class Sides:
         octets = b"".join(datagrams)
         self.opener.buffer[: len(octets)] = octets
         opened = self.opener.open(len(octets), size, path, self.now)
-        assert self._expanded(opened) == plain
+        found = self._expanded(opened)
+        for esp in datagrams[self.opener.taken :]:
+            found += self.train.right.receive_esp(esp, path, self.now)
+        assert found == plain
         assert state(self.train.right) == state(self.plain.right)
 
 

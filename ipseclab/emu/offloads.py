@@ -1,0 +1,128 @@
+"""The kernel's segmentation offloads: TUN with a virtio-net header, UDP_SEGMENT and UDP_GRO.
+
+One system call then carries up to 64 KiB of one flow. See tuntap.txt and segmentation-offloads.rst
+of the kernel, udp(7), and the Virtual I/O Device specification, section 5.1.6 (the header).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+
+from ipseclab.emu import devices
+from ipseclab.ipsec.segmentation import SuperPacket
+from ipseclab.wire.ip import checksum
+
+LARGEST_READ = 65_536 + 64
+_TUNSETOFFLOAD = 0x400454D0
+_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO_ECN = 0x01, 0x02, 0x08
+_IFF_VNET_HDR = 0x4000
+_SOL_UDP = 17
+_UDP_SEGMENT, _UDP_GRO = 103, 104
+_SEGMENT = struct.Struct("H")
+_INT = struct.Struct("i")
+_ANCILLARY = socket.CMSG_SPACE(_INT.size)
+
+# flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
+_VNET = struct.Struct("=BBHHHH")
+_NEEDS_CHECKSUM = 1
+_GSO_NONE, _GSO_TCPV4, _GSO_ECN = 0, 1, 0x80
+_NOTHING_SPECIAL = bytes(_VNET.size)
+_IPV4_HEADER_SIZE, _TCP_CHECKSUM_OFFSET, _UDP_CHECKSUM_OFFSET = 20, 16, 6
+
+
+class OffloadTun:
+    """A TUN interface that gives and takes TCP super-packets of IPv4."""
+
+    def __init__(self, name: str) -> None:
+        """Raises OSError without the offloads, EnvironmentLacks without TUN."""
+        self.descriptor = devices.open_tun(name, flags=_IFF_VNET_HDR)
+        offloads = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO_ECN
+        try:
+            fcntl.ioctl(self.descriptor, _TUNSETOFFLOAD, offloads)
+        except OSError:
+            os.close(self.descriptor)
+            raise
+        self._buffer = bytearray(LARGEST_READ)
+        self._view = memoryview(self._buffer)
+
+    def read(self) -> bytes | SuperPacket:
+        """The next packet, its checksums complete, or super-packet. Raises BlockingIOError."""
+        length = os.readv(self.descriptor, [self._buffer])
+        flags, kind, _head, size, start, offset = _VNET.unpack_from(self._buffer)
+        packet = bytes(self._view[_VNET.size : length])
+        if kind & ~_GSO_ECN == _GSO_TCPV4:
+            return SuperPacket(packet, size)
+        return completed(packet, start, offset) if flags & _NEEDS_CHECKSUM else packet
+
+    def write(self, packet: bytes) -> None:
+        """Hand a packet to the kernel."""
+        os.writev(self.descriptor, (_NOTHING_SPECIAL, packet))
+
+    def write_super(self, packet: SuperPacket) -> None:
+        """Hand over a TCP super-packet as `ipsec.segmentation.join` makes it."""
+        header = _VNET.pack(
+            _NEEDS_CHECKSUM,
+            _GSO_TCPV4,
+            packet.header_size,
+            packet.size,
+            _IPV4_HEADER_SIZE,
+            _TCP_CHECKSUM_OFFSET,
+        )
+        os.writev(self.descriptor, (header, packet.octets))
+
+
+def completed(packet: bytes, start: int, offset: int) -> bytes:
+    """The packet with the checksum from octet `start` on filled in: in its field, `offset` octets
+    further, stands what the pseudo header adds to it."""
+    at = start + offset
+    value = checksum(packet[start:])
+    if offset == _UDP_CHECKSUM_OFFSET and not value:
+        value = 0xFFFF
+    return packet[:at] + value.to_bytes(2, "big") + packet[at + 2 :]
+
+
+def send_train(
+    opened: socket.socket, octets: memoryview, size: int, remote: tuple[str, int]
+) -> None:
+    """Send datagrams of `size` octets each, the last of what is left. Raises OSError.
+
+    The socket must not be told to leave checksums out: the kernel would refuse.
+    """
+    segment = [(_SOL_UDP, _UDP_SEGMENT, _SEGMENT.pack(size))]
+    opened.sendmsg((octets,), segment, 0, remote)
+
+
+def receive_trains(opened: socket.socket) -> None:
+    """Let `receive_train` bring several datagrams at a time. Raises OSError."""
+    opened.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+
+
+def receive_train(opened: socket.socket, buffer: bytearray) -> tuple[int, int, tuple[str, int]]:
+    """Octets put into `buffer`, the size of each datagram but the last one, and where they came
+    from. Raises BlockingIOError."""
+    length, ancillary, _flags, remote = opened.recvmsg_into((buffer,), _ANCILLARY)
+    for level, kind, data in ancillary:
+        if level == _SOL_UDP and kind == _UDP_GRO:
+            return length, _INT.unpack(data)[0], remote
+    return length, max(1, length), remote
+
+
+def available() -> dict[str, bool]:
+    """Which of the offloads this kernel has, tried out; needs the right to make a TUN device."""
+    found = {}
+    try:
+        os.close(OffloadTun("offload0").descriptor)
+        found["TCP in TUN"] = True
+    except OSError:
+        found["TCP in TUN"] = False
+    for name, option in (("UDP segmentation", _UDP_SEGMENT), ("UDP receive", _UDP_GRO)):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            try:
+                opened.setsockopt(_SOL_UDP, option, 1)
+                found[name] = True
+            except OSError:
+                found[name] = False
+    return found
