@@ -36,7 +36,9 @@ LOWEST_ESP_SPI = 256
 """RFC 4303 section 2.1: SPIs 0 to 255 are reserved."""
 
 InitKey = tuple[bytes, UdpEndpoint]
-"""What tells one IKE_SA_INIT from another: the initiator's SPI, and where it came from."""
+"""What tells one IKE_SA_INIT from another: all of its octets, and where it came from. The SPI
+alone would let whoever has seen it keep the initiator out by a message of their own (RFC 7296
+section 2.1)."""
 _PeerKey = tuple[Identity, Identity]
 _Ends = tuple[str, str | None]
 

@@ -196,13 +196,10 @@ def answer_init(
     ctx: Context, cookies: Cookies, message: Message, octets: bytes, path: UdpPath, now: float
 ) -> None:
     """The responder's half: a response, a stateless Notify, or a counted drop."""
-    known = ctx.inits.get((message.spi_i, path.remote))
+    known = ctx.inits.get((octets, path.remote))
     if known is not None:
-        if known.init_request == octets:
-            ctx.counters["ike.repeated_requests"] += 1
-            ctx.send(path, known.init_response, attempt=1)
-        else:
-            ctx.drop("init_differs")
+        ctx.counters["ike.repeated_requests"] += 1
+        ctx.send(path, known.init_response, attempt=1)
         return
     if not any(message.spi_i) or any(message.spi_r):
         ctx.drop("init_spi")
@@ -254,7 +251,7 @@ def _answer(
         created=now,
         nonce_i=nonce,
         nonce_r=ctx.rng.randbytes(NONCE_SIZE),
-        init_key=(message.spi_i, path.remote),
+        init_key=(octets, path.remote),
         init_request=octets,
         expected_message_id=1,
     )
@@ -282,7 +279,7 @@ def _answer(
     )
     sa.init_response = response_to(message, sa.spi_r, payloads)
     ctx.sas[sa.own_spi] = ctx.half_open[sa.own_spi] = sa
-    ctx.inits[message.spi_i, path.remote] = sa
+    ctx.inits[octets, path.remote] = sa
     ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, now + half_open_seconds(sa.connection, limits))
     return sa.init_response
 

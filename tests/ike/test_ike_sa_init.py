@@ -1,6 +1,7 @@
 """IKE_SA_INIT: algorithms, cookies, other groups, what is refused and what ignored."""
 
 import pytest
+from forge import receive
 from pair import ADDRESSES, CONNECTION, Pair, gateway_config, make_pair
 from pair import connection as connection_of
 from transcript import ike_messages, ike_octets, opened, transcript
@@ -461,3 +462,22 @@ def test_small_ke_of_the_right_group_is_refused_without_state():
         pair.do(1, "receive_datagram", A_TO_B, bad.encode())
         assert transcript(pair)[-1] == "b <-- IKE_SA_INIT: N(INVALID_SYNTAX)"
     assert pair.b.ike.table_sizes["ike_sas"] == 0
+
+
+@pytest.mark.parametrize("forged_first", [True, False])
+def test_forged_variant_of_a_request_does_not_keep_the_initiator_out(forged_first):
+    pair = make_pair()
+    pair.do(0, "initiate", CONNECTION)
+    request = pair.sent[0].item.data
+    forged = request[:-1] + bytes([request[-1] ^ 1])
+    pair.fate = lambda sent: ()
+    if not forged_first:
+        receive(pair, 1, request)
+    receive(pair, 1, forged)
+    assert pair.b.ike.half_open == 1 + (not forged_first)
+    pair.fate = lambda sent: (0.0,)
+    pair.run(10.0)  # the request is sent again
+    assert pair.ike_spis(0) <= pair.ike_spis(1)
+    assert len(pair.ike_spis(0)) == 1
+    pair.run(400.0)
+    pair.agreed()

@@ -221,7 +221,8 @@ class _Run:
         if self._schedule.connected:
             for left, right in self._ends:
                 self._world.do(left, "initiate", connection_between(left, right))
-            self._world.run(5.0 * self._schedule.delay)
+            # IKE_SA_INIT twice, a further key exchange, IKE_AUTH, SET_WINDOW_SIZE.
+            self._world.run(12.0 * self._schedule.delay)
         self._stir()
         self._rest()
         self._use()

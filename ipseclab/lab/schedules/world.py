@@ -167,19 +167,18 @@ class World:
         self._observer.stepped(self, index)
 
     def _post(self, sender: int, item: SendDatagram | SendPacket) -> None:
-        parcel = self._addressed(sender, item)
-        if parcel is None:
-            return
+        parcel, arrives = self._addressed(sender, item)
         self._observer.sent(self, parcel)
-        for extra in self.fate(parcel):
+        for extra in self.fate(parcel) if arrives else ():
             self._posted += 1
             heappush(self._queue, (self.now + self._delay + extra, self._posted, parcel))
 
-    def _addressed(self, sender: int, item: SendDatagram | SendPacket) -> Parcel | None:
-        """The parcel that `item` becomes; None when its address leads nowhere."""
+    def _addressed(self, sender: int, item: SendDatagram | SendPacket) -> tuple[Parcel, bool]:
+        """The parcel that `item` becomes, and whether its address leads anywhere."""
+        arrives = True
         if isinstance(item, SendPacket):
             receiver = _PACKED_OWNERS[item.packet[16:20]]
-            return self._numbered(sender, receiver, "esp", item.packet, None)
+            return self._numbered(sender, receiver, "esp", item.packet, None), arrives
         local, remote = item.path
         if self._nat and sender == 0:
             local = UdpEndpoint(NAT_ADDRESS, self._outside(local.port))
@@ -187,13 +186,12 @@ class World:
             receiver = _OWNERS[remote.address]
         else:
             inside = [port for port in (500, NAT_T_PORT) if self._outside(port) == remote.port]
-            if not inside:
-                return None
-            receiver, remote = 0, UdpEndpoint(ADDRESSES[0], inside[0])
+            arrives = bool(inside)
+            receiver, remote = 0, UdpEndpoint(ADDRESSES[0], item.path.local.port)
         path, data, kind = UdpPath(remote, local), item.data, "ike"
         if path.local.port == NAT_T_PORT and not data.startswith(NON_ESP_MARKER):
             kind = "esp"
-        return self._numbered(sender, receiver, kind, data, path)
+        return self._numbered(sender, receiver, kind, data, path), arrives
 
     def _outside(self, port: int) -> int:
         return port + 20_000 + NAT_PORTS * self._mapping
