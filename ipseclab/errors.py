@@ -151,6 +151,20 @@ class UnexpectedNatDetected(IkeError):
     notify = NotifyType.UNEXPECTED_NAT_DETECTED
 
 
+class Redirected(IkeError):
+    """The peer has to go to another gateway (RFC 5685 section 6)."""
+
+    notify = NotifyType.REDIRECT
+
+    def __init__(self, gateway: str, data: bytes) -> None:
+        super().__init__(f"redirected to {gateway}")
+        self._data = data
+
+    def notification_data(self) -> bytes:
+        """The gateway's identity."""
+        return self._data
+
+
 class NoAdditionalSas(IkeError):
     """A limit on CHILD_SAs is reached (RFC 7296 section 1.3)."""
 

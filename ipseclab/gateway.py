@@ -165,6 +165,10 @@ class Gateway:
         """A NAT keepalive now, where ESP goes in UDP."""
         return self._settle(self.ike.send_keepalive(connection, now), now)
 
+    def redirect(self, connection: str, now: float) -> list[Output]:
+        """Send the connection's clients to the gateway that it names (RFC 5685)."""
+        return self._settle(self.ike.redirect(connection, now), now)
+
     def change_addresses(self, addresses: Sequence[str], now: float) -> list[Output]:
         """The node has these unprotected addresses from now on, the best first; IKE_SAs with MOBIKE
         move (RFC 4555)."""

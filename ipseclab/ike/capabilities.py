@@ -25,12 +25,13 @@ Offer = Callable[[ConnectionConfig], bytes | None]
 @dataclass(frozen=True, slots=True)
 class Capability:
     """One extension. `unasked`: a responder says it even to an initiator that did not;
-    `initiator`: an initiator says it at all."""
+    `initiator`: an initiator says it at all; `responder`: a responder does."""
 
     notify: NotifyType
     offer: Offer
     unasked: bool = False
     initiator: bool = True
+    responder: bool = True
 
 
 def _several_rounds(connection: ConnectionConfig) -> bytes | None:
@@ -66,6 +67,11 @@ def _signature_hashes(connection: ConnectionConfig) -> bytes | None:
     return encode_hashes(OWN_HASHES) if any(isinstance(how, signing) for how in rounds) else None
 
 
+def _redirect(connection: ConnectionConfig) -> bytes | None:
+    """RFC 5685 section 3: said by clients that follow."""
+    return b"" if connection.redirect is not None and connection.redirect.follow else None
+
+
 def _childless(connection: ConnectionConfig) -> bytes | None:
     """RFC 6023 section 3: said by responders alone, asked or not."""
     return None if connection.childless is Childless.NEVER else b""
@@ -76,6 +82,7 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED, _intermediate),
     Capability(NotifyType.MULTIPLE_AUTH_SUPPORTED, _several_rounds, unasked=True, initiator=False),
     Capability(NotifyType.SIGNATURE_HASH_ALGORITHMS, _signature_hashes),
+    Capability(NotifyType.REDIRECT_SUPPORTED, _redirect, responder=False),
     Capability(NotifyType.USE_PPK, _ppk_in_auth),
     Capability(NotifyType.USE_PPK_INT, _ppk_in_intermediate),
     Capability(NotifyType.CHILDLESS_IKEV2_SUPPORTED, _childless, unasked=True, initiator=False),
@@ -100,7 +107,8 @@ def offers_of_responder(
     candidates = tuple(connections)
     notifies = []
     for capability in CAPABILITIES:
-        if capability.notify not in peer_offers and not capability.unasked:
+        asked = capability.notify in peer_offers or capability.unasked
+        if not asked or not capability.responder:
             continue
         able = (capability.offer(connection) for connection in candidates)
         data = next((data for data in able if data is not None), None)

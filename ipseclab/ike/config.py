@@ -21,6 +21,7 @@ from ipseclab.ike.credentials import (
 )
 from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly
 from ipseclab.ike.mobike.settings import Mobike
+from ipseclab.ike.redirect.settings import Redirect
 from ipseclab.registry import IdType, ProtocolId
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
@@ -228,6 +229,8 @@ class ConnectionConfig:
     (RFC 7383)."""
     fragment_size: int = 1280
     """Octets of an IPv4 packet above which a message is sent in fragments, where it may be."""
+    redirect: Redirect | None = None
+    """Who sends whom to another gateway (RFC 5685); None: nobody."""
     mobike: Mobike | None = None
     """How the ends' addresses may change (RFC 4555); None: not at all."""
     window: int = 1

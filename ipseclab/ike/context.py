@@ -77,6 +77,8 @@ class Context:
         """By the SPI that this end chose; what was closed stays for a while to answer repeats."""
         self.children: dict[bytes, ChildSa] = {}
         """By inbound SPI."""
+        self.redirects: dict[str, deque[float]] = {}
+        """When a connection has followed a redirection lately (RFC 5685 section 8)."""
         self.half_open: dict[bytes, IkeSa] = {}
         """Made by a peer's IKE_SA_INIT, not authenticated yet; by own SPI."""
         self.inits: dict[InitKey, IkeSa] = {}

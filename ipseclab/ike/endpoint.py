@@ -47,6 +47,7 @@ from ipseclab.ike.lifecycle import activate_child, close_ike, remove_child
 from ipseclab.ike.mobike.change import change_addresses, heard
 from ipseclab.ike.mobike.paths import first_paths
 from ipseclab.ike.protection import Envelope, Fragment, OpenedMessage, Verified
+from ipseclab.ike.redirect.send import SendAway
 from ipseclab.ike.rekey import answer_rekey, put_to_use
 from ipseclab.ike.resume import ResumeTask, answer_resume
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, PeerRequest
@@ -171,6 +172,16 @@ class IkeEndpoint:
             wanted = (task for task in child.ike.wanted() if isinstance(task, CreateChild))
             if not any(task.replaces is child for task in wanted):
                 self._ctx.queue(child.ike, CreateChild(child.connection, child))
+
+    def redirect(self, connection: str, now: float) -> list[IkeOutput]:
+        """Send the connection's peers to the gateway that its configuration names (RFC 5685 section
+        5): those that have said that they follow."""
+        settings = self._ctx.connection(connection).redirect
+        if settings is not None and settings.to is not None:
+            for sa in tuple(self._ctx.of_connection(connection)):
+                if sa.alive and NotifyType.REDIRECT_SUPPORTED in sa.peer_offers:
+                    self._ctx.queue(sa, SendAway(settings.to))
+        return self._done(now)
 
     def change_addresses(self, addresses: Sequence[str], now: float) -> list[IkeOutput]:
         """This end has these addresses from now on, the best first (RFC 4555)."""
@@ -397,6 +408,10 @@ class IkeEndpoint:
         finish_intermediate(self._ctx, sa, envelope, payloads)
         if sa.close_reason:
             finish_closing(self._ctx, sa, now)
+        if sa.redirected is not None:
+            connection, sa.redirected = sa.redirected, None
+            old = sa.path.remote.address
+            begin(self._ctx, connection, now, redirected_from=old, replaces=sa)
 
     def _send_again(self, path: UdpPath, answered: PeerRequest) -> None:
         self._ctx.counters["ike.repeated_requests"] += 1

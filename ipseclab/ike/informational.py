@@ -19,6 +19,7 @@ from ipseclab.ike.lifecycle import activate_child, close_ike, patience, remove_c
 from ipseclab.ike.mobike.answer import answer_mobike
 from ipseclab.ike.mobike.tasks import asks_for_mapping, check_mapping
 from ipseclab.ike.protection import OpenedMessage
+from ipseclab.ike.redirect.follow import new_gateway
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
 from ipseclab.ike.ticket_notifies import give_ticket
@@ -31,6 +32,7 @@ REKEYED = "rekeyed"
 DELETED = "deleted"
 EXPIRED = "expired"
 REDUNDANT = "redundant"
+REDIRECTED = "redirected"
 
 
 class Liveness(Task):
@@ -178,6 +180,9 @@ def answer_informational(
     if failure is not None:
         sa.close_reason = "the peer refused our IKE_AUTH response"
         return ()
+    redirect = message.notify(NotifyType.REDIRECT)
+    if redirect is not None and NotifyType.REDIRECT_SUPPORTED in sa.own_offers and sa.alive:
+        sa.redirected = new_gateway(ctx, sa, redirect, now)
     closed: dict[ProtocolId, list[bytes]] = {ProtocolId.ESP: [], ProtocolId.AH: []}
     for delete in message.all(DeletePayload):
         if delete.protocol == ProtocolId.IKE:

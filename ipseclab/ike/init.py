@@ -27,7 +27,7 @@ from ipseclab.errors import (
 from ipseclab.ike import natt
 from ipseclab.ike.capabilities import offers_in, offers_of_initiator, offers_of_responder
 from ipseclab.ike.certificates import build_certreqs, taken_requests
-from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig
+from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, ConnectionConfig
 from ipseclab.ike.context import Context
 from ipseclab.ike.cookies import MAX_COOKIE_SIZE, Cookies
 from ipseclab.ike.key_exchange import agree, respond
@@ -47,11 +47,14 @@ from ipseclab.ike.ppk_exchange import in_intermediate
 from ipseclab.ike.proposals import prf_of, suite_of
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.ike.puzzles import Puzzle, solve
+from ipseclab.ike.redirect.follow import new_gateway
+from ipseclab.ike.redirect.notifies import redirected_from
+from ipseclab.ike.redirect.send import sent_away_at_once
 from ipseclab.ike.sa import IkeSa, IkeState
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import ZERO_SPI
-from ipseclab.outputs import UdpPath
+from ipseclab.outputs import UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import (
@@ -80,7 +83,9 @@ class InitTask(Task):
     exchange = ExchangeType.IKE_SA_INIT
     name = "IKE_SA_INIT"
 
-    def __init__(self, sa: IkeSa, rng: random.Random) -> None:
+    def __init__(self, sa: IkeSa, rng: random.Random, *, redirected_from: str = "") -> None:
+        self.redirected_from = redirected_from
+        """The gateway that sent this end to the present one."""
         self.proposals = with_spi(sa.connection.ike_proposals, b"")
         self.cookie = b""
         self.solution = b""
@@ -110,6 +115,7 @@ class InitTask(Task):
             KePayload(self.method, self.private.public),
             NoncePayload(sa.nonce_i),
             *detection(ctx, sa),
+            *((redirected_from(self.redirected_from),) if self.redirected_from else ()),
             *offers,
         )
 
@@ -163,6 +169,9 @@ class InitTask(Task):
                     raise InvalidSyntax(f"cookie of {len(notify.data)} octets, 1 to 64 allowed")
                 self._solve(ctx, sa, puzzle, notify.data)
                 self.cookie = notify.data
+            case NotifyType.REDIRECT:
+                if not self._redirected(ctx, sa, notify, now):
+                    return
             case NotifyType.INVALID_KE_PAYLOAD:
                 wanted = method_asked_for(notify.data, self.proposals, tried=self.method)
                 self.choose_method(wanted, ctx.rng)
@@ -175,6 +184,20 @@ class InitTask(Task):
         sa.own_requests.clear()
         ctx.notice("ike_init_retried", reason=notify.notify_type.name, spi_i=sa.spi_i.hex())
         self.again(ctx, sa, now)
+
+    def _redirected(self, ctx: Context, sa: IkeSa, notify: NotifyPayload, now: float) -> bool:
+        """Go to another gateway with all made anew (RFC 5685 section 3); False for a redirection
+        that is not followed. Raises InvalidSyntax."""
+        connection = new_gateway(ctx, sa, notify, now, nonce=sa.nonce_i)
+        if connection is None or connection.peer_address is None:
+            return False
+        self.redirected_from = sa.path.remote.address
+        sa.connection = connection
+        sa.path = UdpPath(sa.path.local, UdpEndpoint(connection.peer_address, IKE_PORT))
+        self.cookie = self.solution = b""
+        self.choose_method(self.method, ctx.rng)
+        sa.nonce_i = ctx.rng.randbytes(NONCE_SIZE)
+        return True
 
     def _solve(self, ctx: Context, sa: IkeSa, puzzle: NotifyPayload | None, cookie: bytes) -> None:
         """Do the work that goes with the cookie, if any does (RFC 8019 section 7.1.2). Raises
@@ -231,6 +254,10 @@ def _answer(
     possible = ctx.possible_connections(path)
     if not possible.connections:
         raise NoProposalChosen(f"no connection for {path}")
+    elsewhere = sent_away_at_once(ctx, possible.connections[0], message, nonce)
+    if elsewhere is not None:
+        ctx.counters["ike.redirected"] += 1
+        return bare(message, elsewhere)
     proposal = choose_proposal(
         sa_payload.proposals,
         possible.ike_proposals,
@@ -316,7 +343,8 @@ def _refusal(message: Message) -> NotifyPayload | None:
     if message.find(SaPayload) is not None:
         return None
     for notify in message.all(NotifyPayload):
-        if notify.notify_type == NotifyType.COOKIE or notify.notify_type.is_error:
+        alone = notify.notify_type in (NotifyType.COOKIE, NotifyType.REDIRECT)
+        if alone or notify.notify_type.is_error:
             return notify
     return None
 

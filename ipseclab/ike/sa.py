@@ -189,6 +189,10 @@ class IkeSa:
     """Both ends have sent the notifications by which NATs are found (section 2.23)."""
     mobility: Mobility | None = None
     """Of ends that can change their addresses (RFC 4555); a rekeyed IKE_SA has the same."""
+    replaces: IkeSa | None = None
+    """The one with another gateway that ends when this one stands (RFC 5685 section 5)."""
+    redirected: ConnectionConfig | None = None
+    """Set while a response is built: where to go after it."""
     handshakes: int = 1
     """How often this end has begun, when a NAT was found that must not be there (RFC 4555)."""
     next_message_id: int = 0

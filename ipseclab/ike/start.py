@@ -19,6 +19,8 @@ def begin(
     trigger: Trigger | None = None,
     *,
     handshakes: int = 1,
+    redirected_from: str = "",
+    replaces: IkeSa | None = None,
 ) -> None:
     """Begin a new IKE_SA with the connection's peer: from a ticket where there is one that is good
     (RFC 5723), else with a key exchange."""
@@ -43,11 +45,13 @@ def begin(
         created=now,
         trigger=trigger,
         handshakes=handshakes,
+        replaces=replaces,
     )
     ctx.sas[sa.own_spi] = sa
     ctx.enter(sa)
-    held = ctx.held_tickets.pop(config.name, None)
+    # A ticket is of the gateway that gave it.
+    held = ctx.held_tickets.pop(config.name, None) if not redirected_from else None
     if held is not None and held.expires > now:
         ctx.queue(sa, ResumeTask(sa, held, ctx.rng))
     else:
-        ctx.queue(sa, InitTask(sa, ctx.rng))
+        ctx.queue(sa, InitTask(sa, ctx.rng, redirected_from=redirected_from))

@@ -7,6 +7,7 @@ from ipseclab.ike.authentication.crash_detection import CrashDetectionExtension
 from ipseclab.ike.authentication.extension import AuthExtension
 from ipseclab.ike.authentication.internal_address import InternalAddressExtension
 from ipseclab.ike.authentication.mobike import MobikeExtension
+from ipseclab.ike.authentication.redirect import RedirectExtension
 from ipseclab.ike.authentication.resumption import ResumptionExtension
 
 EXTENSIONS: tuple[AuthExtension, ...] = (
@@ -15,4 +16,5 @@ EXTENSIONS: tuple[AuthExtension, ...] = (
     CrashDetectionExtension(),
     InternalAddressExtension(),
     MobikeExtension(),
+    RedirectExtension(),
 )
