@@ -105,15 +105,16 @@ def source_lines(interface: Interface, index: int, address: IPv4Address) -> Iter
 
 
 def address_change_lines(
-    change: AddressChange, index: int, routes: Iterable[Route]
+    change: AddressChange, index: int | None, routes: Iterable[Route]
 ) -> Iterator[str]:
     """Another address at an interface, or none, with those of the node's `routes` that go with the
-    last address of an interface."""
+    last address of an interface. `index`: of the interface's table, where sources choose one."""
     interface = change.interface
     prefix = interface.network.prefixlen
     if change.old is not None:
-        mark = f"{devices.OWN_MARK:#x}"
-        yield f"rule delete pref 15 from {change.old} fwmark {mark}"
+        if index is not None:
+            mark = f"{devices.OWN_MARK:#x}"
+            yield f"rule delete pref 15 from {change.old} fwmark {mark}"
         yield f"address del {change.old}/{prefix} dev {interface.name}"
     if change.new is not None:
         yield f"address add {change.new}/{prefix} dev {interface.name}"
@@ -122,7 +123,8 @@ def address_change_lines(
         for route in routes:
             if route.interface == interface.name:
                 yield f"route replace {route.network} via {route.via} dev {route.interface}"
-        yield from source_lines(interface, index, change.new)
+        if index is not None:
+            yield from source_lines(interface, index, change.new)
 
 
 def own_packets_line(source: str) -> str:

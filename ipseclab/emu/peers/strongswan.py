@@ -416,7 +416,7 @@ def vici_connection(connection: ConnectionConfig) -> dict[str, Any]:
         "remote_addrs": ["%any" if anyone else str(connection.peer_address)],
         "proposals": [proposal_text(proposal) for proposal in connection.ike_proposals],
         "encap": "yes",
-        "mobike": "no",
+        "mobike": "yes" if connection.mobike is not None else "no",
         "fragmentation": "yes" if connection.fragmentation else "no",
         "dpd_delay": f"{liveness:.0f}s" if liveness is not None else "0s",
         "send_cert": "always" if signs(connection) else "never",

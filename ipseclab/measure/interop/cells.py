@@ -33,6 +33,8 @@ SITES = Ground("strongswan-peer", "site", "gw1", "gw2", ("h1", "h2"))
 NAT = Ground("strongswan-peer-nat", "site", "gw1", "gw2", ("h1", "h2"))
 POOL = Ground("remote-access-pool", "bob", "bob", "gate", ("bob", "server"), both_ways=False)
 """The initiator has its inner address from the responder."""
+ROAMING = Ground("roaming", "site", "gw1", "gw2", ("h1", "h2"))
+"""The initiator has two links to the Internet, `wifi` and `mobile`."""
 
 
 class End(StrEnum):
@@ -72,6 +74,8 @@ class Effect:
     outcome: Outcome
     ike: Change = Change.ANY
     child: Change = Change.ANY
+    moved: bool = False
+    """Whether one end must see another address of the other."""
 
 
 EFFECTS: Mapping[str, Effect] = {
@@ -82,9 +86,11 @@ EFFECTS: Mapping[str, Effect] = {
     "delete_child": Effect(Outcome.NO_CHILD, Change.KEPT),
     "delete_ike": Effect(Outcome.NOTHING),
     "liveness": Effect(Outcome.PAIR, Change.KEPT, Change.KEPT),
+    "move": Effect(Outcome.PAIR, Change.KEPT, Change.NEW, moved=True),
     "prepare": Effect(Outcome.UNFINISHED),
 }
-"""By action; `prepare` begins a connection whose end does not matter."""
+"""By action. kernel-libipsec cannot move an SA, so charon rekeys it after a move; `prepare` begins a
+connection whose end does not matter."""
 
 TITLES: Mapping[str, str] = {
     "initiate": "set-up",
@@ -94,6 +100,7 @@ TITLES: Mapping[str, str] = {
     "delete_child": "CHILD_SA delete",
     "delete_ike": "IKE_SA delete",
     "liveness": "liveness check",
+    "move": "change of address",
     "prepare": "preparation",
 }
 
@@ -111,6 +118,10 @@ class Step:
     """By default the tunnel's."""
     transfers: bool = False
     again: str = ""
+    link: str = ""
+    """Of a move: where the address changes ..."""
+    address: str | None = None
+    """... and to what; None: it goes."""
 
     @property
     def effect(self) -> Effect:

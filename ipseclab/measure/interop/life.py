@@ -60,6 +60,8 @@ class Standing:
 
     ikes: tuple[Spis, ...] = ()
     children: tuple[Spis, ...] = ()
+    peers: tuple[str, ...] = ()
+    """Where each IKE_SA's other end is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def standing(status: object, connection: str) -> Standing:
     return Standing(
         tuple((sa.spi_i, sa.spi_r) for sa in sas),
         tuple((c.spi_in, c.spi_out) for c in children),
+        tuple(sa.peer for sa in sas),
     )
 
 
@@ -174,8 +177,7 @@ class Life:
         effect = EFFECTS[what]
         before = self.done[-1].standings if self.done else self.standings()
         began = time.monotonic()
-        action = "initiate" if what == "prepare" else what
-        self.lab.command(by, action, str(entry["connection"] or self._order["connection"]))
+        self._command(what, by, entry)
         settled, found = False, before
         while not settled and time.monotonic() < began + SETTLE_SECONDS:
             self.lab.wait_until(time.monotonic() + POLL_SECONDS)
@@ -183,6 +185,8 @@ class Life:
             settled = reached(effect.outcome, *found.values()) and all(
                 changed(effect, before[name], found[name]) for name in found
             )
+            if effect.moved:
+                settled &= any(before[name].peers != found[name].peers for name in found)
         seconds = round(time.monotonic() - began, 3)
         carries = settled and effect.outcome is Outcome.PAIR
         ways = self._order["ways"] if carries else ()
@@ -191,6 +195,13 @@ class Life:
         self.done.append(Done(what, by, settled, found, echoes, transfers, seconds))
         self._write("")
         return settled
+
+    def _command(self, what: str, by: str, entry: Mapping[str, Any]) -> None:
+        if what == "move":
+            self.lab.change_address(by, entry["link"], entry["address"])
+            return
+        action = "initiate" if what == "prepare" else what
+        self.lab.command(by, action, str(entry["connection"] or self._order["connection"]))
 
     def _write(self, problem: str) -> None:
         life = {"steps": [asdict(step) for step in self.done], "problem": problem}

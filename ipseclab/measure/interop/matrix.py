@@ -14,6 +14,7 @@ from ipseclab.measure.interop.algorithms import algorithms_in, foreign
 from ipseclab.measure.interop.cells import (
     NAT,
     POOL,
+    ROAMING,
     SITES,
     End,
     Lacking,
@@ -37,6 +38,7 @@ def matrix() -> tuple[Tunnel, ...]:
     return (
         *_authentication(),
         *_features(),
+        *_roaming(),
         *_ike_suites(),
         *_groups(),
         *_esp_suites(),
@@ -290,6 +292,27 @@ def _features() -> Iterator[Tunnel]:
             initiator,
             (Step("initiate", initiator), Step("reauthenticate", IT)),
             daemon=(("make_before_break", "yes"),),
+        )
+
+
+def _roaming() -> Iterator[Tunnel]:
+    """MOBIKE: the initiator gets another address; ours also falls back on its second link."""
+    further = Step("move", WE, again=", to its other link,", link="wifi")
+    for initiator in ENDS:
+        yield Tunnel(
+            "features",
+            "MOBIKE (RFC 4555)",
+            initiator,
+            (
+                Step("initiate", initiator),
+                Step("move", initiator, again=" on its link", link="wifi", address="192.0.2.7"),
+                Step("rekey_child", initiator.other),
+                *((further, Step("rekey_ike", IT)) if initiator is WE else ()),
+            ),
+            ROAMING,
+            settings=(("connections.site.encapsulation", "forced"),),
+            proofs=(Logged("UPDATE_SA_ADDRESSES", r"INFORMATIONAL request .*N\(UPD_SA_ADDR\)"),),
+            quick=initiator is WE,
         )
 
 
