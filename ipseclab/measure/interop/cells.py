@@ -89,8 +89,8 @@ EFFECTS: Mapping[str, Effect] = {
     "move": Effect(Outcome.PAIR, Change.KEPT, Change.NEW, moved=True),
     "prepare": Effect(Outcome.UNFINISHED),
 }
-"""By action. kernel-libipsec cannot move an SA, so charon rekeys it after a move; `prepare` begins a
-connection whose end does not matter."""
+"""By action. kernel-libipsec cannot move an SA, so charon rekeys it after a move; `prepare` begins
+a connection whose end does not matter."""
 
 TITLES: Mapping[str, str] = {
     "initiate": "set-up",
