@@ -79,5 +79,5 @@ def _rendered(template: str, cells: Sequence[Cell], about: About) -> str:
         grids=grids(cells),
         marks=MARKS,
         legend=[(MARKS[v], MEANINGS[v], counts[v], v) for v in Verdict],
-        tunnels=len({(cell.topic, cell.tunnel) for cell in cells}),
+        tunnels=len({(c.topic, c.tunnel) for c in cells if c.verdict is not Verdict.NOT_OURS}),
     )

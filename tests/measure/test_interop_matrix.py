@@ -21,6 +21,7 @@ from ipseclab.measure.interop.verdicts import Cell, Verdict, as_lacking, judge
 from ipseclab.present.interop import page, write_pages
 from ipseclab.registry import TransformType
 
+ROOT = Path(__file__).parents[2]
 ONE = {"ikes": [["a", "b"]], "children": [["c", "d"]]}
 ABOUT = About("5.9.8", "2026-11-23T16:00:00+00:00", 12.0, False, "", {"commit": "0" * 40})
 TUNNEL = Tunnel(
@@ -171,11 +172,11 @@ def test_a_failure_counts_as_unsupported_only_with_its_line_in_the_log() -> None
 
 
 CELLS = (
-    Cell("first", "PSK, we initiate, NAT", "set-up by we", Verdict.PASSED, "", 0.25),
+    Cell("first", "PSK, we initiate, NAT", "set-up", Verdict.PASSED, "", 0.25),
     Cell(
         "first", "PSK, we initiate, NAT", "rekey by it", Verdict.FAILED, "0 of 3 <pings> \x01|", 1
     ),
-    Cell("second", "ESN", "set-up by we", Verdict.UNSUPPORTED, "tried"),
+    Cell("second", "ESN", "set-up", Verdict.UNSUPPORTED, "tried"),
     Cell("third", "ECP_224", "dh", Verdict.NOT_OURS, "in its --list-algs"),
 )
 
@@ -197,6 +198,14 @@ def test_junit_counts_and_survives_octets_that_xml_has_not(tmp_path: Path) -> No
     assert failure.get("message") == "0 of 3 <pings> |"
 
 
+def test_the_page_of_the_documentation_is_of_the_results_that_are_kept() -> None:
+    cells, about = load(ROOT / "results" / "interop")
+    assert (ROOT / "docs" / "interop.md").read_text() == page(cells, about)
+    assert not [cell for cell in cells if cell.verdict is Verdict.FAILED]
+    assert not about.quick
+    assert not about.filter
+
+
 def test_the_pages_show_every_cell_and_its_reason(tmp_path: Path) -> None:
     write_pages(tmp_path, CELLS, ABOUT)
     html = (tmp_path / "interop.html").read_text()
@@ -204,4 +213,4 @@ def test_the_pages_show_every_cell_and_its_reason(tmp_path: Path) -> None:
     assert html.count('<td class="') == len(CELLS)
     text = page(CELLS, ABOUT)
     assert "| PSK, we initiate, NAT | ✓ | ✗ |" in text
-    assert "- – ESN, set-up by we: tried" in text
+    assert "- – ESN, set-up: tried" in text

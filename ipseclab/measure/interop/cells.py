@@ -40,7 +40,7 @@ ROAMING = Ground("roaming", "site", "gw1", "gw2", ("h1", "h2"))
 class End(StrEnum):
     """Whose gateway."""
 
-    WE = "we"
+    WE = "us"
     IT = "it"
 
     @property
@@ -109,7 +109,7 @@ TITLES: Mapping[str, str] = {
 class Step:
     """Something that one end is told to do. `transfers`: TCP both ways after it, not pings alone.
 
-    `again`: it was done before in this life; what a title calls it then.
+    `again`: what its title says of it, where the action and who does it are not enough.
     """
 
     action: str
@@ -131,7 +131,9 @@ class Step:
     @property
     def title(self) -> str:
         """In the table."""
-        return f"{TITLES[self.action]}{self.again} by {self.by}"
+        if self.again or self.action == "initiate":
+            return f"{TITLES[self.action]}{self.again}"
+        return f"{TITLES[self.action]} by {self.by}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,12 +57,12 @@ def _life(initiator: End) -> tuple[Step, ...]:
     for by in ENDS:
         steps += [
             Step("delete_child", by),
-            Step("initiate", by, again=f" of a CHILD_SA after {by} deleted it,"),
+            Step("initiate", by, again=f" of a CHILD_SA after its delete by {by}"),
         ]
     for by in ENDS:
         steps += [
             Step("delete_ike", by),
-            Step("initiate", initiator, again=f" after {by} deleted the IKE_SA,"),
+            Step("initiate", initiator, again=f" after the delete by {by}"),
         ]
     return (*steps, Step("rekey_child", initiator, transfers=True, again=" at last"))
 
@@ -297,7 +297,7 @@ def _features() -> Iterator[Tunnel]:
 
 def _roaming() -> Iterator[Tunnel]:
     """MOBIKE: the initiator gets another address; ours also falls back on its second link."""
-    further = Step("move", WE, again=", to its other link,", link="wifi")
+    further = Step("move", WE, again=" to the other link", link="wifi")
     for initiator in ENDS:
         yield Tunnel(
             "features",
@@ -305,7 +305,9 @@ def _roaming() -> Iterator[Tunnel]:
             initiator,
             (
                 Step("initiate", initiator),
-                Step("move", initiator, again=" on its link", link="wifi", address="192.0.2.7"),
+                Step(
+                    "move", initiator, again=" on the same link", link="wifi", address="192.0.2.7"
+                ),
                 Step("rekey_child", initiator.other),
                 *((further, Step("rekey_ike", IT)) if initiator is WE else ()),
             ),
