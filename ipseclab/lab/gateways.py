@@ -72,7 +72,7 @@ def gateway_config(
             for item in connections
             if _uses_ike(item)
         ),
-        ike_limits if ike_limits is not None else IkeLimits(),
+        ike_limits if ike_limits is not None else topology.nodes[node].ike_limits,
         wall_clock,
     )
     policies = [

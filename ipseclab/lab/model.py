@@ -8,7 +8,16 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal, Self
 
-from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Ppk, PpkUse, Retransmission
+from ipseclab.ike.config import (
+    Childless,
+    IkeLimits,
+    Lifetime,
+    Mode,
+    Narrowing,
+    Ppk,
+    PpkUse,
+    Retransmission,
+)
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ipsec.processing import PLAIN, Processing
 from ipseclab.lab.impairment import ImpairmentConfig
@@ -75,6 +84,8 @@ class Node:
     """Of a NAT: the name of the interface on its outside link."""
     pool: tuple[IPv4Address, ...] = ()
     """Of a NAT: its outside addresses, the interface's own first."""
+    ike_limits: IkeLimits = field(default_factory=IkeLimits)
+    """Of a node with our stack."""
 
     @property
     def forwards(self) -> bool:

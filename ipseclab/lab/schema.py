@@ -31,6 +31,7 @@ from pydantic import (
 from ipseclab.crypto.names import transform_named
 from ipseclab.crypto.signature import BY_NAME
 from ipseclab.errors import ConfigError
+from ipseclab.ike.config import IkeLimits
 from ipseclab.ike.configuration import AddressPool, check_domain
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ike.window import MAX_WINDOW
@@ -296,7 +297,47 @@ class LinkFile(ImpairmentFile):
         return self.name if self.name is not None else "-".join(self.ends)
 
 
-class HostFile(_Strict):
+class LimitsFile(_Strict):
+    """What a node's stack takes on from initiators that it does not know yet."""
+
+    half_open: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    cookie_threshold: Annotated[int, Field(ge=0)] = 32
+    puzzle_threshold: Annotated[int, Field(ge=0)] | None = None
+    """None: no puzzles."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        puzzles = self.puzzle_threshold
+        if puzzles is not None and not self.cookie_threshold <= puzzles < self.half_open:
+            raise ValueError(
+                f"puzzle_threshold: {puzzles}, expected it from cookie_threshold "
+                f"({self.cookie_threshold}) on and below half_open ({self.half_open})"
+            )
+        return self
+
+    def limits(self) -> IkeLimits:
+        """What the stack is told."""
+        return IkeLimits(
+            half_open=self.half_open,
+            cookie_threshold=self.cookie_threshold,
+            puzzle_threshold=self.puzzle_threshold,
+        )
+
+
+class _LimitedFile(_Strict):
+    """A node that may have a stack."""
+
+    limits: LimitsFile | None = None
+
+    @model_validator(mode="after")
+    def _ours(self) -> Self:
+        stack = getattr(self, "stack", None)
+        if self.limits is not None and stack not in (None, "ipseclab"):
+            raise ValueError(f"limits: of a node with stack {stack}, expected ipseclab")
+        return self
+
+
+class HostFile(_LimitedFile):
     """A host: sends and receives traffic; with a `stack` it can be an end of a connection."""
 
     kind: Literal["host"]
@@ -304,7 +345,7 @@ class HostFile(_Strict):
     """By default ipseclab where a connection ends here, else none."""
 
 
-class GatewayFile(_Strict):
+class GatewayFile(_LimitedFile):
     """A security gateway between a protected and an unprotected side."""
 
     kind: Literal["gateway"]

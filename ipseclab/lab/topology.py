@@ -12,7 +12,16 @@ from pathlib import Path
 
 import networkx as nx
 
-from ipseclab.ike.config import Childless, Lifetime, Mode, Narrowing, Ppk, PpkUse, Retransmission
+from ipseclab.ike.config import (
+    Childless,
+    IkeLimits,
+    Lifetime,
+    Mode,
+    Narrowing,
+    Ppk,
+    PpkUse,
+    Retransmission,
+)
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.lab.access import access_plan, check_access, initiators_side
 from ipseclab.lab.certificate_plans import certificate_plans, order_authorities
@@ -47,6 +56,8 @@ from ipseclab.lab.routes import Route, Routing
 from ipseclab.lab.schema import (
     ConnectionFile,
     FaultFile,
+    GatewayFile,
+    HostFile,
     IkeLifetimeFile,
     ImpairmentFile,
     LinkFile,
@@ -320,7 +331,14 @@ def _node(
     stack = getattr(entry, "stack", "none")
     if stack is None:
         stack = "ipseclab" if ends_connection else "none"
-    return Node(name, kind, Stack(stack), interfaces)
+    limits = entry.limits if isinstance(entry, HostFile | GatewayFile) else None
+    return Node(
+        name,
+        kind,
+        Stack(stack),
+        interfaces,
+        ike_limits=limits.limits() if limits is not None else IkeLimits(),
+    )
 
 
 def _nat(entry: NatFile) -> NatConfig:

@@ -41,6 +41,7 @@ RUN = """
     with (OUT / "trace.jsonl").open("w") as sink:
         network.run(parse_topology({topology!r}), plan, seed=1, trace=Trace(sink), out=OUT)
 """
+PPK = "ppk: {id: blue, key: 32 octets that nobody can guess!, use: either"
 WAYS = [
     ("eap-mschapv2", "{password: wonderland}"),
     ("eap-mschapv2", "{password: wonderland, identity: alice, ask_identity: true}"),
@@ -65,3 +66,25 @@ def test_eap_with_strongswan(
     assert up == {"gw1", "gw2"}, (tmp_path / "logs").as_posix()
     answered = [record for record in records if record.event == "ping_received"]
     assert len(answered) == 5
+
+
+@pytest.mark.parametrize("ours", ["client", "gateway"])
+@pytest.mark.parametrize(("auth", "required"), [("[eap-md5, certificate]", True), ("psk", False)])
+def test_ppk_with_strongswan(
+    auth: str, required: bool, ours: str, sandboxed: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """RFC 8784: with EAP the PPK is named beside the AUTH that the method's key makes. strongSwan
+    knows no RFC 9867, which `either` puts up with."""
+    stacks = ("ipseclab", "strongswan") if ours == "client" else ("strongswan", "ipseclab")
+    lab = LAB.format(first=stacks[0], second=stacks[1], method="eap-md5", eap="{password: x}")
+    lab = lab.replace("auth: [eap-md5, certificate]", f"auth: {auth}")
+    if auth == "psk":
+        lab = lab.replace("eap: {password: x}", "psk: secret")
+    lab += f"    {PPK}, required: {str(required).lower()}}}\n"
+    done = sandboxed(RUN.format(topology=lab))
+    assert done.code == 0, done.log
+    records = list(read_trace(tmp_path / "trace.jsonl"))
+    assert {r.node for r in records if r.event == "ike_established"} == {"gw1", "gw2"}
+    assert sum(record.event == "ping_received" for record in records) == 5
+    logs = [path for path in (tmp_path / "logs").rglob("*") if path.is_file()]
+    assert any("using PPK" in path.read_text() for path in logs)

@@ -1,8 +1,11 @@
 """Post-quantum preshared keys (RFC 8784): used, done without, required, with EAP and rounds."""
 
+from dataclasses import replace
+
 import pytest
 from forge import ike_sa
 from pair import PSK, make_pair
+from post import Post
 from transcript import transcript
 
 from ipseclab.crypto.prf import PRFS
@@ -143,3 +146,16 @@ def test_later_rounds_and_rekeys_go_on_with_the_mixed_keys():
     pair.run(1.0)
     assert pair.events("ike_rekeyed", 1)
     pair.agreed()
+
+
+def test_an_initiator_that_insists_wants_the_ppk_confirmed():
+    pair = ppk_pair((BLUE,), (RED,))
+    post = Post(pair)
+    pair.do(0, "initiate", "site")
+    post.deliver("a IKE_SA_INIT request", "b IKE_SA_INIT response", "a IKE_AUTH request")
+    sa = ike_sa(pair, 0)
+    # The responder took NO_PPK_AUTH, which an initiator that insists would not have sent.
+    sa.connection = replace(sa.connection, ppk_required=True)
+    post.open(1.0)
+    assert not pair.events("ike_established", 0)
+    assert "does not have ours" in str(pair.events("auth_failed", 0)[0].details["reason"])

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ipseclab.crypto.signature import PrivateKey, public_key_info
 from ipseclab.errors import EnvironmentLacks
-from ipseclab.ike.config import ConnectionConfig, Identity, OwnAuth, PeerAuth, SharedKeyAuth
+from ipseclab.ike.config import ConnectionConfig, Identity, OwnAuth, PeerAuth, PpkUse, SharedKeyAuth
 from ipseclab.ike.credentials import CertificateAuth, CertificateDemand, RawKeyAuth, RawKeyDemand
 from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly, EapTls
 from ipseclab.registry import EapType, IdType
@@ -113,8 +113,8 @@ def eap_plugins(connections: Iterable[ConnectionConfig]) -> tuple[str, ...]:
 def load_credentials(session: Any, connection: ConnectionConfig) -> None:
     """Hand over the secrets, keys, certificates and CRLs of a connection."""
     for ppk in connection.ppks:
-        owners = [ppk.identity.decode()]
-        shared = {"id": f"ppk-{connection.name}", "type": "PPK", "owners": owners}
+        name = ppk.identity.decode()
+        shared = {"id": f"ppk-{connection.name}-{name}", "type": "PPK", "owners": [name]}
         session.load_shared({**shared, "data": ppk.key})
     for how in (*connection.own_rounds, *connection.peer_rounds):
         match how:
@@ -175,6 +175,11 @@ def _tls_certs(tls: EapTls | None) -> Section:
 
 def refuse_unsupported_auth(connection: ConnectionConfig) -> None:
     """Raise EnvironmentLacks for what strongSwan 5.9.8 cannot do."""
+    if connection.ppks and connection.ppk_use is PpkUse.INTERMEDIATE:
+        raise EnvironmentLacks(
+            f"connection {connection.name}: strongSwan 5.9.8 has no PPKs in IKE_INTERMEDIATE",
+            "ppk: {use: either}",
+        )
     auth_sections(connection)
     for how in connection.own_rounds:
         if isinstance(how, CertificateAuth | RawKeyAuth):
