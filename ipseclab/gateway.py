@@ -149,6 +149,10 @@ class Gateway:
         """Rekey the connection's IKE_SA."""
         return self._settle(self.ike.rekey_ike(connection, now), now)
 
+    def reauthenticate(self, connection: str, now: float) -> list[Output]:
+        """Authenticate the connection's IKE_SA anew, by another one in its place."""
+        return self._settle(self.ike.reauthenticate(connection, now), now)
+
     def delete_child(self, connection: str, now: float) -> list[Output]:
         """Close the connection's CHILD_SAs."""
         return self._settle(self.ike.delete_child(connection, now), now)

@@ -89,7 +89,9 @@ def accept(ctx: Context, sa: IkeSa, reply: CpPayload | None) -> None:
     sa.connection = replace(connection, own_ts=own_ts)
     sa.session.assigned = assigned
     event = _event(connection.name, assigned)
-    ctx.emit(event)
+    others = (one.session.assigned for one in ctx.of_connection(connection.name) if one is not sa)
+    if assigned not in others:
+        ctx.emit(event)
     ctx.notice(
         "address_assigned",
         connection=connection.name,

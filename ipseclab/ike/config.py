@@ -210,6 +210,11 @@ class ConnectionConfig:
     crash_detection: bool = False
     """Give the peer a token by which it knows that this end has restarted, and take its (RFC 6290);
     to give one takes a `secret` of the endpoint."""
+    reauthentication: float | None = None
+    """Seconds for which an authentication is good (RFC 7296 section 2.8.3); a responder says so to
+    the initiator (RFC 4478). None: for ever."""
+    break_before_make: bool = False
+    """Whether the old IKE_SA goes before the new one is there, with a gap in the traffic."""
     resources: int = 1
     """CHILD_SAs with the same selectors that this end wants or takes (RFC 9611)."""
     ike_lifetime: Lifetime = Lifetime(seconds=14400.0)

@@ -47,6 +47,7 @@ from ipseclab.ike.lifecycle import activate_child, close_ike, remove_child
 from ipseclab.ike.mobike.change import change_addresses, heard
 from ipseclab.ike.mobike.paths import first_paths
 from ipseclab.ike.protection import Envelope, Fragment, OpenedMessage, Verified
+from ipseclab.ike.reauth import reauthenticate, take_lifetime
 from ipseclab.ike.redirect.send import SendAway
 from ipseclab.ike.rekey import answer_rekey, put_to_use
 from ipseclab.ike.resume import ResumeTask, answer_resume
@@ -135,6 +136,14 @@ class IkeEndpoint:
         sa = self._ctx.newest(connection)
         if sa is not None and sa.alive:
             queue_rekey(self._ctx, sa)
+        return self._done(now)
+
+    def reauthenticate(self, connection: str, now: float) -> list[IkeOutput]:
+        """Have an IKE_SA that is authenticated anew take the place of the connection's."""
+        sa = self._ctx.newest(connection)
+        if sa is not None and sa.alive and not reauthenticate(self._ctx, sa, now):
+            reason = "the other end has to authenticate anew"
+            self._ctx.notice("cannot_initiate", connection=connection, reason=reason)
         return self._done(now)
 
     def delete_child(self, connection: str, now: float) -> list[IkeOutput]:
@@ -471,6 +480,7 @@ class IkeEndpoint:
                 return answer_followup(self._ctx, sa, message, now)
             case ExchangeType.INFORMATIONAL:
                 take_token(sa, message)
+                take_lifetime(self._ctx, sa, message, now)
                 return answer_informational(self._ctx, sa, message, path, now)
             case _:
                 raise InvalidSyntax(f"unexpected {message.exchange.name} request")

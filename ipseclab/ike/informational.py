@@ -33,6 +33,7 @@ DELETED = "deleted"
 EXPIRED = "expired"
 REDUNDANT = "redundant"
 REDIRECTED = "redirected"
+REAUTHENTICATED = "reauthenticated"
 
 
 class Liveness(Task):
@@ -136,7 +137,7 @@ class DeleteIke(Task):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         # An IKE_SA that expired while it was being rekeyed must not take the new one with it.
-        self.follows_succession = reason == DELETED
+        self.follows_succession = reason in (DELETED, REAUTHENTICATED)
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
@@ -202,11 +203,25 @@ def _close_by_peer(ctx: Context, sa: IkeSa, now: float) -> None:
         # Section 2.8.2: the peer rekeyed without noticing our own attempt, which is forgotten.
         sa.own_requests.clear()
         succeed(ctx, sa, candidate, now)
+    _note_successor(ctx, sa)
     if sa.state is IkeState.ESTABLISHED:
         # What the peer ends on purpose is not to be resumed.
         ctx.held_tickets.pop(sa.connection.name, None)
     reasons = {IkeState.REPLACED: REKEYED, IkeState.CANDIDATE: REDUNDANT}
     sa.close_reason = reasons.get(sa.state, DELETED)
+
+
+def _note_successor(ctx: Context, sa: IkeSa) -> None:
+    """A peer that closes an IKE_SA after it has set up a younger one has reauthenticated: it has
+    the CHILD_SAs of that, so that traffic may move there (section 2.8.3)."""
+    if sa.state is not IkeState.ESTABLISHED:
+        return
+    younger = [other for other in ctx.others(sa) if other.established > sa.established]
+    for other in younger:
+        for child in other.children.values():
+            if child.state is ChildState.INSTALLED:
+                activate_child(ctx, child)
+    sa.reauthenticated = bool(younger)
 
 
 def live_candidate(sa: IkeSa) -> IkeSa | None:

@@ -19,11 +19,15 @@ from ipseclab.ike.window import SetWindow
 from ipseclab.outputs import IkeKeyLog
 from ipseclab.registry import TransformType
 
+REAUTH_RETRY = 30.0
+"""Seconds until a reauthentication that failed is tried again."""
 _NO_NAME = "none"
 
 _OF_SERVICE = (
     TimerKind.SOFT,
     TimerKind.HARD,
+    TimerKind.REAUTH,
+    TimerKind.AUTH_EXPIRED,
     TimerKind.LIVENESS,
     TimerKind.KEEPALIVE,
     TimerKind.RETRY,
@@ -134,6 +138,7 @@ def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
     for child in old.children.values():
         child.ike = new
     new.session, old.session = old.session, new.session
+    arm_session(ctx, new)
     new.children.update(old.children)
     old.children.clear()
     new.tasks.extend(task for task in old.tasks if task.follows_succession)
@@ -148,6 +153,16 @@ def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
     announce(ctx, new, replaces=old)
     if makes_tokens(ctx, new):
         ctx.queue(new, GiveToken())
+
+
+def arm_session(ctx: Context, sa: IkeSa) -> None:
+    """The session's times hold on, whatever IKE_SA has it (RFC 7296 section 2.8.3: a rekey is no
+    authentication)."""
+    session = sa.session
+    if session.renew is not None and session.expires is not None:
+        ctx.timers.set(sa.own_spi, TimerKind.REAUTH, session.renew)
+        if session.renew < session.expires:
+            ctx.timers.set(sa.own_spi, TimerKind.AUTH_EXPIRED, session.expires)
 
 
 def postpone(ctx: Context, sa: IkeSa, task: Task, at: float) -> None:
@@ -203,8 +218,14 @@ def close_ike(
         task.abandoned(ctx, sa, now)
     drop_half_made(sa)
     for child in tuple(sa.children.values()):
-        remove_child(ctx, child, "ike_gone")
+        # Where another IKE_SA has the traffic now, late packets still count (section 2.8.3).
+        linger = child.connection.rekey_linger if sa.reauthenticated else 0.0
+        remove_child(ctx, child, "ike_gone", linger=linger)
     give_back(ctx, sa)
+    if never_up and sa.renews is not None and sa.renews.current().alive:
+        # The old one goes on, and so does the wish for a new one.
+        old = sa.renews.current()
+        ctx.timers.set(old.own_spi, TimerKind.REAUTH, now + REAUTH_RETRY)
     if forget_after > 0.0:
         ctx.timers.set(sa.own_spi, TimerKind.FORGET, now + forget_after)
     else:

@@ -215,6 +215,10 @@ class IkeSa:
     """Tasks that met TEMPORARY_FAILURE, and from when on they may be tried again."""
     trigger: Trigger | None = None
     """The packet that set it up, if one did."""
+    renews: IkeSa | None = None
+    """Initiator: the IKE_SA that is to go when this one is up: a reauthentication."""
+    reauthenticated: bool = False
+    """True when another IKE_SA has taken its place, to which traffic has moved."""
     session: Session = field(default_factory=Session)
     """Moves on when it is rekeyed."""
     children: dict[bytes, ChildSa] = field(default_factory=dict)

@@ -16,6 +16,12 @@ class Session:
     """Addresses that this end has given the peer."""
     assigned: Assigned | None = None
     """What the peer has given this end."""
+    begun_here: bool = False
+    """True at the end that began IKE_AUTH, whoever has rekeyed since."""
+    renew: float | None = None
+    """When this end is to begin a reauthentication; None: never."""
+    expires: float | None = None
+    """When the authentication is no longer good."""
 
     @property
     def addressed(self) -> bool:

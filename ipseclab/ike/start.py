@@ -21,9 +21,12 @@ def begin(
     handshakes: int = 1,
     redirected_from: str = "",
     replaces: IkeSa | None = None,
+    renews: IkeSa | None = None,
+    fresh: bool = False,
 ) -> None:
     """Begin a new IKE_SA with the connection's peer: from a ticket where there is one that is good
-    (RFC 5723), else with a key exchange."""
+    (RFC 5723), else with a key exchange. One that `renews` another is to authenticate anew, and so
+    is a `fresh` one."""
     if config.peer_address is None:
         ctx.notice("cannot_initiate", connection=config.name, reason="no peer address")
         return
@@ -46,11 +49,13 @@ def begin(
         trigger=trigger,
         handshakes=handshakes,
         replaces=replaces,
+        renews=renews,
     )
     ctx.sas[sa.own_spi] = sa
     ctx.enter(sa)
-    # A ticket is of the gateway that gave it.
-    held = ctx.held_tickets.pop(config.name, None) if not redirected_from else None
+    # A ticket is of the gateway that gave it, and proves no identity anew.
+    without = redirected_from or fresh or renews is not None
+    held = None if without else ctx.held_tickets.pop(config.name, None)
     if held is not None and held.expires > now:
         ctx.queue(sa, ResumeTask(sa, held, ctx.rng))
     else:

@@ -13,6 +13,8 @@ class TimerKind(Enum):
     HALF_OPEN = "forget an IKE_SA_INIT request"
     SOFT = "IKE_SA soft lifetime"
     HARD = "IKE_SA hard lifetime"
+    REAUTH = "reauthentication"
+    AUTH_EXPIRED = "authentication is no longer good"
     LIVENESS = "liveness"
     KEEPALIVE = "NAT keepalive"
     REPLACED = "wait for the old IKE_SA's DELETE"

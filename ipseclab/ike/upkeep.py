@@ -15,6 +15,7 @@ from ipseclab.ike.followup import drop_overdue
 from ipseclab.ike.informational import EXPIRED, DeleteIke, Liveness
 from ipseclab.ike.lifecycle import close_ike, forget_init
 from ipseclab.ike.natt import KEEPALIVE
+from ipseclab.ike.reauth import auth_expired, reauth_due
 from ipseclab.ike.rekey import IkeRekey
 from ipseclab.ike.sa import IkeSa, IkeState, OwnRequest
 from ipseclab.ike.timers import TimerKind
@@ -166,6 +167,8 @@ _DUE: Mapping[TimerKind, Callable[[Context, IkeSa, float], None]] = {
     TimerKind.HALF_OPEN: _half_open_due,
     TimerKind.SOFT: _soft_due,
     TimerKind.HARD: _hard_due,
+    TimerKind.REAUTH: reauth_due,
+    TimerKind.AUTH_EXPIRED: auth_expired,
     TimerKind.LIVENESS: _liveness_due,
     TimerKind.KEEPALIVE: _keepalive_due,
     TimerKind.REPLACED: _replaced_due,

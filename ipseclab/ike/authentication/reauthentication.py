@@ -1,0 +1,31 @@
+"""What IKE_AUTH says of its own end: AUTH_LIFETIME (RFC 4478); and an IKE_SA that takes the place
+of another (RFC 7296 section 2.8.3)."""
+
+from __future__ import annotations
+
+from typing_extensions import override
+
+from ipseclab.ike.authentication.extension import AuthExtension
+from ipseclab.ike.context import Context
+from ipseclab.ike.protection import OpenedMessage
+from ipseclab.ike.reauth import TakeOver, lifetime_notify, limit_of, schedule
+from ipseclab.ike.sa import IkeSa
+from ipseclab.wire.payloads import Payload
+
+
+class ReauthenticationExtension(AuthExtension):
+    """Agrees when to authenticate again; ends what was to be replaced."""
+
+    @override
+    def last_response(
+        self, ctx: Context, sa: IkeSa, first: OpenedMessage, last: OpenedMessage, now: float
+    ) -> tuple[Payload, ...]:
+        schedule(ctx, sa, None, now)
+        return lifetime_notify(sa)
+
+    @override
+    def finish(self, ctx: Context, sa: IkeSa, response: OpenedMessage, now: float) -> None:
+        sa.session.begun_here = True
+        schedule(ctx, sa, limit_of(response), now)
+        if sa.renews is not None:
+            ctx.queue(sa, TakeOver(sa.renews))
