@@ -115,6 +115,15 @@ class Gateway:
         _check(config)
         self.config = config
         self._rng = rng
+        self._policy_of = {p.connection: p.name for p in config.policies if p.connection}
+        shared = {c.name: c.policy for c in config.ike.connections if c.policy is not None}
+        self._policy_of.update(shared)
+        self._by_hand = tuple(sa.connection for sa in config.manual)
+        self._begin(0.0)
+
+    def _begin(self, now: float) -> None:
+        """Both halves as the configuration alone makes them."""
+        config, rng = self.config, self._rng
         spd = Spd(config.policies, stateful_fragments=config.stateful_fragments)
         own = {packed_address(connection.own_address) for connection in config.ike.connections}
         self.datapath = Datapath(
@@ -124,12 +133,8 @@ class Gateway:
             own=[(address, port) for address in own for port in (IKE_PORT, NAT_T_PORT)],
         )
         self.ike = IkeEndpoint(config.ike, rng=rng, activity=self.datapath)
-        self._by_hand = tuple(sa.connection for sa in config.manual)
         for parameters in config.manual:
-            self.datapath.add_sa(parameters, 0.0)
-        self._policy_of = {p.connection: p.name for p in config.policies if p.connection}
-        shared = {c.name: c.policy for c in config.ike.connections if c.policy is not None}
-        self._policy_of.update(shared)
+            self.datapath.add_sa(parameters, now)
 
     # What a user wants.
 
@@ -164,6 +169,17 @@ class Gateway:
     def check_liveness(self, connection: str, now: float) -> list[Output]:
         """Ask the connection's peer for a sign of life."""
         return self._settle(self.ike.check_liveness(connection, now), now)
+
+    def restart(self, now: float) -> list[Output]:
+        """Lose all SAs and whatever else was learnt, as a machine does that crashes; its
+        configuration, and the secret in it, stays."""
+        given = [
+            InternalConfiguration(sa.connection.name)
+            for sa in self.ike.ike_sas
+            if sa.session.assigned is not None
+        ]
+        self._begin(now)
+        return [Notice("restarted"), *dict.fromkeys(given)]
 
     def send_keepalive(self, connection: str, now: float) -> list[Output]:
         """A NAT keepalive now, where ESP goes in UDP."""

@@ -399,6 +399,8 @@ class GatewayDriver:
             "delete_ike": gateway.delete_ike,
             "liveness": gateway.check_liveness,
             "keepalive": gateway.send_keepalive,
+            "reauthenticate": gateway.reauthenticate,
+            "restart": lambda _connection, now: gateway.restart(now),
         }[name]
 
     def _report(self) -> Report:

@@ -7,6 +7,7 @@ part of the trace with monotonic times; `finish` joins the parts.
 from __future__ import annotations
 
 import math
+import os
 import platform
 import random
 import shutil
@@ -47,6 +48,7 @@ from ipseclab.emu.warmup import warm_up
 from ipseclab.errors import ConfigError
 from ipseclab.gateway import GatewayConfig
 from ipseclab.ike.config import IkeLimits
+from ipseclab.ike.secrets import SECRET_SIZE
 from ipseclab.lab.addresses import OutsideAddresses
 from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.gateways import gateway_config
@@ -293,6 +295,7 @@ class Lab:
             ike_limits=self._ike_limits,
             keyring=self._keyring,
             wall_clock=self._wall_clock,
+            secret=os.urandom(SECRET_SIZE),
         )
 
     def _start_strongswan(self, node: Node) -> Child:

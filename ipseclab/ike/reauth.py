@@ -20,7 +20,7 @@ from ipseclab.ike.context import Context
 from ipseclab.ike.create import CreateChild
 from ipseclab.ike.eap.settings import EapDemand, EapOnly
 from ipseclab.ike.informational import REAUTHENTICATED, DeleteIke
-from ipseclab.ike.lifecycle import arm_session
+from ipseclab.ike.lifecycle import REAUTH_RETRY, arm_session
 from ipseclab.ike.sa import ChildSa, IkeSa
 from ipseclab.ike.selectors import ChildWish
 from ipseclab.ike.start import begin
@@ -30,8 +30,11 @@ from ipseclab.registry import ExchangeType, NotifyType
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import NotifyPayload, Payload
 
+NO_CHILD = "no CHILD_SA for what the old IKE_SA carries"
 TOO_OLD = "authentication is too old"
 LIFETIME_SIZE = 4  # RFC 4478 section 3
+SHORTEST = 10.0
+"""Seconds of AUTH_LIFETIME that this end goes along with: whoever says less gets as much."""
 GRACE = 30.0
 """Seconds that an end which had to begin at the very end has for it."""
 EARLY, JITTER = 0.1, 0.5
@@ -54,7 +57,7 @@ def limit_of(message: Message) -> float | None:
     if notify is None or len(notify.data) != LIFETIME_SIZE:
         return None
     seconds = int.from_bytes(notify.data, "big")
-    return float(seconds) if seconds else None
+    return max(float(seconds), SHORTEST) if seconds else None
 
 
 def schedule(ctx: Context, sa: IkeSa, limit: float | None, now: float) -> None:
@@ -124,6 +127,12 @@ class TakeOver(Task):
                 wish = ChildWish(selectors=selectors, resource=child.resource)
                 ctx.queue(sa, CreateChild(sa.connection, wish=wish))
             ctx.queue(sa, self)
+            return None
+        if missing and not any(child.usable for child in sa.children.values()):
+            # Better an old IKE_SA with traffic than a new one without.
+            ctx.notice("reauth_failed", connection=sa.connection.name, spi_i=sa.spi_i.hex())
+            ctx.queue(sa, DeleteIke(NO_CHILD), first=True)
+            ctx.timers.set(old.own_spi, TimerKind.REAUTH, now + REAUTH_RETRY)
             return None
         sa.renews = None
         old.reauthenticated = True

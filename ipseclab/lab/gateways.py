@@ -57,11 +57,12 @@ def gateway_config(
     datapath: DatapathLimits | None = None,
     keyring: Keyring | None = None,
     wall_clock: datetime = LAB_EPOCH,
+    secret: bytes = b"",
 ) -> GatewayConfig:
     """What the gateway, or the host with a stack, at `node` is told.
 
     Without a keyring the lab's keys are made anew, from seed 0; `wall_clock` is the time of day
-    when the driver's clock shows 0."""
+    when the driver's clock shows 0; `secret` is what a restart does not take away."""
     connections = topology.connections_of(node)
     keys = keyring if keyring is not None else make_keyring(topology)
     shared = shared_policies([item for item in connections if item.responder == node])
@@ -74,6 +75,7 @@ def gateway_config(
         ),
         ike_limits if ike_limits is not None else topology.nodes[node].ike_limits,
         wall_clock,
+        secret,
     )
     policies = [
         _policy(item, node, [one for one in connections if shared.get(one.name) == item.name])
@@ -149,6 +151,10 @@ def _connection(
         address_request=address_request(item.access) if initiator else None,
         provision=None if initiator else provision(item),
         policy=policy,
+        resumption=item.resumption,
+        crash_detection=item.crash_detection,
+        reauthentication=item.reauthentication,
+        break_before_make=item.break_before_make,
         mode=item.mode if item.mode is not None else Mode.TUNNEL,
         narrowing=item.narrowing,
         childless=item.childless,

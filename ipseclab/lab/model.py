@@ -330,6 +330,10 @@ class Connection:
     eap: EapPlan = EapPlan()
     ppk: PpkPlan | None = None
     access: AccessPlan | None = None
+    resumption: float | None = None
+    crash_detection: bool = False
+    reauthentication: float | None = None
+    break_before_make: bool = False
 
     def auth_of(self, node: str) -> AuthKind:
         """How that end proves who it is."""

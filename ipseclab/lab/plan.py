@@ -19,6 +19,8 @@ ActionName = Literal[
     "delete_ike",
     "liveness",
     "keepalive",
+    "reauthenticate",
+    "restart",
     "nat_rebind",
     "address_change",
     "link_set",

@@ -654,6 +654,14 @@ class ConnectionFile(_Strict):
     """Name servers that the initiator is told of."""
     domains: Annotated[list[Domain], _ONE_OR_LIST] = []
     """What they are to be asked about; by default all (RFC 8598)."""
+    resumption: bool = False
+    """Whether the initiator gets a ticket with which it comes back (RFC 5723)."""
+    crash_detection: bool = False
+    """Whether the ends give each other tokens that prove a restart (RFC 6290)."""
+    reauthentication: Seconds | None = None
+    """How long an authentication is good (RFC 7296 section 2.8.3, RFC 4478)."""
+    break_before_make: bool = False
+    """Whether a reauthentication closes the old IKE_SA first."""
     narrowing: Literal["policy", "packet", "pair"] = "policy"
     """What the responder grants: all that both policies allow, or a CHILD_SA for each flow, or one
     for each pair of addresses (RFC 7296 section 2.9)."""

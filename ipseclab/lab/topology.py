@@ -86,6 +86,8 @@ __all__ = [
     "topology_schema",
 ]
 
+TICKET_LIFETIME = 3600.0
+"""Seconds for which a ticket resumes an IKE_SA."""
 MAC_PREFIX = "02:1b"
 """Locally administered (IEEE 802), then this lab's own."""
 
@@ -412,6 +414,10 @@ def _connection(
         ),
         ppk=_ppk(entry.ppk),
         access=access_plan(entry),
+        resumption=TICKET_LIFETIME if entry.resumption else None,
+        crash_detection=entry.crash_detection,
+        reauthentication=entry.reauthentication,
+        break_before_make=entry.break_before_make,
         revocation=entry.revocation,
         signatures=tuple(entry.signatures),
     )

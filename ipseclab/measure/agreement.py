@@ -42,6 +42,7 @@ TIMES = Tolerance(share=0.02, fixed=0.002)
 TOLERANCES: Mapping[str, Tolerance] = {
     "overhead": EQUAL,
     "handshake_time": TIMES,
+    "resume_time": TIMES,
     "rekey_lost": EQUAL,
 }
 

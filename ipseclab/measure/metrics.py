@@ -87,11 +87,21 @@ def handshake_time(view: RunView) -> MetricValue:
     return fmean(times) if times else None
 
 
-def _first_requests(view: RunView) -> list[TraceRecord]:
-    """Each gateway's first IKE_SA_INIT request."""
+def resume_time(view: RunView) -> MetricValue:
+    """As `handshake_time`, of those that came back with a ticket: each gateway's first time."""
+    times = [
+        usable - sent.t
+        for sent in _first_requests(view, "IKE_SESSION_RESUME")
+        if (usable := _first_usable(view, sent)) is not None
+    ]
+    return fmean(times) if times else None
+
+
+def _first_requests(view: RunView, exchange: str = "IKE_SA_INIT") -> list[TraceRecord]:
+    """Each gateway's first request of that exchange."""
     first: dict[str, TraceRecord] = {}
     for record in view.events("ike_sent"):
-        if text(record, "exchange") == "IKE_SA_INIT" and record.fields.get("request") is True:
+        if text(record, "exchange") == exchange and record.fields.get("request") is True:
             first.setdefault(record.node, record)
     return list(first.values())
 
@@ -470,6 +480,12 @@ METRICS: dict[str, Metric] = {
             "s",
             "first octet of IKE_SA_INIT sent -> first CHILD_SA usable in both directions",
             handshake_time,
+        ),
+        Metric(
+            "resume_time",
+            "s",
+            "first octet of IKE_SESSION_RESUME sent -> first CHILD_SA usable in both directions",
+            resume_time,
         ),
         Metric(
             "rekey_time",

@@ -198,7 +198,7 @@ def _check_actor(item: ActionFile, path: KeyPath, source: YamlSource, topology: 
             (*path, "connection"),
             f"{name} has no connection {item.connection!r}, {one_of(own, item.connection)}",
         )
-    if item.connection is None and len(own) > 1:
+    if item.connection is None and len(own) > 1 and item.do != "restart":
         raise source.error(path, f"which connection, {one_of(own, '')}")
 
 

@@ -12,6 +12,7 @@ from functools import partial
 
 from ipseclab.errors import ConfigError, EnvironmentLacks
 from ipseclab.ike.credentials import LAB_EPOCH
+from ipseclab.ike.secrets import SECRET_SIZE
 from ipseclab.lab.addresses import OutsideAddresses
 from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.faults import gateway_with
@@ -199,7 +200,12 @@ class Network:
             source_routed=source_routed(self.topology, model.name),
         )
         gateway = gateway_with(
-            gateway_config(self.topology, model.name, keyring=self._keyring),
+            gateway_config(
+                self.topology,
+                model.name,
+                keyring=self._keyring,
+                secret=derive(self._seed, model.name, "secret").randbytes(SECRET_SIZE),
+            ),
             self.topology.faults,
             rng=derive(self._seed, model.name),
             seed=self._seed,
@@ -264,7 +270,7 @@ class Network:
             raise ConfigError(f"{action.action}: {action.target} is no gateway of ours")
         connection = str(action.arguments.get("connection", ""))
         known = [item.name for item in self.topology.connections_of(action.target)]
-        if connection not in known:
+        if connection not in known and action.action != "restart":
             problem = f"no connection {connection!r}, {action.target} has {', '.join(known)}"
             raise ConfigError(f"{action.action} at {action.target}: {problem}")
         driver.act(action.action, connection)

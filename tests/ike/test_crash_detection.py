@@ -9,10 +9,13 @@ from pair import CONNECTION, Pair, make_pair
 from transcript import ike_octets, transcript
 
 from ipseclab.ike.config import IkeLimits
+from ipseclab.ike.configuration import AddressPool, AddressRequest, Provision
 from ipseclab.ike.sa import IkeState
+from ipseclab.outputs import InternalConfiguration
 from ipseclab.registry import ExchangeType, NotifyType, ProtocolId
 from ipseclab.wire.message import Message, decode_message
 from ipseclab.wire.payloads import NotifyPayload
+from ipseclab.wire.selector import TrafficSelector
 
 QCD = NotifyType.QUICK_CRASH_DETECTION
 WITH = {"crash_detection": True, "liveness": 10.0}
@@ -180,6 +183,39 @@ def test_token_of_a_size_that_is_forbidden_is_not_kept():
         receive(pair, 1, forge(pair, 0, ExchangeType.INFORMATIONAL, said))
         ike_sa(pair, 0).next_message_id += 1
         assert ike_sa(pair, 1).peer_token == good
+
+
+def test_gateway_that_restarts_loses_its_sas_and_keeps_its_secret():
+    pair = crash_pair()
+    pair.connect()
+    pair.do(1, "restart")
+    assert pair.events("restarted", 1)
+    assert not pair.b.ike.ike_sas
+    assert not pair.b.datapath.table_sizes["sad"]
+    pair.run(15.0)
+    assert pair.events("crash_detected", 0)
+    pair.agreed()
+
+
+def test_client_that_restarts_gives_up_its_address():
+    pool = AddressPool.of_network("10.9.0.0/24")
+    pair = make_pair(
+        a={
+            "own_ts": (TrafficSelector.of_network("0.0.0.0/0"),),
+            "address_request": AddressRequest(),
+        },
+        b={
+            "peer_ts": (TrafficSelector.of_network("10.9.0.0/24"),),
+            "provision": Provision((pool,)),
+        },
+    )
+    pair.connect()
+    (taken,) = [p.local for p in pair.a.datapath.spd.policies]
+    outputs = pair.a.restart(pair.now)
+    assert InternalConfiguration(CONNECTION) in outputs
+    (now_free,) = [p.local for p in pair.a.datapath.spd.policies]
+    assert [str(ts) for ts in taken] == ["10.9.0.1/32"]
+    assert [str(ts) for ts in now_free] == ["0.0.0.0/0"]
 
 
 def test_lost_answers_are_only_slower():

@@ -251,6 +251,38 @@ def test_failure_leaves_the_old_one_in_use_and_is_tried_again():
     pair.agreed()
 
 
+def test_new_one_without_child_sas_gives_way_to_the_old_one():
+    pair = make_pair()
+    pair.connect()
+    old = pair.ike_spis(0)
+    known = pair.b.ike._ctx._possible
+    (key,) = known
+    good = known[key]
+    elsewhere = (TrafficSelector.of_network("10.77.0.0/24"),)
+    narrow = replace(good.connections[0], own_ts=elsewhere)
+    known[key] = replace(good, connections=(narrow,), by_peer_id={narrow.peer_id: [narrow]})
+    pair.do(0, "reauthenticate", CONNECTION)
+    pair.run(5.0)
+    assert pair.events("reauth_failed", 0)
+    assert pair.ike_spis(0) == pair.ike_spis(1) == old
+    assert with_traffic(pair, 0.1) == [0, 0]
+    known[key] = good
+    pair.run(60.0)
+    assert len(pair.events("reauth_done", 0)) == 1
+    pair.agreed()
+
+
+def test_lifetime_of_no_time_is_not_gone_along_with():
+    pair = make_pair()
+    pair.connect()
+    said = NotifyPayload(NotifyType.AUTH_LIFETIME, (1).to_bytes(4, "big"))
+    for _ in range(20):
+        receive(pair, 0, forge(pair, 1, ExchangeType.INFORMATIONAL, said))
+        ike_sa(pair, 1).next_message_id += 1
+        pair.run(0.2)
+    assert not pair.events("reauth_started", 0)
+
+
 @pytest.mark.parametrize("other", [0, 1])
 @pytest.mark.parametrize("method", ["rekey_ike", "rekey_child", "reauthenticate"])
 @pytest.mark.parametrize("after", [0.0, 0.005, 0.015, 0.025, 0.035, 0.045])

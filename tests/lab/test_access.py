@@ -83,3 +83,15 @@ def test_place_is_a_line_and_a_column():
     with pytest.raises(ConfigError) as caught:
         changed(connections__bob__pool="10.9.0.0/25")
     assert "overlaps 10.9.0.0/24, the pool of 'alice'" in str(caught.value)
+
+
+def test_session_keys_reach_both_ends():
+    keys = {"resumption": True, "crash_detection": True, "reauthentication": "1h",
+            "break_before_make": True}  # fmt: skip
+    topology = changed(**{f"connections__0__{key}": value for key, value in keys.items()})
+    for node in ("alice", "gate"):
+        config = gateway_config(topology, node, secret=b"s" * 32)
+        found = config.ike.connections[0]
+        assert (found.resumption, found.crash_detection) == (3600.0, True)
+        assert (found.reauthentication, found.break_before_make) == (3600.0, True)
+        assert config.ike.secret == b"s" * 32

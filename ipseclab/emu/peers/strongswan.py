@@ -75,6 +75,7 @@ _SETTINGS = """\
 charon {{
   load = {plugins}
   install_virtual_ip = yes
+  make_before_break = yes
   port = 500
   port_nat_t = 4500
   keep_alive = {keepalive}s
@@ -281,6 +282,8 @@ class StrongswanDriver:
                     session.rekey({"ike": connection})
                 case "reauthenticate":
                     session.rekey({"ike": connection, "reauth": "yes"})
+                case "reauthenticate":
+                    session.rekey({"ike": connection, "reauth": "yes"})
                 case "delete_child":
                     _drain(session.terminate({"child": connection, **at_once}))
                 case "delete_ike":
@@ -421,7 +424,7 @@ def vici_connection(connection: ConnectionConfig) -> dict[str, Any]:
         "dpd_delay": f"{liveness:.0f}s" if liveness is not None else "0s",
         "send_cert": "always" if signs(connection) else "never",
         "send_certreq": "yes" if signs(connection) else "no",
-        "reauth_time": "0s",
+        "reauth_time": f"{connection.reauthentication or 0.0:.0f}s",
         "childless": CHILDLESS[connection.childless],
         **_ppk(connection),
         **_lifetime(connection.ike_lifetime, "over_time"),

@@ -109,12 +109,21 @@ class FaultyGateway(Gateway):
         self._changed: dict[bytes, _Changed] = {}
         self._results: dict[bytes, bytes] = {}
         """What they were changed to, which is not to be changed again when it is repeated."""
+        self._deafen()
+
+    def _deafen(self) -> None:
         deaf = Deaf(
             self.ike,
             soft="ignore_soft_expiry" in self._behaviour,
             hard="ignore_hard_expiry" in self._behaviour,
         )
         self.ike = cast(IkeEndpoint, deaf)
+
+    @override
+    def restart(self, now: float) -> list[Output]:
+        outputs = super().restart(now)
+        self._deafen()
+        return outputs
 
     # What comes in.
 
