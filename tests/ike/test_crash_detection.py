@@ -103,6 +103,7 @@ def test_restart_that_comes_with_another_secret_is_not_believed():
     assert pair.ike_spis(0)
 
 
+@pytest.mark.rfc("7296", "2.21.4", "MAY", "answer-request")
 def test_end_without_a_secret_gives_no_token_and_answers_nothing():
     pair = crash_pair(secrets=(b"", b""))
     pair.connect()
@@ -129,11 +130,18 @@ def unknown(number, response=False):
     return Message(*spis, ExchangeType.INFORMATIONAL, True, response, 3, ()).encode()
 
 
+@pytest.mark.rfc("7296", "2.21.4", "MAY", "answer-request")
+@pytest.mark.rfc("7296", "2.21.4", "MUST", "answer-copied")
+@pytest.mark.rfc("7296", "2.21.4", "MUST NOT", "answer-protected")
+@pytest.mark.rfc("7296", "2.21.4", "MUST", "answer-says")
 def test_answer_to_an_unknown_ike_sa():
     pair = crash_pair()
     (answer,) = receive(pair, 1, unknown(7), path_to(1))
     message = decode_message(ike_octets(answer))
     assert (message.response, message.initiator, message.message_id) == (True, False, 3)
+    request = decode_message(unknown(7))
+    assert (message.spi_i, message.spi_r) == (request.spi_i, request.spi_r)
+    assert answer.item.path == path_to(1)
     assert message.exchange == ExchangeType.INFORMATIONAL
     assert [n.notify_type for n in message.payloads] == [NotifyType.INVALID_IKE_SPI, QCD]
     assert message.payloads[1].protocol == ProtocolId.IKE
