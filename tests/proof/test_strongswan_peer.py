@@ -1,7 +1,8 @@
 """A peer that no one here wrote: strongSwan in each role, with and without NAT, three suites.
 
-Each case is one story (`peer_story`): handshake, CHILD_SA and IKE_SA rekey by each side, delete of
-the CHILD_SA and of the IKE_SA by each side, and traffic through what stands after each.
+Each case is one life of a tunnel (`measure.interop.life`): handshake, CHILD_SA and IKE_SA
+rekey by each side, delete of the CHILD_SA and of the IKE_SA by each side, and traffic through what
+stands after each.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peer_story import ECHOES, STEPS_FILE, TRACE_FILE, write_story
 
 from ipseclab.emu.sandbox import run_in_sandbox
 from ipseclab.lab.keys import ESP_TABLE, IKE_TABLE, KEYS_FOLDER
-from ipseclab.lab.topology import load_topology
 from ipseclab.lab.trace import TraceRecord, read_trace
+from ipseclab.measure.interop.cells import NAT, SITES, End, Step, Tunnel
+from ipseclab.measure.interop.life import ECHOES, LIFE_FILE, TRACE_FILE, write_order
+from ipseclab.measure.interop.runs import LIFE_MODULE
 from ipseclab.measure.view import pair_key
 
 pytestmark = [pytest.mark.netns, pytest.mark.strongswan]
 
-TOPOLOGIES = {"no NAT": "strongswan-peer", "NAT": "strongswan-peer-nat"}
+GROUNDS = {"no NAT": SITES, "NAT": NAT}
 SUITES = {
     "AES-GCM, X25519": ("aes128gcm16-prfsha256-x25519", "aes128gcm16-x25519"),
     "AES-CBC and HMAC, MODP-2048": ("aes256-sha256-prfsha256-modp2048", "aes256-sha256-modp2048"),
@@ -53,25 +55,19 @@ REFUSALS = ("malformed", "no_sa", "bad_icv", "replayed", "selector_mismatch", "n
 
 
 @pytest.mark.parametrize("suite", SUITES)
-@pytest.mark.parametrize("nat", TOPOLOGIES)
-@pytest.mark.parametrize("initiator", ["ours", "strongSwan's"])
+@pytest.mark.parametrize("nat", GROUNDS)
+@pytest.mark.parametrize("initiator", End, ids=["ours", "strongSwan's"])
 def test_strongswan_does_every_exchange_with_us(
-    initiator: str, nat: str, suite: str, tmp_path: Path
+    initiator: End, nat: str, suite: str, tmp_path: Path
 ) -> None:
     ike, esp = SUITES[suite]
-    ours, theirs = ("gw1", "gw2") if initiator == "ours" else ("gw2", "gw1")
-    topology = load_topology(TOPOLOGIES[nat]).with_overrides(
-        {
-            f"nodes.{ours}.stack": "ipseclab",
-            f"nodes.{theirs}.stack": "strongswan",
-            "connections.site.ike": ike,
-            "connections.site.esp": esp,
-        }
-    )
-    write_story(tmp_path, topology.source.data)
-    code = run_in_sandbox("peer_story", str(tmp_path), out=tmp_path)
+    settings = (("connections.site.ike", ike), ("connections.site.esp", esp))
+    tunnel = Tunnel("peer", suite, initiator, _steps(initiator), GROUNDS[nat], settings)
+    ours, theirs = tunnel.node_of(End.WE), tunnel.node_of(End.IT)
+    write_order(tmp_path, tunnel)
+    code = run_in_sandbox(LIFE_MODULE, str(tmp_path), out=tmp_path)
     assert code == 0, _why(tmp_path)
-    steps = json.loads((tmp_path / STEPS_FILE).read_text(encoding="utf-8"))
+    steps = json.loads((tmp_path / LIFE_FILE).read_text(encoding="utf-8"))["steps"]
 
     _check_steps(steps)
     records = list(read_trace(tmp_path / TRACE_FILE))
@@ -80,11 +76,18 @@ def test_strongswan_does_every_exchange_with_us(
     _check_keys(tmp_path, (tmp_path / "logs" / theirs / "charon.log").read_text(errors="replace"))
 
 
+def _steps(initiator: End) -> tuple[Step, ...]:
+    ends = {"gw1": initiator, "gw2": initiator.other}
+    with_tcp = (0, len(STEPS) - 1)
+    return tuple(
+        Step(action, ends[node], transfers=index in with_tcp)
+        for index, (action, node) in enumerate(STEPS)
+    )
+
+
 def _why(folder: Path) -> str:
-    """What is known of a story that did not come to its end."""
-    found = [
-        path for path in (folder / "logs" / "worker.log", folder / STEPS_FILE) if path.exists()
-    ]
+    """What is known of a life that did not come to its end."""
+    found = [path for path in (folder / "logs" / "worker.log", folder / LIFE_FILE) if path.exists()]
     return "\n".join(path.read_text(encoding="utf-8") for path in found)
 
 

@@ -330,7 +330,7 @@ def _ike_suites() -> Iterator[Tunnel]:
         if cipher.serves_ike:
             integrity = "" if cipher.aead else "-sha256"
             ike = f"{word}{integrity}-prfsha256-x25519"
-            yield _suite("IKE ciphers", word, ike, PLAIN_ESP, quick=named.id in _QUICK_CIPHERS)
+            yield _suite("IKE ciphers", word, ike, PLAIN_ESP)
     for word, number in _integrity():
         prf = keyword_of(TransformType.PRF, PRF_OF_INTEGRITY[number], None)
         ike = f"aes128-{word}-{prf}-x25519"
