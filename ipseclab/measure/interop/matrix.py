@@ -326,7 +326,7 @@ _WHOLE = {"local_ts": "10.1.0.0/24", "remote_ts": "10.2.0.0/24"}
 
 def _ike_suites() -> Iterator[Tunnel]:
     """Each cipher of IKE, each integrity algorithm with the PRF of the same function."""
-    for word, named, cipher in _ciphers():
+    for word, _named, cipher in _ciphers():
         if cipher.serves_ike:
             integrity = "" if cipher.aead else "-sha256"
             ike = f"{word}{integrity}-prfsha256-x25519"
