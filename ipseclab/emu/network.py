@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,20 @@ def run(
     out: Path,
     capture: bool = True,
     fast_path: bool = False,
+    make_lab: Callable[..., Lab] = Lab,
 ) -> None:
     """Do one run of `plan` in a fresh lab; `out` gets capture, keys, logs, `links.json` (what each
     link was set to and measured to do) and `world.json` (counters, CPU seconds, relay overruns).
 
     `seed` decides the links' losses and the NATs' ports; keys come from the system. `fast_path`
     lets gateways move packets in trains; a capture would show the trains and not the packets that
-    would be on a wire, so it is for runs without one. Raises EnvironmentLacks, LinkMismatch among
-    it, and ProcessFailed.
+    would be on a wire, so it is for runs without one. `make_lab` is for who wants a lab that does
+    more. Raises EnvironmentLacks, LinkMismatch among it, and ProcessFailed.
     """
     require_congestion_controls(plan.flows)
     changed = {action.link for action in plan.actions}
     assert not (capture and fast_path), "a capture is of packets, not of trains"
-    lab = Lab(
+    lab = make_lab(
         topology,
         seed=seed,
         out=out,
