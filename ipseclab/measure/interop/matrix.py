@@ -290,7 +290,7 @@ def _features() -> Iterator[Tunnel]:
             "features",
             "reauthentication by make before break",
             initiator,
-            (Step("initiate", initiator), Step("reauthenticate", IT)),
+            (Step("initiate", initiator), *(Step("reauthenticate", by) for by in ENDS)),
             daemon=(("make_before_break", "yes"),),
         )
 
