@@ -52,6 +52,8 @@ def matrix() -> tuple[Tunnel, ...]:
 def _life(initiator: End) -> tuple[Step, ...]:
     """Everything that happens to a tunnel, by either end."""
     steps = [Step("initiate", initiator, transfers=True)]
+    # Before any rekey: charon puts it off while a CHILD_SA that was rekeyed lingers.
+    steps.append(Step("reauthenticate", initiator))
     steps += [Step("rekey_child", by) for by in ENDS]
     steps += [Step("rekey_ike", by) for by in ENDS]
     for by in ENDS:
