@@ -33,7 +33,7 @@ from ipseclab.lab.gateways import starting_connections
 from ipseclab.lab.impairment import Bernoulli, ImpairmentConfig
 from ipseclab.lab.model import DIRECTIONS, NodeKind
 from ipseclab.lab.plan import ArgumentValue
-from ipseclab.lab.schema import ImpairmentFile
+from ipseclab.lab.schema_network import ImpairmentFile
 from ipseclab.lab.topology import Topology, resolve
 from ipseclab.lab.trace import Trace
 from ipseclab.lab.yaml_source import YamlSource, one_of

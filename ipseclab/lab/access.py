@@ -15,7 +15,8 @@ from ipseclab.lab.yaml_source import Key, YamlSource
 from ipseclab.wire.selector import TrafficSelector
 
 if TYPE_CHECKING:
-    from ipseclab.lab.schema import ConnectionFile, LinkFile
+    from ipseclab.lab.schema_connection import ConnectionFile
+    from ipseclab.lab.schema_network import LinkFile
 
 ANYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 Network = IPv4Network | IPv6Network

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ipseclab.lab.model import AuthKind, AuthorityPlan, CertificatePlan, Connection
-from ipseclab.lab.schema import AuthorityFile, CertificateFile, TopologyFile
+from ipseclab.lab.schema import TopologyFile
+from ipseclab.lab.schema_connection import AuthorityFile, CertificateFile
 from ipseclab.lab.yaml_source import Key, YamlSource, one_of
 
 DEFAULT_AUTHORITY = "lab-ca"

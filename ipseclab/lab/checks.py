@@ -16,7 +16,10 @@ from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal, weak_
 from ipseclab.lab.manual import manual_suite
 from ipseclab.lab.model import AuthKind, Interface, Node, NodeKind, Stack
 from ipseclab.lab.routes import Routing
-from ipseclab.lab.schema import ConnectionFile, FaultFile, LinkFile, NatFile, TopologyFile
+from ipseclab.lab.schema import TopologyFile
+from ipseclab.lab.schema_connection import ConnectionFile
+from ipseclab.lab.schema_faults import FaultFile
+from ipseclab.lab.schema_network import LinkFile, NatFile
 from ipseclab.lab.yaml_source import Key, YamlSource, one_of
 
 MOST_CHARON_JITTER = 0.2

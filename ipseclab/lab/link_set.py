@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ipseclab.errors import ConfigError
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.model import DIRECTIONS
-from ipseclab.lab.schema import ImpairmentFile
+from ipseclab.lab.schema_network import ImpairmentFile
 from ipseclab.lab.yaml_source import one_of
 
 DIRECTION_KEY = "direction"

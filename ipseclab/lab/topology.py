@@ -53,20 +53,16 @@ from ipseclab.lab.model import (
 )
 from ipseclab.lab.nat import NatBehaviour, NatConfig
 from ipseclab.lab.routes import Route, Routing
-from ipseclab.lab.schema import (
-    ConnectionFile,
-    FaultFile,
+from ipseclab.lab.schema import TopologyFile, topology_schema
+from ipseclab.lab.schema_connection import ConnectionFile, IkeLifetimeFile, PpkFile, PpkKeyFile
+from ipseclab.lab.schema_faults import FaultFile
+from ipseclab.lab.schema_network import (
     GatewayFile,
     HostFile,
-    IkeLifetimeFile,
     ImpairmentFile,
     LinkFile,
     NatFile,
     NodeFile,
-    PpkFile,
-    PpkKeyFile,
-    TopologyFile,
-    topology_schema,
 )
 from ipseclab.lab.secret_text import secret_octets
 from ipseclab.lab.yaml_source import YamlSource, check, parse_yaml, read_yaml

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ipseclab.lab.plan import ActionName, Congestion
-from ipseclab.lab.schema import Faults, Name, NodeName, Octets, Seconds
+from ipseclab.lab.schema_faults import Faults
+from ipseclab.lab.schema_types import Name, NodeName, Octets, Seconds
 
 MOST_PINGS = 100_000
 FASTEST_PROBE = 100_000.0

@@ -11,7 +11,7 @@ from ipseclab.errors import ConfigError
 from ipseclab.lab.addresses import OutsideAddresses
 from ipseclab.lab.model import DIRECTIONS, NodeKind
 from ipseclab.lab.plan import Action, ArgumentValue, Ping, Probe, RunPlan, TrafficFlow, Transfer
-from ipseclab.lab.schema import ImpairmentFile
+from ipseclab.lab.schema_network import ImpairmentFile
 from ipseclab.lab.sides import unprotected_interfaces
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.yaml_source import KeyPath, YamlSource, one_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ipseclab.lab import schema
+from ipseclab.lab import schema, schema_connection, schema_network
 from ipseclab.lab.library import TOPOLOGIES, names
 from ipseclab.lab.nat import NatDrop
 from ipseclab.lab.units import Quantity, parse_quantity
@@ -13,21 +13,21 @@ from ipseclab.lab.units import Quantity, parse_quantity
 GUIDE = (Path(__file__).parents[2] / "docs" / "topology.md").read_text()
 MODELS = [
     schema.TopologyFile,
-    schema.HostFile,
-    schema.GatewayFile,
-    schema.RouterFile,
-    schema.NatFile,
-    schema.LinkFile,
-    schema.LossFile,
-    schema.ConnectionFile,
-    schema.LifetimesFile,
-    schema.LifetimeFile,
-    schema.RetransmissionFile,
-    schema.CertificatesFile,
-    schema.EapFile,
-    schema.PpkFile,
-    schema.AuthorityFile,
-    schema.CertificateFile,
+    schema_network.HostFile,
+    schema_network.GatewayFile,
+    schema_network.RouterFile,
+    schema_network.NatFile,
+    schema_network.LinkFile,
+    schema_network.LossFile,
+    schema_connection.ConnectionFile,
+    schema_connection.LifetimesFile,
+    schema_connection.LifetimeFile,
+    schema_connection.RetransmissionFile,
+    schema_connection.CertificatesFile,
+    schema_connection.EapFile,
+    schema_connection.PpkFile,
+    schema_connection.AuthorityFile,
+    schema_connection.CertificateFile,
 ]
 
 
@@ -48,7 +48,7 @@ def test_every_reason_of_a_nat_is_in_the_guide():
 
 @pytest.mark.parametrize(
     ("model", "key"),
-    [(schema.NatFile, "udp_timeout"), (schema.NatFile, "icmp_timeout"),
+    [(schema_network.NatFile, "udp_timeout"), (schema_network.NatFile, "icmp_timeout"),
      (schema.ConnectionFile, "keepalive")],
 )  # fmt: skip
 def test_the_guides_times_are_the_defaults(model, key):
