@@ -24,7 +24,7 @@ from ipseclab.ike.events import (
 )
 from ipseclab.ike.natt import KEEPALIVE, NON_ESP_MARKER
 from ipseclab.ike.selectors import narrow
-from ipseclab.ipsec.datapath import Datapath, DatapathLimits
+from ipseclab.ipsec.datapath import Datapath
 from ipseclab.ipsec.events import (
     Acquire,
     DatapathOutput,
@@ -33,6 +33,7 @@ from ipseclab.ipsec.events import (
     PeerSeen,
     SoftExpired,
 )
+from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.sad import SaLimit, SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.outputs import (

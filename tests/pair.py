@@ -16,7 +16,7 @@ from ipseclab.gateway import Gateway, GatewayConfig
 from ipseclab.ike.config import ConnectionConfig, Identity, IkeConfig, IkeLimits, Mode
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ike.sa import ChildState, IkeState
-from ipseclab.ipsec.datapath import DatapathLimits
+from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.outputs import (
     DeliverPacket,

@@ -10,8 +10,8 @@ from pair import ADDRESSES, CONNECTION, Pair, connection, gateway_config, make_p
 from ipseclab.errors import ConfigError
 from ipseclab.gateway import Gateway
 from ipseclab.ike.config import IkeConfig
-from ipseclab.ipsec.datapath import DatapathLimits
 from ipseclab.ipsec.fragments import fragments_of
+from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.outputs import (
     Deadline,

@@ -19,7 +19,8 @@ from dataclasses import replace
 from ipseclab.emu import offloads
 from ipseclab.emu.driver import BURST, GatewayDriver, GatewaySpec, Report
 from ipseclab.ike.config import NAT_T_PORT
-from ipseclab.ipsec.datapath import INBOUND, DatapathOutput
+from ipseclab.ipsec.datapath import INBOUND
+from ipseclab.ipsec.events import DatapathOutput
 from ipseclab.ipsec.segmentation import SuperPacket, segments_of
 from ipseclab.ipsec.train import OpenedTrain, SealedTrain, TrainOpener, TrainOutput, TrainSealer
 from ipseclab.outputs import SendDatagram, SendPacket, UdpEndpoint, UdpPath

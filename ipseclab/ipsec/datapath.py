@@ -41,10 +41,10 @@ from ipseclab.ipsec.flows import FlowCache, of_flow
 from ipseclab.ipsec.fragment_flows import FragmentFlows
 from ipseclab.ipsec.fragments import Reassembler, fragments_of
 from ipseclab.ipsec.limits import DatapathLimits
-from ipseclab.ipsec.park import Parked, ParkingLot
+from ipseclab.ipsec.park import AcquirePace, Parked, ParkingLot
 from ipseclab.ipsec.path_mtu import Way, learn_path_mtu, too_big_for, way_of
 from ipseclab.ipsec.plain import read_datagram, refusal_of_plain
-from ipseclab.ipsec.sad import SEQUENCE_ROOM, SPI_SIZE, Sad, SadEntry, SaLimit, SaParameters
+from ipseclab.ipsec.sad import SEQUENCE_ROOM, SPI_SIZE, Sad, SadEntry, SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.ipsec.timers import TimerKind
 from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendPacket, UdpPath
@@ -52,18 +52,6 @@ from ipseclab.registry import IpProtocol
 from ipseclab.timers import Timers
 from ipseclab.wire.ip import IPV4_HEADER_SIZE, Flow, Ipv4Header, decode_ipv4_header
 from ipseclab.wire.ipv6 import Ipv6Header, decode_ipv6_header, flow_of_packet, packet_length
-
-__all__ = [
-    "Acquire",
-    "Datapath",
-    "DatapathLimits",
-    "DatapathOutput",
-    "HardExpired",
-    "PeerSeen",
-    "SaLimit",
-    "SaParameters",
-    "SoftExpired",
-]
 
 OUTBOUND, INBOUND = "outbound", "inbound"
 _NO_SPI = b""
@@ -101,7 +89,7 @@ class Datapath:
             self._limits.reassembly_seconds,
         )
         self._timers: Timers[bytes | str, TimerKind] = Timers()
-        self._acquire_after: dict[tuple[str, Flow | None], float] = {}
+        self._pace = AcquirePace(self._limits.acquire_interval)
 
     # -- the SAs ---------------------------------------------------------------------------------
 
@@ -197,7 +185,7 @@ class Datapath:
         entry.active = True
         self._timers.cancel(p.spi_in, TimerKind.ACTIVATE)
         self._flows.forget(p.policy)
-        self._acquire_after.pop((p.policy, None), None)
+        self._pace.forget(p.policy)
         details = {"spi_in": p.spi_in.hex(), "spi_out": p.spi_out.hex()}
         outputs: list[DatapathOutput] = [Notice("child_active", details)]
         self._arm_dummy(entry, now)
@@ -289,17 +277,9 @@ class Datapath:
     ) -> list[DatapathOutput]:
         """Ask for an SA, once an interval for a policy, and `again` once an interval for a flow
         that the SA which came does not carry."""
-        if now < self._acquire_after.get((policy, flow if again else None), -inf):
+        if not self._pace.may(policy, flow if again else None, now):
             return []
-        # In the order in which they end: each is entered anew, all last equally long.
-        while self._acquire_after:
-            oldest = next(iter(self._acquire_after))
-            if self._acquire_after[oldest] > now:
-                break
-            del self._acquire_after[oldest]
-        for key in ((policy, None), (policy, flow)):
-            self._acquire_after.pop(key, None)
-            self._acquire_after[key] = now + self._limits.acquire_interval
+        self._pace.note(policy, flow, now)
         self.counters.acquires += 1
         return [Acquire(policy, connection, flow)]
 

@@ -67,3 +67,32 @@ class ParkingLot:
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
+
+
+class AcquirePace:
+    """How often SAs are asked for: once in `interval` seconds for a policy, and as often for a flow
+    that the SA which came does not carry."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._until: dict[tuple[str, Flow | None], float] = {}
+        """In the order in which they end: each is entered anew, and all last equally long."""
+
+    def may(self, policy: str, flow: Flow | None, now: float) -> bool:
+        """True when an SA may be asked for: for the policy with `flow` None, or for that flow."""
+        return now >= self._until.get((policy, flow), now)
+
+    def note(self, policy: str, flow: Flow, now: float) -> None:
+        """One was asked for."""
+        while self._until:
+            oldest = next(iter(self._until))
+            if self._until[oldest] > now:
+                break
+            del self._until[oldest]
+        for key in ((policy, None), (policy, flow)):
+            self._until.pop(key, None)
+            self._until[key] = now + self._interval
+
+    def forget(self, policy: str) -> None:
+        """The policy may be asked for at once, when it wants an SA again."""
+        self._until.pop((policy, None), None)

@@ -15,7 +15,8 @@ from ipaddress import ip_address
 from ipseclab.crypto.cipher import CIPHERS, NULL_CIPHER
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Suite
-from ipseclab.ipsec.datapath import Datapath, DatapathOutput
+from ipseclab.ipsec.datapath import Datapath
+from ipseclab.ipsec.events import DatapathOutput
 from ipseclab.ipsec.sad import SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.outputs import DeliverPacket, SendDatagram, SendPacket, UdpEndpoint, UdpPath

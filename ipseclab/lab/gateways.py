@@ -27,7 +27,7 @@ from ipseclab.ike.config import (
 from ipseclab.ike.credentials import LAB_EPOCH
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
-from ipseclab.ipsec.datapath import DatapathLimits
+from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.lab.access import (
     address_request,

@@ -19,7 +19,9 @@ from ipseclab.ike.proposals import (
     parse_ike_proposal,
     suite_of,
 )
-from ipseclab.ipsec.datapath import Datapath, DatapathLimits, SaParameters
+from ipseclab.ipsec.datapath import Datapath
+from ipseclab.ipsec.limits import DatapathLimits
+from ipseclab.ipsec.sad import SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.outputs import DeliverPacket, Output, SendDatagram, SendPacket, UdpPath
 from ipseclab.registry import IdType, IpProtocol, TransformType

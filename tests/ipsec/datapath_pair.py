@@ -10,7 +10,9 @@ from ipaddress import IPv4Address
 from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Suite
-from ipseclab.ipsec.datapath import Datapath, DatapathLimits, SaParameters
+from ipseclab.ipsec.datapath import Datapath
+from ipseclab.ipsec.limits import DatapathLimits
+from ipseclab.ipsec.sad import SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.measure.workload import esp_suites
 from ipseclab.outputs import (

@@ -21,8 +21,9 @@ from scapy.layers.ipsec import AH, ESP, SecurityAssociation
 from ipseclab.crypto.cipher import NULL_CIPHER
 from ipseclab.crypto.integrity import AH_INTEGRITIES
 from ipseclab.crypto.protection import Suite
-from ipseclab.ipsec.datapath import Datapath, SaParameters
+from ipseclab.ipsec.datapath import Datapath
 from ipseclab.ipsec.encapsulation import encapsulate
+from ipseclab.ipsec.sad import SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.outputs import UdpEndpoint, UdpPath
 from ipseclab.registry import IntegId, IpProtocol

@@ -20,7 +20,7 @@ from datapath_pair import (
     udp_packet,
 )
 
-from ipseclab.ipsec.datapath import PeerSeen
+from ipseclab.ipsec.events import PeerSeen
 from ipseclab.outputs import Notice, SendDatagram, SendPacket, UdpEndpoint, UdpPath
 
 

@@ -19,7 +19,7 @@ from datapath_pair import (
     udp_packet,
 )
 
-from ipseclab.ipsec.datapath import Acquire
+from ipseclab.ipsec.events import Acquire
 from ipseclab.outputs import Deadline, Notice, SendPacket
 from ipseclab.wire.ip import flow_of
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from datapath_pair import PATH, Pair, delivered, drops, reasons, receive, sa_pair
 
-from ipseclab.ipsec.datapath import Acquire, HardExpired, SaLimit, SoftExpired
-from ipseclab.ipsec.sad import SEQUENCE_LAST, SEQUENCE_ROOM
+from ipseclab.ipsec.events import Acquire, HardExpired, SoftExpired
+from ipseclab.ipsec.sad import SEQUENCE_LAST, SEQUENCE_ROOM, SaLimit
 from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendDatagram, SendPacket
 
 

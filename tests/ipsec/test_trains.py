@@ -8,7 +8,7 @@ from datapath_pair import ALL_SUITES, LEFT_HOST, PATH, RIGHT_HOST, Pair, packed,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipseclab.ipsec.datapath import SaLimit
+from ipseclab.ipsec.sad import SaLimit
 from ipseclab.ipsec.segmentation import SuperPacket, join, segments_of
 from ipseclab.ipsec.train import OpenedTrain, SealedTrain, TrainOpener, TrainSealer
 from ipseclab.outputs import DeliverPacket, SendDatagram, SendPacket

@@ -8,7 +8,8 @@ from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Suite
 from ipseclab.ike.proposals import parse_esp_proposal, suite_of
-from ipseclab.ipsec.datapath import Datapath, SaParameters
+from ipseclab.ipsec.datapath import Datapath
+from ipseclab.ipsec.sad import SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.measure.overhead import OVERHEAD_PARTS, Overhead, overhead, plain_overhead
 from ipseclab.outputs import SendDatagram, SendPacket, UdpEndpoint, UdpPath
