@@ -12,6 +12,7 @@ The responder may answer with one Notify and no state: COOKIE (section 2.6) or I
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import takewhile
 
 from typing_extensions import override
@@ -283,32 +284,38 @@ def _answer(
         expected_message_id=1,
     )
     find_nat(sa, message, path)
-    pretend = any(connection.force_encapsulation for connection in possible.connections)
-    if pretend:
+    if any(connection.force_encapsulation for connection in possible.connections):
         sa.own_behind_nat = True
     _first_keys(ctx, sa, proposal, secret)
-    notifies: tuple[NotifyPayload, ...] = ()
-    if not any(_forbids_nats(connection) for connection in possible.connections):
-        notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend)
-    nonce_r = NoncePayload(sa.nonce_r)
     sa.peer_offers = offers_in(message.all(NotifyPayload))
-    offers = offers_of_responder(possible.connections, sa.peer_offers)
-    sa.own_offers = offers_in(offers)
-    sa.ppk_awaited = in_intermediate(sa)
-    demands = [how for connection in possible.connections for how in connection.peer_rounds]
-    payloads: tuple[Payload, ...] = (
-        SaPayload((proposal,)),
-        ke_r,
-        nonce_r,
-        *build_certreqs(demands),
-        *notifies,
-        *offers,
-    )
+    payloads = _response_payloads(sa, possible.connections, proposal, ke_r)
     sa.init_response = response_to(message, sa.spi_r, payloads)
     ctx.sas[sa.own_spi] = ctx.half_open[sa.own_spi] = sa
     ctx.inits[octets, path.remote] = sa
     ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, now + half_open_seconds(sa.connection, limits))
     return sa.init_response
+
+
+def _response_payloads(
+    sa: IkeSa, connections: Sequence[ConnectionConfig], proposal: Proposal, ke_r: KePayload
+) -> tuple[Payload, ...]:
+    """What the responder says; which of `connections` the peer means shows in IKE_AUTH only."""
+    notifies: tuple[NotifyPayload, ...] = ()
+    if not any(_forbids_nats(connection) for connection in connections):
+        pretend = any(connection.force_encapsulation for connection in connections)
+        notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, sa.path, pretend=pretend)
+    offers = offers_of_responder(connections, sa.peer_offers)
+    sa.own_offers = offers_in(offers)
+    sa.ppk_awaited = in_intermediate(sa)
+    demands = [how for connection in connections for how in connection.peer_rounds]
+    return (
+        SaPayload((proposal,)),
+        ke_r,
+        NoncePayload(sa.nonce_r),
+        *build_certreqs(demands),
+        *notifies,
+        *offers,
+    )
 
 
 def make_room(ctx: Context, now: float) -> None:
