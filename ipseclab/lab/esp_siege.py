@@ -71,7 +71,7 @@ class EspSiege:
         keys = random.Random(f"keys of {seed}")
         left = _parameters(target, keys)
         self._sender = _datapath(left)
-        self._receiver = _datapath(_mirrored(left))
+        self._receiver = _datapath(mirrored(left))
         self._now = 0.0
         self._seen: list[bytes] = []
         self.hostile = 0
@@ -163,7 +163,8 @@ def _parameters(target: Target, keys: random.Random) -> SaParameters:
     )
 
 
-def _mirrored(p: SaParameters) -> SaParameters:
+def mirrored(p: SaParameters) -> SaParameters:
+    """The same pair of SAs as the other end has it."""
     return replace(
         p,
         spi_in=p.spi_out,

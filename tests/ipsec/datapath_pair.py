@@ -4,7 +4,6 @@ left 10.1.0.0/24 --- 192.0.2.1 ======== 192.0.2.2 --- 10.2.0.0/24 right
 """
 
 import random
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 from ipseclab.crypto.cipher import CIPHERS
@@ -14,6 +13,7 @@ from ipseclab.ipsec.datapath import Datapath
 from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.sad import SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
+from ipseclab.lab.esp_siege import mirrored
 from ipseclab.measure.workload import esp_suites
 from ipseclab.outputs import (
     DeliverPacket,
@@ -94,24 +94,6 @@ def sa_pair(suite=GCM, *, seed=1, tunnel=True, path=None, number=1, **changes):
         **changes,
     )
     return left, mirrored(left)
-
-
-def mirrored(p):
-    """The same pair of SAs as the other end has it."""
-    return replace(
-        p,
-        spi_in=p.spi_out,
-        spi_out=p.spi_in,
-        local=p.remote,
-        remote=p.local,
-        own_ts=p.peer_ts,
-        peer_ts=p.own_ts,
-        encr_key_in=p.encr_key_out,
-        integ_key_in=p.integ_key_out,
-        encr_key_out=p.encr_key_in,
-        integ_key_out=p.integ_key_in,
-        path=reverse(p.path) if p.path is not None else None,
-    )
 
 
 def datapath(local=LEFT_NET, remote=RIGHT_NET, *, policies=None, seed=7, **limits):
