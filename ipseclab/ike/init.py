@@ -12,7 +12,8 @@ The responder may answer with one Notify and no state: COOKIE (section 2.6) or I
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import takewhile
 
 from typing_extensions import override
@@ -220,6 +221,17 @@ def answer_init(
     ctx: Context, cookies: Cookies, message: Message, octets: bytes, path: UdpPath, now: float
 ) -> None:
     """The responder's half: a response, a stateless Notify, or a counted drop."""
+    answer = partial(_answer, ctx, cookies, message, octets, path, now)
+    answer_first(ctx, message, octets, path, answer)
+
+
+def answer_first(
+    ctx: Context, message: Message, octets: bytes, path: UdpPath, answer: Callable[[], bytes | None]
+) -> None:
+    """Answer a request that begins an IKE_SA, a repeat of it from what was kept.
+
+    `answer` gives the response's octets, None for a counted drop, or raises IkeError.
+    """
     known = ctx.inits.get((octets, path.remote))
     if known is not None:
         ctx.counters["ike.repeated_requests"] += 1
@@ -229,7 +241,7 @@ def answer_init(
         ctx.drop("init_spi")
         return
     try:
-        reply = _answer(ctx, cookies, message, octets, path, now)
+        reply = answer()
     except IkeError as error:
         ctx.counters[f"ike.{error.notify.name.lower()}"] += 1
         reply = bare(message, NotifyPayload(error.notify, error.notification_data()))
@@ -290,10 +302,18 @@ def _answer(
     sa.peer_offers = offers_in(message.all(NotifyPayload))
     payloads = _response_payloads(sa, possible.connections, proposal, ke_r)
     sa.init_response = response_to(message, sa.spi_r, payloads)
-    ctx.sas[sa.own_spi] = ctx.half_open[sa.own_spi] = sa
-    ctx.inits[octets, path.remote] = sa
-    ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, now + half_open_seconds(sa.connection, limits))
+    enter_half_open(ctx, sa, now)
     return sa.init_response
+
+
+def enter_half_open(ctx: Context, sa: IkeSa, now: float) -> None:
+    """Put what a peer's first request made into the tables, for as long as its IKE_AUTH may take;
+    a repeat of that request finds it."""
+    assert sa.init_key is not None
+    ctx.sas[sa.own_spi] = ctx.half_open[sa.own_spi] = sa
+    ctx.inits[sa.init_key] = sa
+    wait = half_open_seconds(sa.connection, ctx.config.limits)
+    ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, now + wait)
 
 
 def _response_payloads(

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from functools import partial
 
 from typing_extensions import override
 
-from ipseclab.errors import IkeError, InvalidSyntax, NoProposalChosen, UnsupportedCriticalPayload
+from ipseclab.errors import InvalidSyntax, NoProposalChosen, UnsupportedCriticalPayload
 from ipseclab.ike import natt
 from ipseclab.ike.capabilities import offers_in, offers_of_initiator, offers_of_responder
 from ipseclab.ike.config import ConnectionConfig, ResumedAuth
@@ -27,16 +28,18 @@ from ipseclab.ike.init import (
     MAX_INIT_ROUNDS,
     NONCE_SIZE,
     InitTask,
+    answer_first,
     bare,
     checked_nonce,
     derive,
     detection,
+    enter_half_open,
     find_nat,
     make_room,
     response_to,
 )
 from ipseclab.ike.keys import resumed_skeyseed
-from ipseclab.ike.lifecycle import close_ike, half_open_seconds
+from ipseclab.ike.lifecycle import close_ike
 from ipseclab.ike.negotiation import choose_proposal
 from ipseclab.ike.proposals import prf_of
 from ipseclab.ike.sa import IkeSa, IkeState
@@ -138,24 +141,8 @@ def answer_resume(
     ctx: Context, cookies: Cookies, message: Message, octets: bytes, path: UdpPath, now: float
 ) -> None:
     """The responder's half: a response, a stateless Notify, or a counted drop."""
-    known = ctx.inits.get((message.spi_i, path.remote))
-    if known is not None:
-        if known.init_request == octets:
-            ctx.counters["ike.repeated_requests"] += 1
-            ctx.send(path, known.init_response, attempt=1)
-        else:
-            ctx.drop("init_differs")
-        return
-    if not any(message.spi_i) or any(message.spi_r):
-        ctx.drop("init_spi")
-        return
-    try:
-        reply = _answer(ctx, cookies, message, octets, path, now)
-    except IkeError as error:
-        ctx.counters[f"ike.{error.notify.name.lower()}"] += 1
-        reply = bare(message, NotifyPayload(error.notify, error.notification_data()))
-    if reply is not None:
-        ctx.send(path, reply)
+    answer = partial(_answer, ctx, cookies, message, octets, path, now)
+    answer_first(ctx, message, octets, path, answer)
 
 
 def _answer(
@@ -228,7 +215,7 @@ def _made(
         created=now,
         nonce_i=nonce.data,
         nonce_r=ctx.rng.randbytes(NONCE_SIZE),
-        init_key=(message.spi_i, path.remote),
+        init_key=(octets, path.remote),
         init_request=octets,
         expected_message_id=1,
     )
@@ -250,10 +237,7 @@ def _begin(ctx: Context, sa: IkeSa, message: Message, path: UdpPath, now: float)
     sa.init_response = response_to(
         message, sa.spi_r, (NoncePayload(sa.nonce_r), *notifies, *offers)
     )
-    ctx.sas[sa.own_spi] = ctx.half_open[sa.own_spi] = sa
-    ctx.inits[message.spi_i, path.remote] = sa
-    wait = half_open_seconds(sa.connection, ctx.config.limits)
-    ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, now + wait)
+    enter_half_open(ctx, sa, now)
     return sa.init_response
 
 

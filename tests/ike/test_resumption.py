@@ -236,6 +236,20 @@ def test_replayed_request_makes_no_ike_sa_of_use_and_burns_no_ticket():
     assert come_back(pair) == RESUMED
 
 
+def test_forged_variant_of_a_request_does_not_keep_the_client_out():
+    pair = resumption_pair()
+    pair.connect()
+    break_off(pair)
+    pair.fate = lambda sent: ()
+    pair.do(0, "initiate", CONNECTION)
+    request = ike_octets(pair.sent[-1])
+    receive(pair, 1, request[:-1] + bytes([request[-1] ^ 1]))
+    pair.fate = lambda sent: (0.0,)
+    pair.run(10.0)  # the request is sent again
+    assert pair.events("ike_resumed", 1)
+    assert pair.ike_spis(0) <= pair.ike_spis(1)
+
+
 @pytest.mark.parametrize("lost", range(4))
 def test_lost_and_repeated_messages(lost):
     pair = resumption_pair()
