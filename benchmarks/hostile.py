@@ -2,8 +2,10 @@
 
 Attackers without keys mutate what they saw of a whole conversation (handshake, rekeys, liveness,
 ESP); a smaller part comes from peers that passed their authentication and seal their nonsense
-properly. Ends with exit code 1 when an SA stopped working or a table outgrew its limit; an
-exception of a gateway ends it with its traceback and the seed.
+properly, or that do so while the IKE_SA is being made. The gateways speak a drawn kit of extensions
+(`lab/siege_kits.py`), so that every exchange is attacked. Ends with exit code 1 when an SA stopped
+working or a table outgrew its limit; an exception of a gateway ends it with its traceback and the
+seed.
 
     python benchmarks/hostile.py --quick
     python benchmarks/hostile.py --messages 10000000 --jobs 8 --seed 3
@@ -23,10 +25,12 @@ from time import perf_counter
 from rich.progress import Progress, TimeElapsedColumn
 from table import Row, arguments, publish
 
-from ipseclab.lab.siege import LIMITS, Siege, bad_peers, forged
+from ipseclab.lab.siege import Siege, bad_handshakes, bad_peers, forged
+from ipseclab.lab.siege_kits import LIMITS, draw
 
 MESSAGES, QUICK_MESSAGES = 1_000_000, 20_000
 SEALED_SHARE = 0.05
+HANDSHAKE_SHARE = 0.01
 
 
 @dataclass
@@ -86,7 +90,7 @@ def without_keys(rng: random.Random, count: int) -> Tally:
     """Forged datagrams; after them a packet must still pass both ways."""
     tally = Tally()
     start = perf_counter()
-    siege = Siege(seed=rng.getrandbits(32))
+    siege = Siege(seed=rng.getrandbits(32), kit=draw(rng))
     siege.establish()
     for _ in range(count):
         siege.fire(forged(siege, rng))
@@ -105,7 +109,21 @@ def with_keys(rng: random.Random, count: int) -> Tally:
     return tally
 
 
-ATTACKERS = {"without keys": (without_keys, 10_000), "with keys": (with_keys, 1_000)}
+def in_handshakes(rng: random.Random, count: int) -> Tally:
+    """Nonsense in the place of a handshake's message; afterwards one must succeed."""
+    tally = Tally()
+    start = perf_counter()
+    for siege, fired in bad_handshakes(rng, count):
+        tally.add(siege, fired, siege.recovers())
+    tally.seconds = perf_counter() - start
+    return tally
+
+
+ATTACKERS = {
+    "without keys": (without_keys, 10_000),
+    "with keys": (with_keys, 1_000),
+    "in handshakes": (in_handshakes, 1_000),
+}
 """How each attacks, and how many messages of it are one piece of work."""
 
 
@@ -160,11 +178,12 @@ def main() -> None:
     options = parser.parse_args()
     default = QUICK_MESSAGES if options.quick else MESSAGES
     count = options.messages if options.messages is not None else default
-    sealed = int(count * SEALED_SHARE)
+    sealed, early = int(count * SEALED_SHARE), int(count * HANDSHAKE_SHARE)
     print(f"seed {options.seed}, {count:,} messages")
     work = [
-        *pieces("without keys", options.seed, count - sealed),
+        *pieces("without keys", options.seed, count - sealed - early),
         *pieces("with keys", options.seed, sealed),
+        *pieces("in handshakes", options.seed, early),
     ]
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
     with Progress(*columns, transient=True) as progress:

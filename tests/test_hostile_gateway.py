@@ -10,12 +10,15 @@ import tracemalloc
 import pytest
 
 from ipseclab.lab.mutate import cuts, mutations, wrong_lengths
-from ipseclab.lab.siege import LIMITS, Shot, Siege, bad_peers, forged
+from ipseclab.lab.siege import Shot, Siege, bad_handshakes, bad_peers, forged
+from ipseclab.lab.siege_kits import LIMITS, kits
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import build_ipv4
 
-FORGED = 15_000
+FORGED = 10_000
+FORGED_PER_KIT = 1_000
 SEALED = 2_000
+EARLY = 400
 QUIET = 600.0
 """Seconds after which half-open and replaced SAs are forgotten."""
 
@@ -106,6 +109,37 @@ def test_forged_messages_leave_an_established_sa_alone(siege):
             assert siege.works()
     after = [sorted(child.spi_in for child in gateway.ike.child_sas) for gateway in siege.gateways]
     assert after == spis
+
+
+@pytest.mark.parametrize("kit", kits(), ids=lambda kit: kit.name)
+def test_forged_messages_against_every_extension(kit):
+    siege = Siege(seed=2, kit=kit)
+    siege.establish()
+    rng = random.Random(kit.name)
+    for _ in range(FORGED_PER_KIT):
+        siege.fire(forged(siege, rng))
+    assert_bounded(siege)
+    assert siege.works()
+
+
+def test_the_kits_speak_every_exchange():
+    kinds = set()
+    for kit in kits():
+        siege = Siege(seed=3, kit=kit)
+        siege.establish()
+        kinds |= {shot.ike[18] for shot in siege.conversation if shot.ike is not None}
+    assert kinds == {34, 35, 36, 37, 38, 43, 44}
+
+
+def test_peers_that_go_bad_in_the_handshake():
+    fired, spoilt = 0, 0
+    for siege, count in bad_handshakes(random.Random(30), EARLY):
+        fired += count
+        assert_bounded(siege)
+        spoilt += not siege.works()
+        assert siege.recovers()
+    assert fired > EARLY // 2
+    assert spoilt
 
 
 def test_peers_gone_bad_harm_nothing_but_their_own_sa():

@@ -15,42 +15,38 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from ipseclab.crypto.cipher import CIPHERS
-from ipseclab.crypto.protection import Protection, Suite
-from ipseclab.gateway import Gateway, GatewayConfig
-from ipseclab.ike.config import (
-    IKE_PORT,
-    ConnectionConfig,
-    Identity,
-    IkeConfig,
-    IkeLimits,
-)
+from ipseclab.crypto.protection import Protection
+from ipseclab.errors import IntegrityFailure
+from ipseclab.gateway import Gateway
+from ipseclab.ike.config import IKE_PORT
 from ipseclab.ike.natt import NON_ESP_MARKER
-from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
-from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.lab.mutate import chain_wrong_lengths, mutate, mutate_chain
+from ipseclab.lab.siege_kits import (
+    ADDRESSES,
+    CONNECTION,
+    ELSEWHERE,
+    NETWORKS,
+    PLAIN,
+    SUITE,
+    Kit,
+    draw,
+)
 from ipseclab.outputs import (
     DeliverPacket,
     IkeKeyLog,
+    InternalConfiguration,
     Output,
     SendDatagram,
     UdpEndpoint,
     UdpPath,
 )
-from ipseclab.registry import EncrId, ExchangeType, IdType, IpProtocol, PayloadType
+from ipseclab.registry import ExchangeType, IpProtocol, PayloadType
 from ipseclab.wire.ip import build_ipv4, build_udp
 from ipseclab.wire.message import (
     Message,
     decode_message,
 )
 from ipseclab.wire.payloads import SkfPayload, SkPayload
-from ipseclab.wire.selector import TrafficSelector
-
-CONNECTION = "attacked"
-ADDRESSES = ("192.0.2.1", "198.51.100.1")
-NETWORKS = ("10.1.0.0/24", "10.2.0.0/24")
-SUITE = Suite(CIPHERS[EncrId.ENCR_AES_GCM_16, 128])
-LIMITS = IkeLimits(half_open=64, cookie_threshold=16, half_open_timeout=30.0, ike_sas=256)
 
 STEP = 0.001
 """Seconds between two datagrams."""
@@ -60,6 +56,11 @@ MOST_STEPS = 1000
 
 SHOTS_PER_PEER = 25
 """Messages of one peer gone bad; most of them end the IKE_SA, as RFC 7296 section 2.21.3 says."""
+
+SHOTS_PER_MESSAGE = 4
+"""Changed copies of one message of a handshake; most of them end it."""
+LONGEST_HANDSHAKE = 12
+"""Datagrams; a draw beyond a handshake's end changes nothing of it."""
 
 FRAGMENTED_SHARE = 0.2
 """Of the messages of a peer gone bad those that come in fragments (RFC 7383)."""
@@ -96,32 +97,66 @@ class Shot(NamedTuple):
 class Siege:
     """Both gateways, everything they said to each other, and the time (seconds from 0)."""
 
-    def __init__(self, *, seed: int) -> None:
+    def __init__(self, *, seed: int, kit: Kit = PLAIN) -> None:
+        self.kit = kit
         self.gateways = tuple(
-            Gateway(_config(side), rng=random.Random(f"{seed}/gateway/{side}")) for side in (0, 1)
+            Gateway(kit.gateway(side), rng=random.Random(f"{seed}/gateway/{side}"))
+            for side in (0, 1)
         )
         self.now = 0.0
         self.conversation: list[Shot] = []
-        self.keys: dict[tuple[bytes, bytes], IkeKeyLog] = {}
+        self.keys: dict[tuple[bytes, bytes], list[IkeKeyLog]] = {}
+        """What each IKE_SA was protected with, the newest last: IKE_INTERMEDIATE changes it."""
         self.delivered: list[tuple[int, bytes]] = []
+        self.cut = False
+        """While True, nothing arrives."""
         self._coming: deque[Shot] = deque()
         self._packets = 0
+        self._hosts = [_host(network) for network in NETWORKS]
 
     def begin(self) -> None:
         """The initiator starts; its first message is on its way."""
         self.command(0, "initiate")
 
     def establish(self) -> None:
-        """All that two gateways have to say to each other: handshake, rekeys, liveness, ESP."""
+        """All that two gateways have to say to each other: handshake, rekeys, liveness, ESP, and
+        what else their kit has."""
         self.begin()
         self.talk()
+        if self.kit.resumes:
+            self._come_back()
+        # A CHILD_SA that was not asked for in IKE_AUTH is there from the first packet on.
+        self._assert_works()
         for side, name in ((0, "rekey_child"), (1, "rekey_ike"), (1, "create_child")):
             self.command(side, name)
             self.talk()
         self.command(0, "check_liveness")
         self.talk()
+        if self.kit.moves:
+            for address in (ELSEWHERE, ADDRESSES[0]):
+                outputs = self.gateways[0].change_addresses((address,), self.now)
+                self._carry_out(0, outputs)
+                self.talk()
+        self._assert_works()
+
+    def _come_back(self) -> None:
+        """The initiator loses its peer and resumes with its ticket; then the responder loses its
+        memory, and says so with a token (RFC 6290)."""
+        self.cut = True
+        self.command(0, "check_liveness")
+        self.wait(AFTERMATH)
+        self.cut = False
+        self.command(0, "initiate")
+        self.talk()
+        self._carry_out(1, self.gateways[1].restart(self.now))
+        self.command(0, "check_liveness")
+        self.talk()
+        self.command(0, "initiate")
+        self.talk()
+
+    def _assert_works(self) -> None:
         if not self.works():
-            raise AssertionError("the pair does not work before the attack")
+            raise AssertionError(f"the pair ({self.kit.name}) does not work before the attack")
 
     def command(self, side: int, name: str) -> None:
         """Call a gateway's command for the connection."""
@@ -182,7 +217,7 @@ class Siege:
         """True when a packet passes each way through the CHILD_SA that there is."""
         for side in (0, 1):
             self._packets += 1
-            packet = _inner_packet(side, self._packets)
+            packet = _inner_packet(self._hosts[side], self._hosts[1 - side], self._packets)
             self.now += STEP
             self._carry_out(side, self.gateways[side].send_packet(packet, self.now))
             self.talk()
@@ -204,17 +239,19 @@ class Siege:
         one, two = map(_table_sizes, self.gateways)
         return {name: max(one[name], two[name]) for name in one}
 
-    def sender_keys(self, spis: tuple[bytes, bytes], *, initiator: bool) -> Protection:
-        """What the original initiator, or the responder, of an IKE_SA seals its messages with."""
-        log = self.keys[spis]
-        return SUITE.keyed(log.sk_ei if initiator else log.sk_er)
+    def sender_keys(self, spis: tuple[bytes, bytes], *, initiator: bool) -> tuple[Protection, ...]:
+        """What the original initiator, or the responder, of an IKE_SA has sealed its messages with,
+        the newest first."""
+        logs = reversed(self.keys.get(spis, []))
+        return tuple(SUITE.keyed(log.sk_ei if initiator else log.sk_er) for log in logs)
 
     def _carry_out(self, side: int, outputs: Sequence[Output]) -> None:
         for output in self._note(side, outputs):
             path = UdpPath(output.path.remote, output.path.local)
             shot = Shot(1 - side, path, output.data)
             self.conversation.append(shot)
-            self._coming.append(shot)
+            if not self.cut:
+                self._coming.append(shot)
 
     def _note(self, side: int, outputs: Sequence[Output]) -> list[SendDatagram]:
         """Keep keys and delivered packets; return what is to be sent."""
@@ -222,7 +259,9 @@ class Siege:
             if isinstance(output, DeliverPacket):
                 self.delivered.append((side, output.packet))
             elif isinstance(output, IkeKeyLog):
-                self.keys[output.spi_i, output.spi_r] = output
+                self.keys.setdefault((output.spi_i, output.spi_r), []).append(output)
+            elif isinstance(output, InternalConfiguration) and output.addresses:
+                self._hosts[side] = IPv4Address(output.addresses[0])
         return [output for output in outputs if isinstance(output, SendDatagram)]
 
 
@@ -257,24 +296,37 @@ class Inside:
 
 def insides(siege: Siege) -> tuple[Inside, ...]:
     """The inside of every SK payload of the conversation."""
-    found: list[Inside] = []
-    for octets in filter(None, (shot.ike for shot in siege.conversation)):
-        message = decode_message(octets)
-        sealed = message.find(SkPayload)
-        if sealed is not None:
-            spis = message.spi_i, message.spi_r
-            keys = siege.sender_keys(spis, initiator=message.initiator)
-            chain = keys.open(octets[: len(octets) - len(sealed.body)], sealed.body)
-            chain = chain[: len(chain) - 1 - chain[-1]]
-            found.append(Inside(message.exchange, message.response, sealed.first, chain))
-    return tuple(found)
+    found = (unsealed(siege, shot) for shot in siege.conversation)
+    return tuple(inside for inside, _, _ in filter(None, found))
+
+
+def unsealed(siege: Siege, shot: Shot) -> tuple[Inside, Message, Protection] | None:
+    """The inside of a message, its header, and what it was sealed with; None without SK payload."""
+    octets = shot.ike
+    if octets is None:
+        return None
+    message = decode_message(octets)
+    sealed = message.find(SkPayload)
+    if sealed is None:
+        return None
+    associated = octets[: len(octets) - len(sealed.body)]
+    for keys in siege.sender_keys((message.spi_i, message.spi_r), initiator=message.initiator):
+        try:
+            chain = keys.open(associated, sealed.body)
+        except IntegrityFailure:
+            continue
+        chain = chain[: len(chain) - 1 - chain[-1]]
+        inside = Inside(message.exchange, message.response, sealed.first, chain)
+        return inside, replace(message, payloads=()), keys
+    raise AssertionError("a message that none of its IKE_SA's keys opens")
 
 
 def bad_peers(rng: random.Random, count: int) -> Iterator[tuple[Siege, int]]:
     """Peers that pass their authentication and then send nonsense, properly sealed: every wrong
     length first, then mutations, `count` messages in all. Yields each siege when it is over, and
     how many messages it took."""
-    donor = Siege(seed=rng.getrandbits(32))
+    kit = draw(rng)
+    donor = Siege(seed=rng.getrandbits(32), kit=kit)
     donor.establish()
     patterns = insides(donor)
     wrong = [
@@ -284,7 +336,7 @@ def bad_peers(rng: random.Random, count: int) -> Iterator[tuple[Siege, int]]:
     ]
     rng.shuffle(wrong)
     while count > 0:
-        siege = Siege(seed=rng.getrandbits(32))
+        siege = Siege(seed=rng.getrandbits(32), kit=kit)
         siege.begin()
         siege.talk()
         fired = 0
@@ -298,6 +350,35 @@ def bad_peers(rng: random.Random, count: int) -> Iterator[tuple[Siege, int]]:
             fired += len(shots)
         count -= max(fired, 1)
         siege.wait(AFTERMATH)
+        yield siege, fired
+
+
+def bad_handshakes(rng: random.Random, count: int) -> Iterator[tuple[Siege, int]]:
+    """Peers that go bad while the IKE_SA is being made, when anybody may have its keys: one message
+    of the handshake is changed inside its SK payload, in a few ways, before the true one comes.
+    Yields as `bad_peers` does."""
+    while count > 0:
+        siege = Siege(seed=rng.getrandbits(32), kit=draw(rng))
+        siege.begin()
+        siege.talk(rng.randrange(2, LONGEST_HANDSHAKE))
+        held = siege.hold_back()
+        fired = 0
+        for shot in held:
+            opened = unsealed(siege, shot)
+            if opened is None:
+                siege.fire(shot.with_ike(mutate(shot.ike, rng)) if shot.ike is not None else shot)
+                fired += 1
+                continue
+            inside, head, keys = opened
+            for _ in range(SHOTS_PER_MESSAGE):
+                first, chain = mutate_chain(inside.first, inside.chain, rng)
+                payload = SkPayload(PayloadType(first), b"")
+                siege.fire(shot.with_ike(_sealed(head, keys, payload, chain, rng)))
+                fired += 1
+        siege.let_go(held)
+        siege.talk()
+        siege.wait(AFTERMATH)
+        count -= max(fired, 1)
         yield siege, fired
 
 
@@ -324,7 +405,7 @@ def _sealed_shots(siege: Siege, inside: Inside, rng: random.Random) -> tuple[Sho
     if inside.response and request is not None:
         exchange, message_id = request.task.exchange, request.message_id
     spis = sa.spi_i, sa.spi_r
-    keys = siege.sender_keys(spis, initiator=not sa.initiator)
+    keys = siege.sender_keys(spis, initiator=not sa.initiator)[0]
     head = Message(*spis, exchange, not sa.initiator, inside.response, message_id)
     kind = PayloadType(inside.first)
     if rng.random() >= FRAGMENTED_SHARE:
@@ -382,37 +463,13 @@ def _table_sizes(gateway: Gateway) -> dict[str, int]:
     }
 
 
-def _inner_packet(side: int, number: int) -> bytes:
-    """A numbered UDP packet from that side's network to the other's."""
-    hosts = [IPv4Address(network.partition("/")[0]) + 10 for network in NETWORKS]
-    source, destination = hosts[side].packed, hosts[1 - side].packed
-    datagram = build_udp(source, 7000, destination, 7000, number.to_bytes(8, "big"))
-    return build_ipv4(source, destination, IpProtocol.UDP, datagram)
+def _host(network: str) -> IPv4Address:
+    """Whom an end speaks for until it is given another address."""
+    return IPv4Address(network.partition("/")[0]) + 10
 
 
-def _config(side: int) -> GatewayConfig:
-    names = (b"initiator.example.org", b"responder.example.org")
-    selectors = tuple(TrafficSelector.of_network(network) for network in NETWORKS)
-    connection = ConnectionConfig(
-        name=CONNECTION,
-        own_address=ADDRESSES[side],
-        # The responder takes anyone, so that strangers reach deep into it.
-        peer_address=ADDRESSES[1] if side == 0 else None,
-        own_id=Identity(IdType.ID_FQDN, names[side]),
-        peer_id=Identity(IdType.ID_FQDN, names[1 - side]),
-        psk=b"known to both ends alone",
-        ike_proposals=(parse_ike_proposal("aes128gcm16-prfsha256-x25519"),),
-        esp_proposals=(parse_esp_proposal("aes128gcm16-x25519"),),
-        own_ts=(selectors[side],),
-        peer_ts=(selectors[1 - side],),
-        force_encapsulation=True,
-        keepalive=None,
-    )
-    policy = Policy(
-        name=CONNECTION,
-        action=Action.PROTECT,
-        local=connection.own_ts,
-        remote=connection.peer_ts,
-        connection=CONNECTION,
-    )
-    return GatewayConfig(IkeConfig(f"gw{side + 1}", (connection,), LIMITS), (policy,))
+def _inner_packet(source: IPv4Address, destination: IPv4Address, number: int) -> bytes:
+    """A numbered UDP packet from one network to the other."""
+    ends = source.packed, destination.packed
+    datagram = build_udp(ends[0], 7000, ends[1], 7000, number.to_bytes(8, "big"))
+    return build_ipv4(*ends, IpProtocol.UDP, datagram)
