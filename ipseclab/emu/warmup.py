@@ -28,7 +28,8 @@ def warm_up(topology: Topology, keyring: Keyring, *nodes: str) -> None:
     """Do in memory what these nodes will do for real, for each kind of connection of theirs."""
     done: dict[tuple[object, ...], None] = {}
     for connection in topology.connections:
-        kind = (connection.mode, connection.ike, connection.esp, connection.auth)
+        ways = tuple(tuple(one.kind for one in rounds) for rounds in connection.rounds)
+        kind = (connection.mode, connection.ike, connection.esp, ways)
         concerned = any(end in nodes for end in connection.ends)
         if concerned and connection.mode is not None and kind not in done:
             done[kind] = None

@@ -82,9 +82,8 @@ def take_lifetime(ctx: Context, sa: IkeSa, message: Message, now: float) -> None
 
 def may_begin(config: ConnectionConfig) -> bool:
     """Whether this end can begin an IKE_SA of its own: EAP has roles, and so have clients."""
-    by_eap = (EapDemand, EapOnly)
-    demands = isinstance(config.peer_rounds[0], EapDemand)
-    alone = isinstance(config.own_rounds[0], by_eap)
+    demands = any(isinstance(how, EapDemand) for how in config.peer_rounds)
+    alone = any(isinstance(how, EapOnly) for how in config.own_rounds)
     return config.peer_address is not None and config.provision is None and not (demands or alone)
 
 

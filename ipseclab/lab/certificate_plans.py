@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ipseclab.lab.model import AuthKind, AuthorityPlan, CertificatePlan, Connection
+from ipseclab.lab.model import AuthorityPlan, CertificatePlan, Connection
 from ipseclab.lab.schema import TopologyFile
 from ipseclab.lab.schema_connection import AuthorityFile, CertificateFile
 from ipseclab.lab.yaml_source import Key, YamlSource, one_of
@@ -52,9 +52,8 @@ def certificate_plans(
                 raise source.error((*path, "names", index), problem)
     identities: dict[str, dict[str, None]] = {}
     for index, connection in enumerate(connections):
-        for node, name in zip(connection.ends, connection.ids, strict=True):
-            raw = connection.auth_of(node) is AuthKind.RAW_KEY
-            if raw or connection.has_certificate(node):
+        for node in connection.ends:
+            for name in (*connection.raw_key_names(node), *connection.certified_names(node)):
                 if not name.isascii():
                     problem = f"{name!r} is not ASCII, expected what a certificate can hold"
                     raise source.error(("connections", index, "ids"), problem)

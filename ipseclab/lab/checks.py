@@ -13,8 +13,9 @@ from typing import NamedTuple
 import networkx as nx
 
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal, weak_words
+from ipseclab.lab.auth_checks import check_rounds
 from ipseclab.lab.manual import manual_suite
-from ipseclab.lab.model import AuthKind, Interface, Node, NodeKind, Stack
+from ipseclab.lab.model import Interface, Node, NodeKind, Stack
 from ipseclab.lab.routes import Routing
 from ipseclab.lab.schema import TopologyFile
 from ipseclab.lab.schema_connection import ConnectionFile
@@ -232,9 +233,9 @@ def check_connections(
         _check_weak(entry, path, source)
         if entry.manual is not None:
             _check_manual(entry, path, ends, nodes, source)
-        elif entry.mode != "none" and "psk" in entry.auth and entry.psk is None:
+        elif entry.mode != "none" and entry.psk is None and any("psk" in e for e in entry.auth):
             raise source.error((*path, "psk"), "missing, expected the pre-shared key as a text")
-        _check_eap(entry, path, source)
+        check_rounds(entry, path, source)
         if entry.mobike is not None:
             _check_mobike(entry, path, ends, source)
         if entry.mode == "transport":
@@ -261,27 +262,6 @@ def _check_mobike(
         if entry.encapsulation == "forced":
             problem = "no NATs allowed with encapsulation forced, expected nats: true"
             raise source.error((*where, "nats"), problem)
-
-
-def _check_eap(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:
-    """EAP is an initiator's way, `eap-only` a responder's beside a method that proves both ends."""
-    first, second = (AuthKind(word) for word in entry.auth)
-    if second.by_eap:
-        problem = f"{second.value} of the responder, expected it of the initiator, the first"
-        raise source.error((*path, "auth"), problem)
-    if first is AuthKind.EAP_ONLY or (
-        second is AuthKind.EAP_ONLY and first is not AuthKind.EAP_TLS
-    ):
-        raise source.error((*path, "auth"), "eap-only, expected it in [eap-tls, eap-only]")
-    if first is AuthKind.EAP_TLS and entry.revocation == "ocsp":
-        problem = "ocsp, which EAP-TLS here has no place for, expected none or crl"
-        raise source.error((*path, "revocation"), problem)
-    user = entry.ids[0] if entry.ids is not None else entry.initiator
-    if entry.eap.identity not in (None, user) and not entry.eap.ask_identity:
-        problem = f"{entry.eap.identity!r}, which nobody asks for, expected ask_identity: true too"
-        raise source.error((*path, "eap", "identity"), problem)
-    if first.by_password and entry.eap.password is None:
-        raise source.error((*path, "eap", "password"), "missing, expected the password as a text")
 
 
 def _check_manual(

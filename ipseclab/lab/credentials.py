@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar, assert_never
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -27,7 +28,7 @@ from ipseclab.ike.credentials import (
 from ipseclab.ike.eap.settings import EapAuth, EapDemand, EapOnly, EapTls
 from ipseclab.lab.identities import identity
 from ipseclab.lab.impairment import derive
-from ipseclab.lab.model import AuthKind, AuthorityPlan, CertificatePlan, Connection
+from ipseclab.lab.model import AuthKind, AuthorityPlan, CertificatePlan, Connection, Round
 from ipseclab.lab.pki import (
     IPSEC_IKE,
     LIST_DAYS,
@@ -81,40 +82,54 @@ class Keyring:
         return tuple(a.certificate for a in self.authorities.values() if a.issuer is None)
 
     def own_auth(self, connection: Connection, node: str) -> tuple[OwnAuth, ...]:
-        """How `node` proves who it is; empty for the pre-shared key."""
-        match connection.auth_of(node):
-            case AuthKind.PSK:
-                return (SharedKeyAuth(secret_octets(connection.psk)),)
-            case AuthKind.ANONYMOUS:
-                return (NullAuth(),)
-            case AuthKind.RAW_KEY:
-                return (RawKeyAuth(self.raw_keys[node], connection.signatures),)
-            case AuthKind.CERTIFICATE:
-                return (self._certificate(connection, node),)
-            case AuthKind.EAP_ONLY:
-                return (EapOnly(),)
-            case AuthKind.EAP_TLS:
-                return (EapAuth(EAP_METHODS[AuthKind.EAP_TLS], tls=self._tls(connection, node)),)
-            case AuthKind.EAP_MSCHAPV2 | AuthKind.EAP_MD5 as kind:
-                user, password = connection.eap.identity, connection.eap.password
-                named = user.encode() if user is not None else None
-                return (EapAuth(EAP_METHODS[kind], password, eap_identity=named),)
+        """How `node` proves who it is, round by round."""
+        rounds = connection.rounds_of(node)
+        return tuple(
+            _named(self._own_round(connection, node, one.kind), one, rounds) for one in rounds
+        )
 
     def peer_auth(self, connection: Connection, peer: str) -> tuple[PeerAuth, ...]:
-        """What `peer` has to prove."""
-        match connection.auth_of(peer):
+        """What `peer` has to prove, round by round."""
+        rounds = connection.rounds_of(peer)
+        return tuple(_named(self._peer_round(connection, peer, one), one, rounds) for one in rounds)
+
+    def _own_round(self, connection: Connection, node: str, kind: AuthKind) -> OwnAuth:
+        match kind:
             case AuthKind.PSK:
-                return (SharedKeyAuth(secret_octets(connection.psk)),)
+                return SharedKeyAuth(secret_octets(connection.psk))
             case AuthKind.ANONYMOUS:
-                return (NullAuth(),)
+                return NullAuth()
             case AuthKind.RAW_KEY:
-                return (RawKeyDemand((public_key_info(self.raw_keys[peer].public_key()),)),)
+                return RawKeyAuth(self.raw_keys[node], connection.signatures)
             case AuthKind.CERTIFICATE:
-                return (self._demand(connection),)
+                return self._certificate(connection, node)
             case AuthKind.EAP_ONLY:
-                return (EapOnly(),)
-            case AuthKind.EAP_TLS | AuthKind.EAP_MSCHAPV2 | AuthKind.EAP_MD5 as kind:
-                return (self._eap_demand(connection, kind),)
+                return EapOnly()
+            case AuthKind.EAP_TLS:
+                return EapAuth(EAP_METHODS[AuthKind.EAP_TLS], tls=self._tls(connection, node))
+            case AuthKind.EAP_MSCHAPV2 | AuthKind.EAP_MD5:
+                user, password = connection.eap.identity, connection.eap.password
+                named = user.encode() if user is not None else None
+                return EapAuth(EAP_METHODS[kind], password, eap_identity=named)
+            case _:
+                assert_never(kind)
+
+    def _peer_round(self, connection: Connection, peer: str, one: Round) -> PeerAuth:
+        match one.kind:
+            case AuthKind.PSK:
+                return SharedKeyAuth(secret_octets(connection.psk))
+            case AuthKind.ANONYMOUS:
+                return NullAuth()
+            case AuthKind.RAW_KEY:
+                return RawKeyDemand((public_key_info(self.raw_keys[peer].public_key()),))
+            case AuthKind.CERTIFICATE:
+                return self._demand(connection)
+            case AuthKind.EAP_ONLY:
+                return EapOnly()
+            case AuthKind.EAP_TLS | AuthKind.EAP_MSCHAPV2 | AuthKind.EAP_MD5:
+                return self._eap_demand(connection, one)
+            case _:
+                assert_never(one.kind)
 
     def _certificate(self, connection: Connection, node: str) -> CertificateAuth:
         own = self.certificates[node]
@@ -132,16 +147,28 @@ class Keyring:
         demand = self._demand(connection)
         return EapTls(self._certificate(connection, node), demand, connection.eap.versions)
 
-    def _eap_demand(self, connection: Connection, kind: AuthKind) -> EapDemand:
+    def _eap_demand(self, connection: Connection, one: Round) -> EapDemand:
         plan = connection.eap
-        user = plan.identity if plan.identity is not None else connection.ids[0]
-        by_tls = kind is AuthKind.EAP_TLS
+        user = plan.identity if plan.identity is not None else one.identity
+        by_tls = one.kind is AuthKind.EAP_TLS
         return EapDemand(
-            EAP_METHODS[kind],
+            EAP_METHODS[one.kind],
             () if by_tls else ((user, plan.password),),
             self._tls(connection, connection.responder) if by_tls else None,
             plan.ask_identity,
         )
+
+
+Way = TypeVar("Way", bound=OwnAuth | PeerAuth)
+
+
+def _named(how: Way, one: Round, rounds: tuple[Round, ...]) -> Way:
+    """With the identity of its round, where the connection's, that of the first, is another."""
+    first = rounds[0]
+    same = one.identity == first.identity and first.kind is not AuthKind.ANONYMOUS
+    if same or one.kind is AuthKind.ANONYMOUS:
+        return how
+    return replace(how, identity=identity(one.identity))
 
 
 EMPTY = Keyring({}, {}, {}, (), {})
@@ -155,16 +182,12 @@ def make_keyring(
 
     Without generators from seed 0."""
     draw = generators if generators is not None else (lambda name: derive(0, "pki", name))
-    kinds = {
-        node: {item.auth_of(node) for item in topology.connections_of(node) if item.mode}
+    own = {
+        node: [item for item in topology.connections_of(node) if item.mode]
         for node in topology.nodes
     }
-    holders = [
-        node
-        for node in topology.nodes
-        if any(c.has_certificate(node) for c in topology.connections_of(node) if c.mode)
-    ]
-    bare = [node for node in topology.nodes if AuthKind.RAW_KEY in kinds[node]]
+    holders = [node for node in own if any(c.certified_names(node) for c in own[node])]
+    bare = [node for node in own if any(c.raw_key_names(node) for c in own[node])]
     if not holders and not bare:
         return EMPTY
     authorities: dict[str, Authority] = {}

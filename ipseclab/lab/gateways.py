@@ -129,7 +129,7 @@ def _connection(
     initiator = node == item.initiator
     peer = item.responder if initiator else item.initiator
     own_id, peer_id = (_identity(item, end) for end in (node, peer))
-    by_psk = item.auth == (AuthKind.PSK, AuthKind.PSK)
+    by_psk = all([one.kind for one in rounds] == [AuthKind.PSK] for rounds in item.rounds)
     own_address = item.initiator_address if initiator else item.responder_address
     return ConnectionConfig(
         name=item.name,
@@ -193,9 +193,8 @@ def _mobike(topology: Topology, item: Connection, node: str) -> Mobike | None:
 
 def _identity(item: Connection, end: str) -> Identity:
     """Who that end is, for itself and for its peer."""
-    if item.auth_of(end) is AuthKind.ANONYMOUS:
-        return NULL_IDENTITY
-    return identity(item.ids[0] if end == item.initiator else item.ids[1])
+    first = item.rounds_of(end)[0]
+    return NULL_IDENTITY if first.kind is AuthKind.ANONYMOUS else identity(first.identity)
 
 
 def _peer_address(item: Connection, initiator: bool) -> str | None:

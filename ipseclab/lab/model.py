@@ -158,11 +158,19 @@ class AuthKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """One authentication of an end: how, and as whom. RFC 4739 has several of an end."""
+
+    kind: AuthKind
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
 class EapPlan:
     """What an initiator's EAP method needs beside certificates."""
 
     identity: str | None = None
-    """The user; None: the initiator's identity."""
+    """The user; None: the identity of the round."""
     password: str = field(default="", repr=False)
     ask_identity: bool = False
     versions: tuple[str, ...] = ("1.2", "1.3")
@@ -299,7 +307,8 @@ class Connection:
     """The initiator's address as the responder sees it: a NAT's where there is one between."""
     nats: tuple[str, ...]
     """The NATs on the way, from the initiator on."""
-    ids: tuple[str, str]
+    rounds: tuple[tuple[Round, ...], tuple[Round, ...]]
+    """Of initiator and responder: how each authenticates, in order; at least one."""
     psk: str
     ike: tuple[str, ...]
     esp: tuple[str, ...]
@@ -323,8 +332,6 @@ class Connection:
     processing: Processing = PLAIN
     manual: Manual | None = None
     """None: IKE makes the SAs."""
-    auth: tuple[AuthKind, AuthKind] = (AuthKind.PSK, AuthKind.PSK)
-    """Of initiator and responder."""
     revocation: str = "none"
     signatures: tuple[str, ...] = ()
     eap: EapPlan = EapPlan()
@@ -335,13 +342,29 @@ class Connection:
     reauthentication: float | None = None
     break_before_make: bool = False
 
-    def auth_of(self, node: str) -> AuthKind:
-        """How that end proves who it is."""
-        return self.auth[0] if node == self.initiator else self.auth[1]
+    @property
+    def ids(self) -> tuple[str, str]:
+        """Who initiator and responder are in their first rounds."""
+        own, peer = self.rounds
+        return own[0].identity, peer[0].identity
 
-    def has_certificate(self, node: str) -> bool:
-        """Whether that end needs one: to sign AUTH with, or in EAP-TLS, which is for both."""
-        return self.auth_of(node) is AuthKind.CERTIFICATE or self.auth[0] is AuthKind.EAP_TLS
+    def rounds_of(self, node: str) -> tuple[Round, ...]:
+        """How that end proves who it is."""
+        return self.rounds[0] if node == self.initiator else self.rounds[1]
+
+    def certified_names(self, node: str) -> tuple[str, ...]:
+        """The identities for which that end needs a certificate: to sign AUTH with, or in EAP-TLS,
+        which is for both; none where it needs none."""
+        kinds = (AuthKind.CERTIFICATE, AuthKind.EAP_TLS)
+        names = [one.identity for one in self.rounds_of(node) if one.kind in kinds]
+        if node == self.responder and any(one.kind is AuthKind.EAP_TLS for one in self.rounds[0]):
+            names.append(self.ids[1])
+        return tuple(dict.fromkeys(names))
+
+    def raw_key_names(self, node: str) -> tuple[str, ...]:
+        """The identities for which that end needs a raw key."""
+        found = (one.identity for one in self.rounds_of(node) if one.kind is AuthKind.RAW_KEY)
+        return tuple(found)
 
     @property
     def ends(self) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import (
     IPv4Network,
 )
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -23,11 +23,13 @@ from ipseclab.ipsec.processing import (
     Processing,
 )
 from ipseclab.ipsec.replay import REPLAY_WINDOW_MAX, REPLAY_WINDOW_MIN
+from ipseclab.lab.model import AuthKind, Round
 from ipseclab.lab.schema_types import (
     LARGEST_MTU,
     LOWEST_SPI,
     MOST_AUTHORITIES,
     MOST_DAYS,
+    MOST_ROUNDS,
     ONE_OR_LIST,
     SIGNATURE,
     SMALLEST_MTU,
@@ -45,7 +47,8 @@ from ipseclab.lab.schema_types import (
     Secret,
     Selectors,
     Strict,
-    both,
+    a_pair_of,
+    both_in_lists,
 )
 
 
@@ -161,7 +164,14 @@ Auth = Literal[
     "eap-tls",
     "eap-only",
 ]
-AuthPair = Annotated[list[Auth], Field(min_length=2, max_length=2)]
+_WORD = {"enum": list(get_args(Auth)), "type": "string"}
+AuthRounds = Annotated[list[Auth], Field(min_length=1, max_length=MOST_ROUNDS)]
+AuthPair = Annotated[
+    list[AuthRounds],
+    Field(min_length=2, max_length=2),
+    BeforeValidator(both_in_lists),
+    a_pair_of(_WORD, _WORD),
+]
 
 
 class ProcessingFile(Strict):
@@ -288,14 +298,16 @@ class ConnectionFile(Strict):
     esp: EspProposals = ["aes128gcm16-x25519"]
     allow_weak: bool = False
     """Whether `ike` and `esp` may name what RFC 8247 advises against: modp1024, modp1536."""
-    auth: Annotated[AuthPair, BeforeValidator(both)] = ["psk", "psk"]
-    """How the initiator and the responder prove who they are; one word for both."""
+    auth: AuthPair = [["psk"], ["psk"]]
+    """How the initiator and the responder prove who they are: one word for both, or for each end a
+    word or a list of them, which is several rounds (RFC 4739)."""
     psk: Secret | None = None
     """The pre-shared key: a text, or 0x and hexadecimal."""
     eap: EapFile = EapFile()
     ppk: PpkFile | None = None
     ids: IdPair | None = None
-    """Identities of initiator and responder; by default the nodes' names."""
+    """Identities of initiator and responder, or lists of them by round; by default the nodes'
+    names."""
     revocation: Literal["none", "crl", "ocsp"] = "none"
     """What must say that a peer's certificate is good."""
     signatures: Annotated[list[Annotated[str, SIGNATURE]], ONE_OR_LIST] = []
@@ -350,3 +362,20 @@ class ConnectionFile(Strict):
     def connection_name(self) -> str:
         """Its name, or the two ends."""
         return self.name if self.name is not None else f"{self.initiator}-{self.responder}"
+
+    @property
+    def names(self) -> list[list[str]]:
+        """The identities of both ends: one, or one a round."""
+        return self.ids if self.ids is not None else [[self.initiator], [self.responder]]
+
+    @property
+    def rounds(self) -> tuple[tuple[Round, ...], tuple[Round, ...]]:
+        """How both ends authenticate, and as whom."""
+        first, second = (
+            tuple(
+                Round(AuthKind(word), names[min(number, len(names) - 1)])
+                for number, word in enumerate(words)
+            )
+            for words, names in zip(self.auth, self.names, strict=True)
+        )
+        return first, second

@@ -42,6 +42,8 @@ MOST_CONNECTIONS = 5000
 MOST_FAULTS = 100
 MOST_AUTHORITIES = 16
 MOST_DAYS = 36_500
+MOST_ROUNDS = 4
+"""Of one end's authentication (RFC 4739)."""
 
 # An interface is `<node>-eth<k>`, and Linux has room for 15 characters.
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=9)]
@@ -126,9 +128,21 @@ def _proposal(parse: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def both(value: object) -> object:
-    """One value for both ends, or the pair as it is."""
-    return [value, value] if isinstance(value, str) else value
+def _each_in_a_list(value: object) -> object:
+    return [_listed(item) for item in value] if isinstance(value, list) else value
+
+
+def both_in_lists(value: object) -> object:
+    """A list for each end, from one word for both ends or a pair of words and lists."""
+    return _each_in_a_list([value, value] if isinstance(value, str) else value)
+
+
+def a_pair_of(item: dict[str, Any], *further: dict[str, Any]) -> WithJsonSchema:
+    """The schema of a pair of items and lists of them, or something else."""
+    several = {"type": "array", "items": item, "minItems": 1, "maxItems": MOST_ROUNDS}
+    ends = {"anyOf": [item, several]}
+    pair = {"type": "array", "items": ends, "minItems": 2, "maxItems": 2}
+    return WithJsonSchema({"anyOf": [*further, pair]})
 
 
 def _scheme(value: object) -> object:
@@ -147,7 +161,15 @@ IkeProposals = Annotated[
 EspProposals = Annotated[
     list[Annotated[str, _proposal(parse_esp_proposal)]], Field(min_length=1), ONE_OR_LIST
 ]
-IdPair = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)]
+_Ids = Annotated[
+    list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MOST_ROUNDS)
+]
+IdPair = Annotated[
+    list[_Ids],
+    Field(min_length=2, max_length=2),
+    BeforeValidator(_each_in_a_list),
+    a_pair_of({"type": "string", "minLength": 1}),
+]
 Selectors = Annotated[list[Selector], Field(min_length=1), ONE_OR_LIST]
 
 

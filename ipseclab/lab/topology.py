@@ -36,7 +36,6 @@ from ipseclab.lab.faults.fault import Fault
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.library import TOPOLOGIES, find_file
 from ipseclab.lab.model import (
-    AuthKind,
     AuthorityPlan,
     CertificatePlan,
     Connection,
@@ -368,7 +367,6 @@ def _connection(
     ends = resolve_ends(entry, index, nodes, routing, source)
     mode = _MODES[entry.mode]
     seen = nodes[ends.nats[-1]].pool[0] if ends.nats else ends.initiator.address
-    ids = entry.ids if entry.ids is not None else [entry.initiator, entry.responder]
     return Connection(
         name=entry.connection_name,
         initiator=entry.initiator,
@@ -381,7 +379,7 @@ def _connection(
         responder_address=ends.responder.address,
         seen_address=seen,
         nats=ends.nats,
-        ids=(ids[0], ids[1]),
+        rounds=entry.rounds,
         psk=entry.psk if entry.psk is not None else "",
         ike=tuple(entry.ike),
         esp=tuple(entry.esp),
@@ -401,7 +399,6 @@ def _connection(
         replay_window=entry.replay_window,
         processing=entry.processing.processing(),
         manual=_manual(entry),
-        auth=(AuthKind(entry.auth[0]), AuthKind(entry.auth[1])),
         eap=EapPlan(
             entry.eap.identity,
             entry.eap.password if entry.eap.password is not None else "",

@@ -34,6 +34,17 @@ def test_revoked_responder_gets_no_tunnel_and_the_trace_says_why(
     assert "certificate of CN=gw2,O=ipseclab was revoked at" in str(failed.fields["reason"])
 
 
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_machine_and_then_its_user_in_two_rounds(world: str, tmp_path: Path) -> None:
+    """RFC 4739: certificate, then EAP-MSCHAPv2, behind a NAT."""
+    pings = RunPlan((Ping("ping", "laptop", "server", 0.8, 0.1, count=3),), (), duration=1.4)
+    run = run_in(world, load_topology("remote-access-two-rounds"), pings, tmp_path / "run")
+    assert len(run.events("ping_received")) == 3
+    assert len(run.events("ike_established")) == 2
+    rounds = [r for r in run.events("ike_sent", node="laptop") if r.fields["message_id"] == 2]
+    assert {record.fields["exchange"] for record in rounds} == {"IKE_AUTH"}
+
+
 @pytest.mark.parametrize("key", ["ecdsa-p256", "ml-dsa-44"])
 def test_same_seed_same_trace(key: str, tmp_path: Path) -> None:
     """ML-DSA signatures differ from run to run, their length does not."""

@@ -119,7 +119,7 @@ def load_credentials(session: Any, connection: ConnectionConfig) -> None:
     for how in (*connection.own_rounds, *connection.peer_rounds):
         match how:
             case SharedKeyAuth(key):
-                owners = [identity_text(connection.own_id), identity_text(connection.peer_id)]
+                owners = list(_shared_key_owners(connection))
                 shared = {"id": f"psk-{connection.name}", "type": "IKE", "owners": owners}
                 session.load_shared({**shared, "data": key})
             case CertificateAuth(private, chain):
@@ -137,7 +137,8 @@ def load_credentials(session: Any, connection: ConnectionConfig) -> None:
                 session.load_key({"type": "any", "data": _pem(private)})
             case EapAuth():
                 named = how.eap_identity
-                user = named.decode() if named is not None else identity_text(connection.own_id)
+                who = how.identity if how.identity is not None else connection.own_id
+                user = named.decode() if named is not None else identity_text(who)
                 if how.password:
                     _load_password(session, connection, 0, user, how.password)
                 _load_tls(session, how.tls)
@@ -147,6 +148,15 @@ def load_credentials(session: Any, connection: ConnectionConfig) -> None:
                 _load_tls(session, how.tls)
             case _:
                 pass
+
+
+def _shared_key_owners(connection: ConnectionConfig) -> dict[str, None]:
+    """Those who use the pre-shared key: in some round, or, as the other end, in the first."""
+    owners = [connection.own_id, connection.peer_id]
+    for how in (*connection.own_rounds, *connection.peer_rounds):
+        if isinstance(how, SharedKeyAuth) and how.identity is not None:
+            owners.append(how.identity)
+    return dict.fromkeys(identity_text(one) for one in owners)
 
 
 def _load_password(

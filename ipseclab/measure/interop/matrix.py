@@ -30,6 +30,7 @@ WE, IT = End.WE, End.IT
 ENDS = (WE, IT)
 IKE, ESP = "connections.site.ike", "connections.site.esp"
 AUTH, EAP = "connections.site.auth", "connections.site.eap"
+IDS = "connections.site.ids"
 PLAIN_IKE, PLAIN_ESP = "aes128gcm16-prfsha256-x25519", "aes128gcm16-x25519"
 
 
@@ -121,6 +122,38 @@ _FURTHER: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = (
         ((AUTH, ["eap-md5", "certificate"]), (EAP, {"password": "through the looking glass"})),
     ),
     ("EAP-TLS alone (RFC 5998)", ((AUTH, ["eap-tls", "eap-only"]), (EAP, {"versions": ["1.2"]}))),
+    (
+        "two rounds (RFC 4739): certificate, EAP-MSCHAPv2",
+        (
+            (AUTH, [["certificate", "eap-mschapv2"], "certificate"]),
+            (IDS, [["gw1", "user@example.org"], "gw2"]),
+            (EAP, {"password": "through the looking glass"}),
+        ),
+    ),
+    (
+        "two rounds (RFC 4739): PSK, EAP-MD5",
+        (
+            (AUTH, [["psk", "eap-md5"], "psk"]),
+            (IDS, [["gw1", "user@example.org"], "gw2"]),
+            (EAP, {"password": "through the looking glass"}),
+        ),
+    ),
+    (
+        "two rounds (RFC 4739): EAP-MSCHAPv2, certificate",
+        (
+            (AUTH, [["eap-mschapv2", "certificate"], "certificate"]),
+            (IDS, [["user@example.org", "gw1"], "gw2"]),
+            (EAP, {"password": "through the looking glass"}),
+        ),
+    ),
+    (
+        "two rounds (RFC 4739) of each end: certificate, PSK",
+        ((AUTH, [["certificate", "psk"], ["certificate", "psk"]]),),
+    ),
+    (
+        "two rounds (RFC 4739) of the responder: PSK, certificate",
+        ((AUTH, ["certificate", ["psk", "certificate"]]),),
+    ),
     ("CRL", ((AUTH, "certificate"), ("connections.site.revocation", "crl"))),
     (
         "PPK (RFC 8784)",
@@ -417,6 +450,17 @@ def _unsupported() -> Iterator[Tunnel]:
         (Step("initiate", WE),),
         settings=((ESP, "aes128gcm16-x25519-esn"),),
         lacking=Lacking("kernel-libipsec refuses them", log="ESN not supported"),
+    )
+    yield Tunnel(
+        "unsupported",
+        "two rounds (RFC 4739) of the responder, where it initiates by PSK",
+        IT,
+        (Step("initiate", IT),),
+        settings=((AUTH, ["psk", ["psk", "certificate"]]),),
+        lacking=Lacking(
+            "an initiator with a PSK or EAP wants all of the responder's rounds at once",
+            log="insufficient authentication rounds",
+        ),
     )
 
 
