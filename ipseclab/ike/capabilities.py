@@ -88,6 +88,7 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(NotifyType.CHILDLESS_IKEV2_SUPPORTED, _childless, unasked=True, initiator=False),
 )
 """In the order in which their notifications are sent."""
+_NOTIFIES = frozenset(capability.notify for capability in CAPABILITIES)
 
 
 def offers_of_initiator(connection: ConnectionConfig) -> tuple[NotifyPayload, ...]:
@@ -125,9 +126,8 @@ def offers_of_responder(
 
 def offers_in(notifies: Iterable[NotifyPayload]) -> dict[NotifyType, bytes]:
     """The capabilities among a peer's notifications; of repeated ones the first counts."""
-    known = {capability.notify for capability in CAPABILITIES}
     offers: dict[NotifyType, bytes] = {}
     for notify in notifies:
-        if notify.notify_type in known:
+        if notify.notify_type in _NOTIFIES:
             offers.setdefault(notify.notify_type, notify.data)
     return offers

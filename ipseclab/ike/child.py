@@ -23,7 +23,7 @@ from ipseclab.ike.negotiation import (
     without_key_exchange,
 )
 from ipseclab.ike.ppk_exchange import taken
-from ipseclab.ike.proposals import child_suite_of, proposal_text
+from ipseclab.ike.proposals import child_suite_of, proposal_text, transform_names
 from ipseclab.ike.resources import free_resource, resource_notify, wants_resources
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa
 from ipseclab.ike.selectors import (
@@ -351,7 +351,7 @@ def _log_keys(
 ) -> None:
     if child.proposal.protocol != ProtocolId.ESP:
         return  # AH hides nothing, and no decryption table has a place for its keys
-    names = {transform.type: str(transform) for transform in child.proposal.transforms}
+    names = transform_names(child.proposal.transforms)
     encr, integ = names[TransformType.ENCR], names.get(TransformType.INTEG, "none")
     own, peer = child.ike.path.local.address, child.ike.path.remote.address
     for spi, source, destination, keys in (

@@ -27,7 +27,7 @@ from ipseclab.ike.tickets import HeldTicket, TicketBox
 from ipseclab.ike.timers import TimerKind
 from ipseclab.outputs import Notice, SendDatagram, UdpEndpoint, UdpPath
 from ipseclab.timers import Timers
-from ipseclab.wire.message import decode_header
+from ipseclab.wire.message import IkeHeader, decode_header
 from ipseclab.wire.proposal import Proposal
 
 IKE_SPI_SIZE = 8
@@ -144,19 +144,9 @@ class Context:
         `attempt` counts from 0, for the trace.
         """
         header = decode_header(octets)
-        self.notice(
-            "ike_sent",
-            exchange=header.exchange.name,
-            message_id=header.message_id,
-            request=not header.response,
-            octets=len(octets),
-            spi_i=header.spi_i.hex(),
-            spi_r=header.spi_r.hex(),
-            source=str(path.local),
-            destination=str(path.remote),
-            retransmission=attempt,
-            **fragment_fields(octets),
-        )
+        details = message_fields(header, octets, path.local, path.remote)
+        details["retransmission"] = attempt
+        self._outputs.append(Notice("ike_sent", details))
         marker = NON_ESP_MARKER if path.local.port == NAT_T_PORT else b""
         self._outputs.append(SendDatagram(path, marker + octets))
 
@@ -280,6 +270,23 @@ class Context:
             reserved = int.from_bytes(spi, "big") < LOWEST_ESP_SPI
             if not reserved and spi not in self.children and not self.activity.has_sa(spi):
                 return spi
+
+
+def message_fields(
+    header: IkeHeader, octets: bytes, source: UdpEndpoint, destination: UdpEndpoint
+) -> dict[str, str | int | float | bool | None]:
+    """What the trace says of an IKE message, sent or received."""
+    return {
+        "exchange": header.exchange.name,
+        "message_id": header.message_id,
+        "request": not header.response,
+        "octets": len(octets),
+        "spi_i": header.spi_i.hex(),
+        "spi_r": header.spi_r.hex(),
+        "source": str(source),
+        "destination": str(destination),
+        **fragment_fields(octets),
+    }
 
 
 def _own(connection: ConnectionConfig) -> tuple[str, ...]:

@@ -19,14 +19,13 @@ from ipseclab.errors import (
 )
 from ipseclab.ike.authentication.responder import answer_auth
 from ipseclab.ike.config import NAT_T_PORT, IkeConfig
-from ipseclab.ike.context import Context, SaActivity
+from ipseclab.ike.context import Context, SaActivity, message_fields
 from ipseclab.ike.cookies import Cookies
 from ipseclab.ike.crash import answer_unknown, is_unprotected, take_crash
 from ipseclab.ike.crash_token import take_token
 from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey
 from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.followup import answer_followup
-from ipseclab.ike.fragments import fragment_fields
 from ipseclab.ike.informational import (
     DELETED,
     EXPIRED,
@@ -58,7 +57,7 @@ from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import sealed, send_requests, set_retransmit_timer
 from ipseclab.ike.upkeep import do_due, follow, forget_fragments, queue_rekey, send_keepalive
 from ipseclab.ike.window import take_window
-from ipseclab.outputs import Deadline, UdpPath
+from ipseclab.outputs import Deadline, Notice, UdpPath
 from ipseclab.registry import ExchangeType, NotifyType
 from ipseclab.wire.ip import Flow
 from ipseclab.wire.message import IkeHeader, Message, decode_header, decode_message
@@ -285,20 +284,10 @@ class IkeEndpoint:
         if header.major != MAJOR_VERSION:
             self._refuse_version(path, header)
             return
-        self._ctx.notice(
-            "ike_received",
-            exchange=header.exchange.name,
-            message_id=header.message_id,
-            request=not header.response,
-            octets=len(octets),
-            spi_i=header.spi_i.hex(),
-            spi_r=header.spi_r.hex(),
-            source=str(path.remote),
-            destination=str(path.local),
-            **fragment_fields(octets),
-        )
+        details = message_fields(header, octets, path.remote, path.local)
+        self._ctx.emit(Notice("ike_received", details))
         if header.exchange in _FIRST:
-            self._receive_init(path, decode_message(octets), octets, now)
+            self._receive_init(path, decode_message(octets, header), octets, now)
             return
         # The Initiator flag says which SPI is whose (section 3.1).
         sa = self._ctx.sas.get(header.spi_r if header.initiator else header.spi_i)
@@ -313,9 +302,9 @@ class IkeEndpoint:
         elif header.response and is_unprotected(octets):
             take_crash(self._ctx, sa, octets, now)
         elif header.response:
-            self._receive_response(sa, path, sa.protection.open(octets), now)
+            self._receive_response(sa, path, sa.protection.open(octets, header), now)
         else:
-            self._receive_request(sa, path, header.message_id, octets, now)
+            self._receive_request(sa, path, header, octets, now)
 
     def _refuse_version(self, path: UdpPath, header: IkeHeader) -> None:
         """Section 2.5: a higher major version is told ours; anything else is dropped."""
@@ -375,15 +364,16 @@ class IkeEndpoint:
         return any(ends == (one.local.address, one.remote.address) for one in asked)
 
     def _receive_request(
-        self, sa: IkeSa, path: UdpPath, message_id: int, octets: bytes, now: float
+        self, sa: IkeSa, path: UdpPath, header: IkeHeader, octets: bytes, now: float
     ) -> None:
+        message_id = header.message_id
         last = sa.answered.get(message_id)
         if last is not None and last.octets == octets:
             # Section 2.1: a repeat gets the very same response, wherever it came from, and has no
             # further effect.
             self._send_again(path, last)
             return
-        received = open_request(sa, octets)
+        received = open_request(sa, octets, header)
         message = received.message
         if isinstance(received, Fragment) and last is not None:
             # RFC 7383 section 2.6.1: one fragment asks for the response, not each of them.

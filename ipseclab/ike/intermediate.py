@@ -32,7 +32,7 @@ from ipseclab.ike.protection import Envelope, Fragment, OpenedMessage, Verified,
 from ipseclab.ike.sa import IkeSa
 from ipseclab.ike.task import Task
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType
-from ipseclab.wire.message import encode_payloads
+from ipseclab.wire.message import IkeHeader, encode_payloads
 from ipseclab.wire.payloads import KePayload, NotifyPayload, Payload
 
 MESSAGE_ID_SIZE = 4
@@ -140,7 +140,7 @@ def finish_intermediate(
         _take_keys(ctx, sa, pending.secret, pending.ppk)
 
 
-def open_request(sa: IkeSa, octets: bytes) -> Verified | Fragment:
+def open_request(sa: IkeSa, octets: bytes, header: IkeHeader) -> Verified | Fragment:
     """A request, its ICV verified. Raises WireError, IntegrityFailure.
 
     One that changed the keys may come again in fragments, under the keys from before; it is known
@@ -148,11 +148,11 @@ def open_request(sa: IkeSa, octets: bytes) -> Verified | Fragment:
     """
     assert sa.protection is not None
     try:
-        received = sa.protection.open(octets)
+        received = sa.protection.open(octets, header)
     except IntegrityFailure:
         if sa.former_protection is None:
             raise
-        received = sa.former_protection.open(octets)
+        received = sa.former_protection.open(octets, header)
         if received.message.message_id not in sa.answered:
             raise
         return received

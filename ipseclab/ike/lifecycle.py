@@ -11,7 +11,7 @@ from ipseclab.ike.config import ConnectionConfig, IkeLimits, Retransmission
 from ipseclab.ike.context import Context
 from ipseclab.ike.crash_token import GiveToken, makes_tokens
 from ipseclab.ike.events import ChildSaActive, ChildSaGone
-from ipseclab.ike.proposals import proposal_text
+from ipseclab.ike.proposals import proposal_text, transform_names
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
@@ -89,7 +89,7 @@ def log_keys(ctx: Context, sa: IkeSa) -> None:
     """Emit the secrets of `sa` for a decryption table."""
     assert sa.keys is not None
     assert sa.proposal is not None
-    names = {transform.type: str(transform) for transform in sa.proposal.transforms}
+    names = transform_names(sa.proposal.transforms)
     ctx.emit(
         IkeKeyLog(
             spi_i=sa.spi_i,

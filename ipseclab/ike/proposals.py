@@ -115,6 +115,12 @@ def _text(transforms: tuple[Transform, ...]) -> str:
     return "-".join(words)
 
 
+@lru_cache(REMEMBERED)
+def transform_names(transforms: tuple[Transform, ...]) -> Mapping[TransformType, str]:
+    """The IANA name of a chosen proposal's transform of each type."""
+    return {transform.type: str(transform) for transform in transforms}
+
+
 def weak_words(proposal: Proposal) -> tuple[str, ...]:
     """The keywords of key exchange methods in it that RFC 8247 section 2.4 advises against."""
     return tuple(

@@ -24,6 +24,7 @@ from ipseclab.registry import ExchangeType, PayloadType
 from ipseclab.wire.buffer import Reader
 from ipseclab.wire.message import (
     PAYLOAD_HEADER_SIZE,
+    IkeHeader,
     Message,
     decode_message,
     decode_payloads,
@@ -237,9 +238,10 @@ class MessageProtection:
         associated = head_of(envelope, first, body_size, kind) + head
         return associated + self._out.seal(associated, self._next_iv(), plaintext)
 
-    def open(self, octets: bytes) -> Verified | Fragment:
-        """A received message or fragment, its ICV verified. Raises WireError, IntegrityFailure."""
-        message = decode_message(octets)
+    def open(self, octets: bytes, header: IkeHeader | None = None) -> Verified | Fragment:
+        """A received message or fragment, its ICV verified; `header` as in `decode_message`. Raises
+        WireError, IntegrityFailure."""
+        message = decode_message(octets, header)
         sealed = message.payloads[-1] if message.payloads else None
         if not isinstance(sealed, SkPayload | SkfPayload):
             raise WireError(f"{message.exchange.name} without an Encrypted payload")

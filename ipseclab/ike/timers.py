@@ -8,6 +8,9 @@ from enum import Enum
 class TimerKind(Enum):
     """What the timer of an IKE_SA is for; the text is what a `Deadline` shows."""
 
+    # Looked up with each timer that is set or cancelled: Enum's own hash is a Python function.
+    __hash__ = object.__hash__
+
     RETRANSMIT = "retransmit"
     RETRY = "retry after TEMPORARY_FAILURE"
     HALF_OPEN = "forget an IKE_SA_INIT request"

@@ -7,6 +7,8 @@ wrong length is found where it stands and can never lead outside.
 
 from __future__ import annotations
 
+import struct
+
 from ipseclab.errors import WireError
 
 
@@ -35,6 +37,10 @@ class Reader:
             self._advance(size)
         self._at = end
         return int.from_bytes(self._octets[start:end], "big")
+
+    def unpack(self, layout: struct.Struct) -> tuple[int, ...]:
+        """The unsigned integers of `layout`, which is big-endian, all at once."""
+        return layout.unpack_from(self._octets, self._advance(layout.size))
 
     def octets(self, size: int) -> bytes:
         """The next `size` octets."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeVar
 
 from ipseclab.errors import WireError
@@ -42,6 +43,10 @@ MAX_MESSAGE_SIZE = 65535
 MAX_PAYLOADS = 64
 
 _HEADER = struct.Struct("!8s8sBBBBII")
+_PAYLOAD_HEADER = struct.Struct("!BBH")
+
+_SEALED = (PayloadType.SK, PayloadType.SKF)
+_BODY_NAMES = {kind: f"{kind.name} payload" for kind in PayloadType}
 
 _P = TypeVar("_P", bound=Payload)
 
@@ -169,9 +174,11 @@ def decode_header(octets: bytes) -> IkeHeader:
     )
 
 
-def decode_message(octets: bytes) -> Message:
-    """A whole message, of any minor version (RFC 7296 section 2.5). Raises WireError."""
-    header = decode_header(octets)
+def decode_message(octets: bytes, header: IkeHeader | None = None) -> Message:
+    """A whole message, of any minor version (RFC 7296 section 2.5); `header` is what stands at its
+    beginning, where that is known already. Raises WireError."""
+    if header is None:
+        header = decode_header(octets)
     if header.length != len(octets):
         raise WireError(f"message length {header.length}, datagram holds {len(octets)}")
     if header.length > MAX_MESSAGE_SIZE:
@@ -202,14 +209,13 @@ def decode_payloads(first: PayloadType, octets: bytes) -> tuple[Payload, ...]:
     while kind != PayloadType.NONE:
         if len(payloads) == MAX_PAYLOADS:
             raise WireError(f"more than {MAX_PAYLOADS} payloads")
-        following = PayloadType(chain.uint(1))
-        critical = bool(chain.uint(1) & FLAG_CRITICAL)
-        length = chain.uint(2)
+        next_payload, flags, length = chain.unpack(_PAYLOAD_HEADER)
         if length < PAYLOAD_HEADER_SIZE:
             raise WireError(f"{kind.name} payload length {length}, at least {PAYLOAD_HEADER_SIZE}")
-        body = chain.sub(length - PAYLOAD_HEADER_SIZE, f"{kind.name} payload")
+        body = chain.sub(length - PAYLOAD_HEADER_SIZE, _BODY_NAMES.get(kind, "payload"))
+        following, critical = PayloadType(next_payload), flags >= FLAG_CRITICAL
         payloads.append(_decode_payload(kind, following, body, critical=critical))
-        if kind in (PayloadType.SK, PayloadType.SKF):
+        if kind in _SEALED:
             break
         kind = following
     chain.finish()
@@ -219,16 +225,16 @@ def decode_payloads(first: PayloadType, octets: bytes) -> tuple[Payload, ...]:
 def encode_payloads(payloads: Sequence[Payload]) -> tuple[PayloadType, bytes]:
     """The type of the first payload, and the chain's octets."""
     octets = bytearray()
-    for index, payload in enumerate(payloads):
-        following = _next_payload(payload, payloads[index + 1 :])
+    for payload, later in zip_longest(payloads, payloads[1:]):
+        following = _next_payload(payload, later)
         body = payload.encode()
         length = PAYLOAD_HEADER_SIZE + len(body)
         if length > 0xFFFF:
             raise WireError(
                 f"{payload.payload_type.name} payload of {length} octets, at most 65535"
             )
-        octets += bytes([following, FLAG_CRITICAL * payload.critical])
-        octets += length.to_bytes(2, "big") + body
+        octets += _PAYLOAD_HEADER.pack(following, FLAG_CRITICAL * payload.critical, length)
+        octets += body
     return payloads[0].payload_type if payloads else PayloadType.NONE, bytes(octets)
 
 
@@ -245,10 +251,10 @@ def _decode_payload(
     return known.decode(body, critical=critical)
 
 
-def _next_payload(payload: Payload, later: Sequence[Payload]) -> PayloadType:
-    """The Next Payload field of `payload`, which `later` follow."""
+def _next_payload(payload: Payload, later: Payload | None) -> PayloadType:
+    """The Next Payload field of `payload`, which `later` follows, if anything does."""
     if isinstance(payload, SkPayload | SkfPayload):
-        if later:
+        if later is not None:
             raise WireError(f"{payload.payload_type.name} payload is not the last")
         return payload.first
-    return later[0].payload_type if later else PayloadType.NONE
+    return later.payload_type if later is not None else PayloadType.NONE

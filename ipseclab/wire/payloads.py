@@ -10,6 +10,7 @@ A RESERVED field is ignored on receipt and sent as zero (section 2.5); the criti
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -66,6 +67,9 @@ DELETE_SPI_SIZES: Mapping[int, int] = {
     ProtocolId.AH: ESP_SPI_SIZE,
     ProtocolId.ESP: ESP_SPI_SIZE,
 }
+
+_HEAD = struct.Struct("!BBH")
+"""What Notify and Delete begin with: protocol, SPI size, and a type or a count."""
 
 # Own limits. A TS payload has an octet for its count, a DELETE two.
 MAX_SELECTORS = 128
@@ -162,9 +166,8 @@ class NotifyPayload:
     @classmethod
     def decode(cls, body: Reader, *, critical: bool = False) -> Self:
         """From the payload's body. Raises WireError."""
-        protocol = ProtocolId(body.uint(1))
-        spi_size = body.uint(1)
-        notify_type = NotifyType(body.uint(2))
+        number, spi_size, kind = body.unpack(_HEAD)
+        protocol, notify_type = ProtocolId(number), NotifyType(kind)
         if protocol in (ProtocolId.AH, ProtocolId.ESP) and spi_size not in (0, ESP_SPI_SIZE):
             raise WireError(
                 f"{notify_type.name}: {protocol.name} SPI {spi_size} octets, not 0 or 4"
@@ -174,7 +177,7 @@ class NotifyPayload:
 
     def encode(self) -> bytes:
         """The payload's body."""
-        head = bytes([self.protocol, len(self.spi)]) + int(self.notify_type).to_bytes(2, "big")
+        head = _HEAD.pack(self.protocol, len(self.spi), self.notify_type)
         return head + self.spi + self.data
 
 
@@ -197,9 +200,8 @@ class DeletePayload:
     @classmethod
     def decode(cls, body: Reader, *, critical: bool = False) -> Self:
         """From the payload's body. Raises WireError."""
-        protocol = ProtocolId(body.uint(1))
-        spi_size = body.uint(1)
-        count = body.uint(2)
+        number, spi_size, count = body.unpack(_HEAD)
+        protocol = ProtocolId(number)
         wanted = DELETE_SPI_SIZES.get(protocol, spi_size)
         if spi_size != wanted:
             raise WireError(f"DELETE: {protocol.name} SPI {spi_size} octets, must be {wanted}")
@@ -216,8 +218,7 @@ class DeletePayload:
         size = DELETE_SPI_SIZES.get(self.protocol, len(self.spis[0]) if self.spis else 0)
         if any(len(spi) != size for spi in self.spis):
             raise WireError(f"DELETE: SPIs that are not of {size} octets each")
-        head = bytes([self.protocol, size]) + len(self.spis).to_bytes(2, "big")
-        return head + b"".join(self.spis)
+        return _HEAD.pack(self.protocol, size, len(self.spis)) + b"".join(self.spis)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ proposal can be used is for `ike` to say. Which transforms a protocol must and m
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +40,11 @@ SPI_SIZES: Mapping[int, tuple[int, ...]] = {
     ProtocolId.AH: (4,),
     ProtocolId.ESP: (4,),
 }
+
+SMALLEST_SUBSTRUCTURE = 8
+_SUBSTRUCTURE = struct.Struct("!BBH")
+_PROPOSAL = struct.Struct("!BBBB")
+_TRANSFORM = struct.Struct("!BBH")
 
 # Own limits, well above what any known implementation sends.
 MAX_PROPOSALS = 64
@@ -158,8 +164,8 @@ def decode_proposals(reader: Reader) -> tuple[Proposal, ...]:
     while more:
         if len(proposals) == MAX_PROPOSALS:
             raise WireError(f"{reader.what}: more than {MAX_PROPOSALS} proposals")
-        more = _more(reader, MORE_PROPOSALS)
-        proposals.append(_decode_proposal(_substructure(reader, "proposal", least=8)))
+        more, body = _substructure(reader, "proposal", MORE_PROPOSALS)
+        proposals.append(_decode_proposal(body))
     reader.finish()
     return tuple(proposals)
 
@@ -177,10 +183,8 @@ def decode_proposals(reader: Reader) -> tuple[Proposal, ...]:
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 def _decode_proposal(body: Reader) -> Proposal:
     """A proposal from its fifth octet on (RFC 7296 section 3.3.1)."""
-    number = body.uint(1)
-    protocol = ProtocolId(body.uint(1))
-    spi_size = body.uint(1)
-    count = body.uint(1)
+    number, named, spi_size, count = body.unpack(_PROPOSAL)
+    protocol = ProtocolId(named)
     sizes = SPI_SIZES.get(protocol)
     if sizes is not None and spi_size not in sizes:
         wanted = " or ".join(str(size) for size in sizes)
@@ -198,10 +202,10 @@ def _decode_transforms(octets: bytes, count: int) -> tuple[Transform, ...]:
     body = Reader(octets, "proposal")
     transforms: list[Transform] = []
     for index in range(count):
-        more = _more(body, MORE_TRANSFORMS)
+        more, inner = _substructure(body, "transform", MORE_TRANSFORMS)
         if more != (index < count - 1):
             raise WireError(f"proposal: transform {index + 1} of {count} is marked wrongly as last")
-        transforms.append(_decode_transform(_substructure(body, "transform", least=8)))
+        transforms.append(_decode_transform(inner))
     body.finish()
     return tuple(transforms)
 
@@ -221,9 +225,8 @@ _remembered_transforms = lru_cache(REMEMBERED)(_decode_transforms)
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 def _decode_transform(body: Reader) -> Transform:
     """A transform from its fifth octet on (RFC 7296 section 3.3.2)."""
-    kind = TransformType(body.uint(1))
-    body.skip(1)
-    number = body.uint(2)
+    named, _reserved, number = body.unpack(_TRANSFORM)
+    kind = TransformType(named)
     known = TRANSFORM_IDS.get(kind)
     key_bits: int | None = None
     attributes: list[Attribute] = []
@@ -259,21 +262,15 @@ def _decode_attribute(body: Reader) -> Attribute:
     return Attribute(kind, body.octets(value))
 
 
-def _more(reader: Reader, mark: int) -> bool:
-    """Read a "Last Substruc" octet: False for the last one, True for `mark`."""
-    octet = reader.uint(1)
+def _substructure(reader: Reader, what: str, mark: int) -> tuple[bool, Reader]:
+    """Whether more follow, which `mark` in the "Last Substruc" octet says, and what is behind
+    RESERVED and the length of a substructure; the length counts all of it."""
+    octet, _reserved, length = reader.unpack(_SUBSTRUCTURE)
     if octet not in (LAST, mark):
         raise WireError(f"{reader.what}: Last Substruc {octet}, expected 0 or {mark}")
-    return octet == mark
-
-
-def _substructure(reader: Reader, what: str, *, least: int) -> Reader:
-    """What follows RESERVED and the length of a substructure; the length counts all of it."""
-    reader.skip(1)
-    length = reader.uint(2)
-    if length < least:
-        raise WireError(f"{what} length {length}, at least {least}")
-    return reader.sub(length - 4, what)
+    if length < SMALLEST_SUBSTRUCTURE:
+        raise WireError(f"{what} length {length}, at least {SMALLEST_SUBSTRUCTURE}")
+    return octet == mark, reader.sub(length - _SUBSTRUCTURE.size, what)
 
 
 def _uint16(value: int) -> bytes:

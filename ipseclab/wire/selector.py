@@ -6,6 +6,7 @@ Selectors of an unknown type are kept as octets; they match nothing.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -22,6 +23,8 @@ OPAQUE_PORTS = (0xFFFF, 0)
 ADDRESS_SIZES: Mapping[int, int] = {TsType.TS_IPV4_ADDR_RANGE: 4, TsType.TS_IPV6_ADDR_RANGE: 16}
 SELECTOR_HEADER_SIZE = 4
 PORTS_SIZE = 4
+_HEAD = struct.Struct("!BBH")
+_PORTS = struct.Struct("!HH")
 
 _TYPES_BY_VERSION = {4: TsType.TS_IPV4_ADDR_RANGE, 6: TsType.TS_IPV6_ADDR_RANGE}
 _ICMP_PROTOCOLS = (IpProtocol.ICMP, IpProtocol.ICMPV6)
@@ -102,12 +105,11 @@ class TrafficSelector:
         """The selector's octets."""
         body = self.opaque
         if self.known:
-            ports = self.start_port.to_bytes(2, "big") + self.end_port.to_bytes(2, "big")
-            body = ports + self.start + self.end
+            body = _PORTS.pack(self.start_port, self.end_port) + self.start + self.end
         length = SELECTOR_HEADER_SIZE + len(body)
         if length > 0xFFFF:
             raise WireError(f"traffic selector of {length} octets, at most 65535")
-        return bytes([self.ts_type, self.protocol]) + length.to_bytes(2, "big") + body
+        return _HEAD.pack(self.ts_type, self.protocol, length) + body
 
     def __str__(self) -> str:
         if not self.known:
@@ -148,9 +150,8 @@ class TrafficSelector:
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 def decode_selector(reader: Reader) -> TrafficSelector:
     """The next selector of a TSi or TSr payload. Raises WireError."""
-    ts_type = TsType(reader.uint(1))
-    protocol = reader.uint(1)
-    length = reader.uint(2)
+    kind, protocol, length = reader.unpack(_HEAD)
+    ts_type = TsType(kind)
     if length < SELECTOR_HEADER_SIZE:
         raise WireError(f"traffic selector length {length}, at least {SELECTOR_HEADER_SIZE}")
     body = reader.sub(length - SELECTOR_HEADER_SIZE, "traffic selector")
@@ -160,7 +161,8 @@ def decode_selector(reader: Reader) -> TrafficSelector:
     if body.remaining != PORTS_SIZE + 2 * address_size:
         wanted = SELECTOR_HEADER_SIZE + PORTS_SIZE + 2 * address_size
         raise WireError(f"{ts_type.name} length {length}, must be {wanted}")
-    ports = body.uint(2), body.uint(2)
+    first_port, last_port = body.unpack(_PORTS)
+    ports = first_port, last_port
     start, end = body.octets(address_size), body.octets(address_size)
     if start > end:
         raise WireError(f"{ts_type.name}: start address {start.hex()} above end {end.hex()}")

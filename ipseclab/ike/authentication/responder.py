@@ -138,8 +138,10 @@ class AuthResponder:
             case _:
                 proof = progress.proof(message, ctx.config.time_of_day(now))
                 auth = self._auth_to_verify(sa, message, proof.auth)
+                if auth is not proof.auth:
+                    proof = replace(proof, auth=auth)
                 assert sa.keys is not None
-                verify(sa, how, replace(proof, auth=auth), sa.keys)
+                verify(sa, how, proof, sa.keys)
                 self._peer_done(sa, message)
                 begun = None
         if progress.exchanges == 1:
