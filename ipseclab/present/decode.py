@@ -1,33 +1,28 @@
 """`ipseclab decode`: a capture as a ladder, IKE payload by payload, ESP opened with known keys.
 
-IKE is what goes to or from UDP 500, or 4500 behind the non-ESP marker; ESP is IP protocol 50, or
-UDP 4500 without the marker (RFC 3948 section 2). A packet that was captured at several interfaces
-is told once; after that a line says where it came by, and how a NAT had changed its addresses: the
-NAT_DETECTION hashes are then held against the new ones.
+What counts as IKE and as ESP is said in `present.sighting`. A packet that was captured at several
+interfaces is told once; after that a line says where it came by, and how a NAT had changed its
+addresses: the NAT_DETECTION hashes are then held against the new ones.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from hashlib import blake2b
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from ipseclab.errors import WireError
-from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
-from ipseclab.ike.natt import KEEPALIVE, NON_ESP_MARKER
 from ipseclab.lab.keys_read import Secrets, find_keys, read_secrets
 from ipseclab.lab.pcap_read import ipv4_packet, read_capture
 from ipseclab.lab.pcapng import CapturedPacket
-from ipseclab.outputs import UdpEndpoint
 from ipseclab.present.describe import Context, describe_packet, describe_payload
 from ipseclab.present.opener import ESP_HEADER_SIZE, Closed, OpenedFragment, Opener
+from ipseclab.present.sighting import Sighting, sighting_in
 from ipseclab.registry import IpProtocol, NotifyType
-from ipseclab.wire.ip import decode_ipv4_header, decode_udp
+from ipseclab.wire.ip import decode_ipv4_header
 from ipseclab.wire.message import IkeHeader, Message, decode_header, decode_message
 from ipseclab.wire.payloads import NotifyPayload, SkfPayload, SkPayload
 
@@ -38,30 +33,6 @@ DIGEST_SIZE = 16
 NAT_DETECTION = (NotifyType.NAT_DETECTION_SOURCE_IP, NotifyType.NAT_DETECTION_DESTINATION_IP)
 
 STYLES = {"IKE": "bold cyan", "ESP": "green", "keepalive": "dim", "closed": "yellow"}
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """An IKE message, ESP packet or keepalive as captured; ports are 0 where there are none."""
-
-    kind: str
-    time: float
-    interface: str
-    source: UdpEndpoint
-    destination: UdpEndpoint
-    octets: bytes
-
-    @property
-    def ends(self) -> tuple[UdpEndpoint, UdpEndpoint]:
-        """From where to where."""
-        return self.source, self.destination
-
-    @property
-    def carrier(self) -> str:
-        """What it was carried in."""
-        if not self.source.port:
-            return "IP protocol 50"
-        return f"UDP {self.source.port} > {self.destination.port}"
 
 
 def decode_capture(path: Path, keys: Path | None, console: Console) -> None:
@@ -138,27 +109,8 @@ class CapturePrinter:
 
     def _find(self, captured: CapturedPacket, packet: bytes) -> Sighting | None:
         """The sighting in an IPv4 packet. Raises WireError when it does not decode."""
-        header = decode_ipv4_header(packet)
-        body = packet[header.header_length : header.total_length]
-        if header.is_fragment:
-            self._counts["fragment"] += 1
-            return None
-        source_port = destination_port = 0
-        kind, octets = "ESP", body
-        if header.protocol == IpProtocol.UDP:
-            source_port, destination_port, data = decode_udp(body)
-            ports = source_port, destination_port
-            if NAT_T_PORT in ports:
-                kind, octets = _of_port_4500(data)
-            elif IKE_PORT in ports:
-                kind, octets = "IKE", data
-            else:
-                return None
-        elif header.protocol != IpProtocol.ESP:
-            return None
-        source = UdpEndpoint(str(IPv4Address(header.source)), source_port)
-        destination = UdpEndpoint(str(IPv4Address(header.destination)), destination_port)
-        return Sighting(kind, captured.time, captured.interface, source, destination, octets)
+        self._counts["fragment"] += decode_ipv4_header(packet).is_fragment
+        return sighting_in(captured, packet)
 
     def _is_new(self, sighting: Sighting) -> bool:
         """False, with a line that says so, for octets that were there before. Keepalives are all
@@ -282,15 +234,6 @@ class CapturePrinter:
         # Names in a capture are anyone's: no control character of theirs reaches the terminal.
         shown = "".join(letter if letter.isprintable() else "?" for letter in line)
         self._console.print(Text(shown, style=style), soft_wrap=True)
-
-
-def _of_port_4500(data: bytes) -> tuple[str, bytes]:
-    """What a datagram on UDP 4500 is, and its octets (RFC 3948 section 2)."""
-    if data == KEEPALIVE:
-        return "keepalive", data
-    if data.startswith(NON_ESP_MARKER):
-        return "IKE", data[len(NON_ESP_MARKER) :]
-    return "ESP", data
 
 
 def _header_text(header: IkeHeader, sighting: Sighting) -> str:

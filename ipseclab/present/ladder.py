@@ -12,7 +12,8 @@ that node is traced too, never saw. With more than two nodes they go by their na
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ipseclab.lab.trace import FieldValue, TraceRecord
@@ -32,16 +33,46 @@ class _Identity(NamedTuple):
     fragment: FieldValue
 
 
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A message of the ladder: who sent it to whom, and which of it arrived.
+
+    `sender` and `receiver` are "" where they are not known. `at` is the time of its sending, or of
+    its arrival where only that is traced; `arrived` None: not seen to.
+    """
+
+    record: TraceRecord
+    at: float
+    arrived: float | None
+    sender: str
+    receiver: str
+    lost: bool = False
+    duplicate: bool = False
+
+    @property
+    def words(self) -> str:
+        """Exchange, kind and message ID, as in `IKE_AUTH request 1 (again)`."""
+        fields = self.record.fields
+        kind = "request" if fields["request"] else "response"
+        again = " (again)" if fields.get("retransmission") else ""
+        part = f" {fields['fragment']}/{fields['fragments']}" if "fragment" in fields else ""
+        return f"{fields['exchange']} {kind} {fields['message_id']}{part}{again}"
+
+
 def ladder(records: Iterable[TraceRecord], *, times: bool = False) -> list[str]:
     """A line a message, in the order of sending; with `times`, seconds in front."""
-    ike = [record for record in records if record.event in (SENT, RECEIVED)]
-    rungs = _Rungs(ike)
-    lines: list[str] = []
-    for index, record in enumerate(ike):
-        line = rungs.sent(index) if record.event == SENT else rungs.received(index)
-        if line is not None:
-            lines.append(f"{record.t:>12.6f}  {line}" if times else line)
-    return lines
+    found = _Rungs(_ike(records))
+    lines = ((rung, found.line(rung)) for rung in found.all())
+    return [f"{rung.at:>12.6f}  {line}" if times else line for rung, line in lines]
+
+
+def rungs(records: Iterable[TraceRecord]) -> list[Rung]:
+    """The same messages as values."""
+    return list(_Rungs(_ike(records)).all())
+
+
+def _ike(records: Iterable[TraceRecord]) -> list[TraceRecord]:
+    return [record for record in records if record.event in (SENT, RECEIVED)]
 
 
 class _Rungs:
@@ -51,29 +82,37 @@ class _Rungs:
         self._ike = ike
         self._nodes = tuple(dict.fromkeys(record.node for record in ike))
         self._initiator = _initiator(ike)
-        self._receivers: dict[int, str] = {}
+        self._receipts: dict[int, TraceRecord] = {}
         self._from_peer: dict[int, str] = {}
         self._match()
 
-    def sent(self, index: int) -> str:
-        """The line of a message that a traced node sent."""
+    def all(self) -> Iterator[Rung]:
+        """Each message once, in the order of the records."""
+        for index, record in enumerate(self._ike):
+            rung = self._sent(index) if record.event == SENT else self._received(index)
+            if rung is not None:
+                yield rung
+
+    def _sent(self, index: int) -> Rung:
+        """A message that a traced node sent."""
         record = self._ike[index]
-        receiver = self._receivers.get(index)
-        if receiver is not None:
-            return self._line(record, record.node, receiver)
+        receipt = self._receipts.get(index)
+        if receipt is not None:
+            return Rung(record, record.t, receipt.t, record.node, receipt.node)
         others = [node for node in self._nodes if node != record.node]
         if len(self._nodes) > 2:
-            return self._line(record, record.node, str(record.fields["destination"]), lost=True)
-        return self._line(record, record.node, others[0] if others else "", lost=bool(others))
+            receiver = str(record.fields["destination"])
+            return Rung(record, record.t, None, record.node, receiver, lost=True)
+        receiver = others[0] if others else ""
+        return Rung(record, record.t, None, record.node, receiver, lost=bool(others))
 
-    def received(self, index: int) -> str | None:
-        """The line of a message whose sending is not traced; None where it has a line already."""
+    def _received(self, index: int) -> Rung | None:
+        """A message whose sending is not traced; None where it has a rung already."""
         record = self._ike[index]
         sender = self._from_peer.get(index)
         if sender is None:
             return None
-        note = " (duplicate)" if sender else ""
-        return self._line(record, sender, record.node) + note
+        return Rung(record, record.t, record.t, sender, record.node, duplicate=bool(sender))
 
     def _match(self) -> None:
         """Pair each receipt with the latest sending of the message before it that has none yet.
@@ -85,22 +124,21 @@ class _Rungs:
             if record.event == SENT:
                 waiting.setdefault(identity, []).append(index)
                 continue
-            sendings = [at for at in waiting.get(identity, ()) if at not in self._receivers]
+            sendings = [at for at in waiting.get(identity, ()) if at not in self._receipts]
             sendings = [at for at in sendings if self._ike[at].node != record.node]
             if sendings:
-                self._receivers[sendings[-1]] = record.node
+                self._receipts[sendings[-1]] = record
             else:
                 others = [node for node in self._nodes if node != record.node]
                 self._from_peer[index] = others[0] if len(others) == 1 else ""
 
-    def _line(self, record: TraceRecord, sender: str, receiver: str, *, lost: bool = False) -> str:
-        fields = record.fields
-        kind = "request" if fields["request"] else "response"
-        again = " (again)" if fields.get("retransmission") else ""
-        part = f" {fields['fragment']}/{fields['fragments']}" if "fragment" in fields else ""
-        what = f"{fields['exchange']} {kind} {fields['message_id']}{part}{again}"
+    def line(self, rung: Rung) -> str:
+        """The rung as text."""
+        what = f"{rung.words}{' (duplicate)' * rung.duplicate}"
+        sender, receiver, lost = rung.sender, rung.receiver, rung.lost
         if len(self._nodes) > 2:
-            return f"{sender or fields['source']} {'--x' if lost else '-->'} {receiver}  {what}"
+            source = sender or rung.record.fields["source"]
+            return f"{source} {'--x' if lost else '-->'} {receiver}  {what}"
         if self._role(sender, receiver) == "I":
             return f"I {'--x' if lost else '-->'} R  {what}"
         return f"I {'x--' if lost else '<--'} R  {what}"

@@ -37,12 +37,14 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class OpenedEsp:
-    """The inside of an ESP packet; `padding` is its size without the two octets of the trailer."""
+    """The inside of an ESP packet; `padding` is its size without the two octets of the trailer,
+    `plaintext` all that was encrypted, trailer included."""
 
     payload: bytes
     next_header: int
     padding: int
     suite: Suite
+    plaintext: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,15 @@ class OpenedFragment:
 
     size: int
     missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedChain:
+    """The plaintext of an SK payload, or of all fragments of one: a chain that begins with a
+    payload of type `first`."""
+
+    first: PayloadType
+    octets: bytes
 
 
 OpenedSk = tuple[Payload, ...] | OpenedFragment | Closed
@@ -81,6 +92,11 @@ class Opener:
 
     def open_message(self, octets: bytes, message: Message) -> OpenedSk:
         """The payloads inside the SK or SKF payload that ends `message`, read from `octets`."""
+        found = self.open_chain(octets, message)
+        return inner_payloads(found) if isinstance(found, OpenedChain) else found
+
+    def open_chain(self, octets: bytes, message: Message) -> OpenedChain | OpenedFragment | Closed:
+        """The same, not taken apart yet."""
         sealed = message.payloads[-1]
         assert isinstance(sealed, SkPayload | SkfPayload)
         associated = octets[: len(octets) - len(sealed.body)]
@@ -93,7 +109,7 @@ class Opener:
         inner = plaintext[:-padding]
         if isinstance(sealed, SkfPayload):
             return self._collect(message, sealed, inner)
-        return _inner_payloads(sealed.first, inner)
+        return OpenedChain(sealed.first, inner)
 
     def open_esp(self, esp: bytes) -> OpenedEsp | Closed:
         """The inside of an ESP packet (from its SPI on)."""
@@ -149,7 +165,9 @@ class Opener:
             return Closed(f"no key for {name} that fits a known suite")
         return Closed(f"the ICV does not verify under any key for {name} (tried: {tried})")
 
-    def _collect(self, message: Message, fragment: SkfPayload, inner: bytes) -> OpenedSk:
+    def _collect(
+        self, message: Message, fragment: SkfPayload, inner: bytes
+    ) -> OpenedChain | OpenedFragment | Closed:
         """RFC 7383 section 2.6: the plaintexts joined in the order of their numbers."""
         if fragment.total > MAX_FRAGMENTS:
             return Closed(f"{fragment.total} fragments, at most {MAX_FRAGMENTS} are collected")
@@ -165,7 +183,7 @@ class Opener:
             return OpenedFragment(len(inner), missing)
         del self._fragments[which]
         first = self._firsts.pop(which, PayloadType.NONE)
-        return _inner_payloads(first, b"".join(parts[number] for number in sorted(parts)))
+        return OpenedChain(first, b"".join(parts[number] for number in sorted(parts)))
 
     def _forget_oldest(self) -> None:
         if len(self._fragments) > MOST_COLLECTIONS:
@@ -187,9 +205,10 @@ def _try(protection: Protection, associated: bytes, sealed: bytes) -> bytes | No
         return None
 
 
-def _inner_payloads(first: PayloadType, inner: bytes) -> tuple[Payload, ...] | Closed:
+def inner_payloads(chain: OpenedChain) -> tuple[Payload, ...] | Closed:
+    """The payloads of an opened chain."""
     try:
-        return decode_payloads(first, inner)
+        return decode_payloads(chain.first, chain.octets)
     except WireError as error:
         return Closed(f"the ICV verifies, but the content does not decode: {error}")
 
@@ -201,4 +220,4 @@ def _opened_esp(plaintext: bytes, suite: Suite) -> OpenedEsp | Closed:
     end = len(plaintext) - ESP_TRAILER_SIZE - padding
     if end < 0:
         return Closed("the ICV verifies, but the pad length is beyond the plaintext")
-    return OpenedEsp(plaintext[:end], next_header, padding, suite)
+    return OpenedEsp(plaintext[:end], next_header, padding, suite, plaintext)

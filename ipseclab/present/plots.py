@@ -23,7 +23,8 @@ from ipseclab.measure.metrics import definition_of, mappings_lost, unit_of
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.results import Manifest, ResultsFolder, Row
 from ipseclab.measure.statistics import interval_95
-from ipseclab.measure.view import RunView, number, pair_key, text
+from ipseclab.measure.timeline import SHORTEST_BIN, probe_rates, sa_lives, transfer_rates
+from ipseclab.measure.view import RunView, number
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
@@ -56,9 +57,7 @@ PART_NAMES: Mapping[str, str] = {
     "icv": "ICV",
 }
 """Of the parts that are not called as they read."""
-BINS = 120
-"""Bins of a time line at most: about one for each six pixels of its width."""
-SHORTEST_BIN = 0.05
+MOST_BARS = 24
 SECONDS_SCALE = ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"))
 
 
@@ -159,53 +158,28 @@ def _legend_above(axis: Axes) -> None:
             handle.set_alpha(1.0)
 
 
-def _bin_width(view: RunView) -> float:
-    return max(SHORTEST_BIN, view.end() / BINS)
-
-
 def _transfer_panel(axis: Axes, view: RunView) -> None:
-    width = _bin_width(view)
-    edges = np.arange(0.0, view.end() + width, width)
-    started = {text(record, "flow"): record.t for record in view.events("transfer_started")}
-    flows: dict[str, list[tuple[float, float]]] = {}
-    for record in view.events("transfer_octets"):
-        octets, flow = number(record, "octets"), text(record, "flow")
-        if octets is not None:
-            flows.setdefault(flow, [(started.get(flow, 0.0), 0.0)]).append((record.t, octets))
-    for (flow, points), colour in zip(sorted(flows.items()), cycle(SERIES)):
-        times, totals = np.array(sorted(points)).T
-        rate = np.diff(np.interp(edges, times, totals)) * 8 / width / 1e6
-        axis.step(edges[:-1], rate, where="post", color=colour, label=f"TCP {flow}")
+    for (flow, rate), colour in zip(transfer_rates(view).items(), cycle(SERIES)):
+        megabits = [value / 1e6 for value in rate.values]
+        axis.step(rate.times, megabits, where="post", color=colour, label=f"TCP {flow}")
     axis.set_ylabel("goodput (Mbit/s)")
     axis.set_ylim(bottom=0)
 
 
 def _probe_panel(axis: Axes, view: RunView) -> None:
     """Delivered packets a second by the time of their sending, above what was sent."""
-    for probe, colour, style in zip(view.probes(), cycle(SERIES), cycle(("-", "--", ":"))):
-        period = probe.period
-        if period is None:
-            continue
-        # Whole periods in a bin: a constant rate is to look constant.
-        width = period * max(1, round(_bin_width(view) / period))
-        first, last = min(probe.sent.values()), max(probe.sent.values())
-        edges = np.arange(first - period / 2, last + width, width)
-        sent, _ = np.histogram(list(probe.sent.values()), edges)
-        got = [t for sequence, t in probe.sent.items() if sequence in probe.received]
-        delivered, _ = np.histogram(got, edges)
-        whole = slice(None, -1) if len(sent) > 1 else slice(None)
+    for probe, colour, style in zip(probe_rates(view), cycle(SERIES), cycle(("-", "--", ":"))):
         name = probe.flow if probe.flow.startswith("probe") else f"probe {probe.flow}"
         label = None if "sent" in axis.get_legend_handles_labels()[1] else "sent"
+        sent, delivered = probe.sent, probe.delivered
+        axis.step(sent.times, sent.values, where="post", color="0.75", lw=4, label=label)
         axis.step(
-            edges[:-1][whole], sent[whole] / width, where="post", color="0.75", lw=4, label=label
-        )
-        axis.step(
-            edges[:-1][whole],
-            delivered[whole] / width,
+            delivered.times,
+            delivered.values,
             where="post",
             color=colour,
             ls=style,
-            label=f"{name}: {len(got)} of {len(probe.sent)} delivered",
+            label=f"{name}: {probe.arrived} of {probe.packets} delivered",
         )
     axis.set_ylabel("delivered (packets/s)")
     axis.set_ylim(0, axis.get_ylim()[1] * 1.1)
@@ -233,23 +207,10 @@ def _sa_panel(axis: Axes, view: RunView) -> None:
 
 
 def _sa_bars(view: RunView) -> list[tuple[str, float, float, str]]:
-    first: dict[tuple[str, ...], tuple[float, str]] = {}
-    last: dict[tuple[str, ...], float] = {}
-    for record in view.events("ike_established", "ike_rekeyed"):
-        spi = text(record, "spi_i")
-        first.setdefault(("ike", spi), (record.t, f"IKE_SA {spi[:8]}"))
-    for record in view.events("child_ready"):
-        key = ("child", *pair_key(record))
-        first.setdefault(key, (record.t, f"CHILD_SA {text(record, 'spi_in')[:8]}"))
-    for record in view.events("ike_gone"):
-        last["ike", text(record, "spi_i")] = record.t
-    for record in view.events("child_gone"):
-        last[("child", *pair_key(record))] = record.t
-    bars = [
-        (label, start, last.get(key, view.end()), SKY if key[0] == "ike" else ORANGE)
-        for key, (start, label) in first.items()
+    return [
+        (life.name, life.start, life.gone(view.end()), SKY if life.kind == "ike" else ORANGE)
+        for life in sa_lives(view)[:MOST_BARS]
     ]
-    return sorted(bars, key=lambda bar: bar[1])[:24]
 
 
 def _mark_rekeys(axis: Axes, view: RunView) -> None:
