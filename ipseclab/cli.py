@@ -1,7 +1,8 @@
 """The command `ipseclab`. What a command needs is imported when it runs, so that `--help` is quick.
 
-Exit codes: 0 done; 1 ran, and something failed or disagreed; 2 bad input; 3 the environment cannot
-do it; 130 interrupted. What went wrong is one line on standard error.
+Exit codes: 0 done, and what was expected held; 1 ran, and something failed or disagreed; 2 bad
+input; 3 the environment cannot do it; 130 interrupted. What went wrong is one line on standard
+error.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def run(
     out: OutOption = None,
     costs: CostsOption = "default",
 ) -> None:
-    """Run an experiment: its results, its table, its figures."""
+    """Run an experiment: its results, its table, its figures, and whether what it expects held
+    (exit code 1 when not)."""
     from ipseclab.measure.experiment import load_experiment
 
     loaded = load_experiment(experiment)
@@ -471,8 +473,11 @@ def _report(
     failures: tuple[Failure, ...],
 ) -> None:
     """The table, the figures' paths, and what failed."""
+    from ipseclab.measure.expect.store import read_judgements
+    from ipseclab.present.expectations import expectations_table, failure_lines
     from ipseclab.present.tables import metrics_table
 
+    judgements = read_judgements(folder.path)
     if rows:
         count = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
         title = f"{experiment.name}, world {rows[0].world}, {count}"
@@ -480,9 +485,14 @@ def _report(
         _draw(folder)
         print(f"results: {folder.path}")
         _warn(rows)
+    if judgements:
+        _console().print(expectations_table(judgements))
     for failure in failures:
         print(f"run {failure.run} failed: {failure.why}", file=sys.stderr)
-    if failures:
+    unmet = failure_lines(judgements, folder)
+    for line in unmet:
+        print(line, file=sys.stderr)
+    if failures or unmet:
         raise Exit(FAILED)
 
 

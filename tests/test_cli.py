@@ -138,6 +138,57 @@ def test_a_run_ends_with_its_table_and_figures(command, tmp_path):
     assert {"kernel", "python", "commit", "host"} <= manifest["machine"].keys()
 
 
+EXPECTING = (
+    SMALL
+    + """\
+expect:
+  - handshake_time.max < 2 * rtt + 10 ms
+  - {that: ping_lost == 0, over: all}
+"""
+)
+
+
+def test_what_is_expected_is_judged_and_told(command, tmp_path):
+    words = ("run", "expecting.yaml", "--out", "out", "--costs", "zero")
+    path = tmp_path / "expecting.yaml"
+    path.write_text(EXPECTING)
+    code, out, err = command(*words)
+    assert (code, err) == (0, "")
+    assert "What was expected" in out
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["expectations"] == {"held": 3, "failed": 0, "not judged": 0}
+
+
+def test_what_does_not_hold_is_exit_1_also_of_results_that_are_stored(command, tmp_path):
+    words = ("run", "expecting.yaml", "--out", "out", "--costs", "zero")
+    path = tmp_path / "expecting.yaml"
+    path.write_text(EXPECTING)
+    command(*words)
+    path.write_text(EXPECTING.replace("2 * rtt + 10 ms", "1.5 * rtt + 6 ms"))
+    code, out, err = command(*words)
+    assert code == 1
+    assert "2 of 2 runs are stored already" in out
+    assert err == (
+        "expectation failed: handshake_time.max < 1.5 * rtt + 6 ms: at rtt=0.02: "
+        "0.04 s, expected < 0.036 s: out\n"
+    )
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["expectations"] == {"held": 2, "failed": 1, "not judged": 0}
+    assert manifest["status"] == "done"
+    path.write_text(SMALL)
+    code, _, _ = command(*words)
+    assert code == 0
+    assert not list((tmp_path / "out").glob("expectations*"))
+
+
+def test_a_run_that_broke_its_expectation_is_named(command, tmp_path):
+    text = EXPECTING.replace("handshake_time.max < 2 * rtt + 10 ms", "handshake_time < 0.03")
+    (tmp_path / "expecting.yaml").write_text(text)
+    code, _, err = command("run", "expecting.yaml", "--out", "out", "--costs", "zero")
+    assert code == 1
+    assert err.endswith("in 1 of 1 runs: out/runs/00001_rtt-0.02-r0\n")
+
+
 def test_results_of_another_seed_are_refused_and_kept(command, tmp_path):
     command("run", "small.yaml", "--out", "out", "--costs", "zero")
     before = (tmp_path / "out/manifest.json").read_text()

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from ipseclab.lab.library import EXPERIMENTS, TOPOLOGIES, find_file
 from ipseclab.lab.plan import RunPlan
 from ipseclab.lab.topology import Topology, refuse_other, resolve
 from ipseclab.lab.yaml_source import KeyPath, YamlSource, check, one_of, read_yaml
+from ipseclab.measure.expect.names import Vocabulary
+from ipseclab.measure.expect.reading import Expectation, read_expectations
 from ipseclab.measure.experiment_file import (
     AxisFile,
     ChoiceFile,
@@ -35,6 +37,8 @@ from ipseclab.measure.run_plan import check_plan, make_plan
 MOST_RUNS = 1_000_000
 RESERVED = ("run", "world", "seed", "repetition", "wall_time")
 PLAN_KEYS = ("traffic", "actions", "duration")
+SHOWN_KEYS = {"plots", "metrics", "description", "expect"}
+"""Keys that change nothing in what the runs do: results stay good when these change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class Experiment:
     file: ExperimentFile
     source: YamlSource
     topology_source: YamlSource
+    expectations: tuple[Expectation, ...] = ()
 
     def points(self, *, quick: bool = False) -> tuple[SweepPoint, ...]:
         """The sweep laid out, the first axis slowest; one point without parameters where there is
@@ -193,7 +198,7 @@ class Experiment:
 
     def digest(self) -> str:
         """A fingerprint of all that decides what the runs do, the topology's content included."""
-        content = self.file.model_dump(mode="json", exclude={"plots", "metrics", "description"})
+        content = self.file.model_dump(mode="json", exclude=SHOWN_KEYS)
         text = json.dumps([content, self.topology_source.data], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -207,12 +212,29 @@ def load_experiment(path_or_name: str | Path) -> Experiment:
     file = check(ExperimentFile, source)
     topology_path = _topology_path(file, path, source)
     topology_source = read_yaml(topology_path)
-    resolve(topology_source)  # what is wrong in itself is said to be wrong there
+    topology = resolve(topology_source)  # what is wrong in itself is said to be wrong there
     name = file.name if file.name is not None else path.stem
     experiment = Experiment(name, file, source, topology_source)
     _check_sweep(experiment)
     _check_names(experiment)
-    return experiment
+    return replace(experiment, expectations=_expectations(experiment, topology))
+
+
+def _expectations(experiment: Experiment, topology: Topology) -> tuple[Expectation, ...]:
+    """What the file expects, checked against the sweep. Raises ConfigError."""
+    file = experiment.file
+    if not file.expect:
+        return ()
+    points = [point.parameters for point in experiment.points()]
+    units = experiment.units()
+    vocabulary = Vocabulary(
+        {name: units.get(name, "") for name in points[0]},
+        tuple(link.name for link in topology.links),
+        tuple(flow.name for flow in file.traffic),
+    )
+    return read_expectations(
+        file.expect, experiment.source, vocabulary=vocabulary, points=points, worlds=file.worlds
+    )
 
 
 def _topology_path(file: ExperimentFile, path: Path, source: YamlSource) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ipseclab.lab.plan import ActionName, Congestion
 from ipseclab.lab.schema_faults import Faults
@@ -21,6 +21,7 @@ LONGEST_RUN = 86_400.0
 MOST_REPETITIONS = 100_000
 MOST_VALUES = 1_000
 MOST_ACTIONS = 10_000
+MOST_EXPECTATIONS = 1_000
 
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Scalar = bool | int | float | str
@@ -182,6 +183,27 @@ class PlotFile(Strict):
     log_y: bool = False
 
 
+class ExpectFile(Strict):
+    """What must hold of the results; `ipseclab run` exits with 1 when it does not."""
+
+    that: Annotated[str, Field(min_length=1)]
+    """Such as `handshake_time.p95 < 2.2 * rtt`."""
+    over: Literal["point", "all"] = "point"
+    """Of each point of the sweep for itself, or of the runs of all points together."""
+    where: dict[str, Scalar | list[Scalar]] = {}
+    """Only points with these parameters (a value or a list of them); `world` picks worlds."""
+    why: str = ""
+    """For who reads that it failed."""
+
+
+def _bare(value: object) -> object:
+    """An expectation that is only a text."""
+    return {"that": value} if isinstance(value, str) else value
+
+
+Expect = Annotated[ExpectFile, BeforeValidator(_bare, json_schema_input_type=str | ExpectFile)]
+
+
 class QuickFile(Strict):
     """What a run with --quick has instead."""
 
@@ -212,6 +234,8 @@ class ExperimentFile(Strict):
     sweep: SweepFile | None = None
     metrics: list[str] = []
     """Those of the table at the end (runs.csv has all); by default all."""
+    expect: Annotated[list[Expect], Field(max_length=MOST_EXPECTATIONS)] = []
+    """What must hold of the results."""
     plots: list[PlotFile] = []
 
 

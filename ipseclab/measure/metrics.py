@@ -10,11 +10,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from math import inf
 from statistics import fmean
 
 import numpy as np
 
+from ipseclab.ipsec.counters import DropReason
+from ipseclab.lab.impairment import LinkDrop
+from ipseclab.lab.nat import NatDrop
 from ipseclab.lab.plan import Probe
 from ipseclab.lab.trace import TraceRecord
 from ipseclab.measure.overhead import OVERHEAD_PARTS
@@ -27,18 +31,37 @@ last link."""
 IPV4_UDP_OCTETS = 28
 NAT_CHANGES = ("nat_rebound", "nat_expired")
 IKE_PORT, NAT_T_PORT = ":500", ":4500"
+DROPS = (
+    *(reason.value for reason in DropReason),
+    *("no_address", "no_route", "not_delivered"),
+    *(f"link_{reason.value}" for reason in LinkDrop),
+    "link_overrun",
+    *(f"nat_{reason.value}" for reason in NatDrop),
+    *("nat_no_route", "nat_not_sent", "nat_own_address"),
+)
+"""What `drops.<reason>` can be: reasons of gateways and hosts, then of links, then of NATs."""
 
 MetricValue = float | None
 
 
+class Better(Enum):
+    """Which way a metric is better; NEITHER says what happened, not how well."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    NEITHER = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric's name and unit as they stand in the results, and how it is computed."""
+    """A metric's name and unit as they stand in the results, how it is computed, and which way it
+    is better."""
 
     name: str
     unit: str
     definition: str
     compute: Callable[[RunView], MetricValue]
+    better: Better
 
 
 def measure(view: RunView) -> dict[str, MetricValue]:
@@ -66,6 +89,13 @@ def definition_of(name: str) -> str:
         return "octets of this part, a packet"
     metric = METRICS.get(name)
     return metric.definition if metric is not None else ""
+
+
+def better(name: str) -> Better:
+    """Which way a results column is better: an `overhead.<part>` as the whole. Drops say what
+    happened: a link or an attack is there to make them."""
+    metric = METRICS.get("overhead" if name.startswith("overhead.") else name)
+    return metric.better if metric is not None else Better.NEITHER
 
 
 def known(name: str) -> bool:
@@ -480,25 +510,29 @@ METRICS: dict[str, Metric] = {
             "s",
             "first octet of IKE_SA_INIT sent -> first CHILD_SA usable in both directions",
             handshake_time,
+            Better.LOWER,
         ),
         Metric(
             "resume_time",
             "s",
             "first octet of IKE_SESSION_RESUME sent -> first CHILD_SA usable in both directions",
             resume_time,
+            Better.LOWER,
         ),
         Metric(
             "rekey_time",
             "s",
             "CREATE_CHILD_SA request first sent -> old SA deleted on both ends",
             rekey_time,
+            Better.LOWER,
         ),
-        Metric("rekeys", "1", "CHILD_SA and IKE_SA rekeys that ended", rekeys),
+        Metric("rekeys", "1", "CHILD_SA and IKE_SA rekeys that ended", rekeys, Better.NEITHER),
         Metric(
             "rekey_gap",
             "s",
             "longest silence of a constant-rate probe across the rekey, less the probe's period",
             rekey_gap,
+            Better.LOWER,
         ),
         Metric(
             "rekey_lost",
@@ -506,36 +540,56 @@ METRICS: dict[str, Metric] = {
             "probes sent and never delivered in the window around the rekey, less those that a "
             "link on their way dropped and those under way at the run's end",
             rekey_lost,
+            Better.LOWER,
         ),
         Metric(
             "overhead",
             "octets",
             "outer packet less inner payload, a packet; overhead.<part> are its parts",
             overhead,
+            Better.LOWER,
         ),
-        Metric("efficiency", "1", "payload octets / octets on the link", efficiency),
-        Metric("goodput", "bit/s", "application payload delivered / time", goodput),
-        Metric("retransmissions", "1", "IKE requests sent again", retransmissions),
-        Metric("ike_octets", "octets", "IKE octets on the wire, both directions", ike_octets),
-        Metric("ike_messages", "1", "IKE messages on the wire, both directions", ike_messages),
-        Metric("ike_fragments", "1", "of them those that carry a fragment", ike_fragments),
-        Metric("rtt_min", "s", "shortest ping round trip", rtt_min),
-        Metric("rtt_median", "s", "median ping round trip", rtt_median),
-        Metric("rtt_p95", "s", "95th percentile of ping round trips", rtt_p95),
-        Metric("rtt_max", "s", "longest ping round trip", rtt_max),
-        Metric("ping_lost", "packets", "echo requests without an answer", ping_lost),
-        Metric("probe_lost", "packets", "probes sent and never delivered", probe_lost),
+        Metric("efficiency", "1", "payload octets / octets on the link", efficiency, Better.HIGHER),
+        Metric("goodput", "bit/s", "application payload delivered / time", goodput, Better.HIGHER),
+        Metric("retransmissions", "1", "IKE requests sent again", retransmissions, Better.LOWER),
+        Metric(
+            "ike_octets",
+            "octets",
+            "IKE octets on the wire, both directions",
+            ike_octets,
+            Better.LOWER,
+        ),
+        Metric(
+            "ike_messages",
+            "1",
+            "IKE messages on the wire, both directions",
+            ike_messages,
+            Better.LOWER,
+        ),
+        Metric(
+            "ike_fragments", "1", "of them those that carry a fragment", ike_fragments, Better.LOWER
+        ),
+        Metric("rtt_min", "s", "shortest ping round trip", rtt_min, Better.LOWER),
+        Metric("rtt_median", "s", "median ping round trip", rtt_median, Better.LOWER),
+        Metric("rtt_p95", "s", "95th percentile of ping round trips", rtt_p95, Better.LOWER),
+        Metric("rtt_max", "s", "longest ping round trip", rtt_max, Better.LOWER),
+        Metric("ping_lost", "packets", "echo requests without an answer", ping_lost, Better.LOWER),
+        Metric(
+            "probe_lost", "packets", "probes sent and never delivered", probe_lost, Better.LOWER
+        ),
         Metric(
             "nat_recovery",
             "s",
             "NAT mapping lost or changed -> next packet delivered inward",
             nat_recovery,
+            Better.LOWER,
         ),
         Metric(
             "move_time",
             "s",
             "own address changed -> first packet sent after it delivered, a flow",
             move_time,
+            Better.LOWER,
         ),
         Metric(
             "overruns",
@@ -543,9 +597,14 @@ METRICS: dict[str, Metric] = {
             "packets that the lab itself lost, being too slow: relays, NATs, sockets, devices; "
             "emulated worlds only",
             overruns,
+            Better.NEITHER,
         ),
         Metric(
-            "cpu_per_packet", "s", "process CPU / packets, emulated worlds only", cpu_per_packet
+            "cpu_per_packet",
+            "s",
+            "process CPU / packets, emulated worlds only",
+            cpu_per_packet,
+            Better.LOWER,
         ),
     )
 }

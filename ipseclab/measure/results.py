@@ -4,6 +4,7 @@
     DIR/runs/<id>/row.json        a finished run's parameters and metrics: there or not, never half
     DIR/runs/<id>/trace.jsonl ... what the run did
     DIR/runs.csv, DIR/runs.parquet
+    DIR/expectations.json, .xml, .parquet    where the experiment expects something
     DIR/figures/
 
 A run is done when its row stands. Whatever ends a sweep early, running it again with the same
@@ -114,6 +115,8 @@ class Manifest:
     details: Mapping[str, object] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     """What a reader of these results has to know, a line each."""
+    expectations: Mapping[str, int] = field(default_factory=dict)
+    """How many of the experiment's expectations have each verdict; expectations.json says which."""
 
 
 def same_run(before: Manifest, now: Manifest) -> bool:

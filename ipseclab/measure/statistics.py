@@ -1,4 +1,4 @@
-"""The little statistics that results need: a mean with its 95 % confidence interval."""
+"""The little statistics that results need: a mean with its 95 % interval, percentiles."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ def interval_95(values: Sequence[float]) -> tuple[float, float]:
 
     quantile = float(student.ppf(TWO_SIDED_95, len(values) - 1))
     return mean, quantile * stdev(values) / sqrt(len(values))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that this share (0 to 1) of them does not exceed, linear between neighbours; one
+    neighbour may be infinite."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    part = place - below
+    if not part or ordered[below] == ordered[below + 1]:
+        return ordered[below]
+    return ordered[below] + part * (ordered[below + 1] - ordered[below])

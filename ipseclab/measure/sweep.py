@@ -19,6 +19,8 @@ from typing import IO
 
 from ipseclab.emu.sandbox import sandbox_kind
 from ipseclab.errors import EnvironmentLacks
+from ipseclab.measure.expect.judge import Judgement, counted, judge
+from ipseclab.measure.expect.store import forget_judgements, store_judgements
 from ipseclab.measure.experiment import Experiment
 from ipseclab.measure.job import LOG_FILE, Job, lay_out
 from ipseclab.measure.results import (
@@ -96,6 +98,10 @@ class Sweep:
             folder.check_same(before, manifest_of(self.experiment, self.asked, len(self.jobs)))
         return tuple(job for job in self.jobs if folder.row(job.run) is None)
 
+    def judgements(self, rows: Sequence[Row]) -> tuple[Judgement, ...]:
+        """What came of the experiment's expectations, by these rows."""
+        return judge(self.experiment.expectations, self.jobs, rows)
+
 
 def lay_out_sweep(experiment: Experiment, asked: Asked) -> Sweep:
     """Make every run ready. Raises ConfigError for the first that cannot be."""
@@ -149,6 +155,8 @@ def run_sweep(
     if missing and sweep.asked.world == "netns":
         sandbox_kind()  # before anything is written: what it lacks, and the remedy
     folder.begin(manifest)
+    forget_judgements(folder.path)
+    judgements: tuple[Judgement, ...] = ()
     failures: tuple[Failure, ...] = ()
     status = "interrupted"
     try:
@@ -159,6 +167,9 @@ def run_sweep(
         rows = folder.rows()
         if rows:
             folder.write_tables(rows, units)
+        if status != "interrupted" and sweep.experiment.expectations:
+            judgements = sweep.judgements(rows)
+            store_judgements(folder.path, sweep.experiment.name, judgements)
         folder.write_manifest(
             replace(
                 manifest,
@@ -166,6 +177,7 @@ def run_sweep(
                 runs_done=len(rows),
                 finished=now_text(),
                 warnings=warnings_of(rows),
+                expectations=counted(judgements) if judgements else {},
             )
         )
     return rows, failures

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from ipseclab.errors import ConfigError, Place
 from ipseclab.measure.interop.verdicts import Cell, Verdict
+from ipseclab.measure.junit import Case, Outcome, junit_xml
 from ipseclab.measure.results import write_atomic
 
 CSV_FILE, JSON_FILE, JUNIT_FILE = "interop.csv", "interop.json", "interop.xml"
 COLUMNS = tuple(field.name for field in fields(Cell))
-_NOT_XML = {code: None for code in range(32) if chr(code) not in "\t\n\r"}
+_OUTCOMES = {Verdict.PASSED: Outcome.PASSED, Verdict.FAILED: Outcome.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,46 +77,17 @@ def to_csv(cells: Sequence[Cell]) -> str:
 
 def to_junit(cells: Sequence[Cell]) -> str:
     """A suite a tunnel; what strongSwan or we do not have is skipped, with the reason."""
-    counts = counted(cells)
-    skipped = counts[Verdict.UNSUPPORTED] + counts[Verdict.NOT_OURS]
-    root = ElementTree.Element(
-        "testsuites",
-        name="ipseclab interop",
-        tests=str(len(cells)),
-        failures=str(counts[Verdict.FAILED]),
-        skipped=str(skipped),
-    )
-    for (topic, title), own in by_tunnel(cells).items():
-        root.append(_suite(topic, title, own))
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=False) + "\n"
+    suites = {
+        f"{topic}: {title}": [_case(cell) for cell in own]
+        for (topic, title), own in by_tunnel(cells).items()
+    }
+    return junit_xml("ipseclab interop", suites)
 
 
-def _suite(topic: str, title: str, cells: Sequence[Cell]) -> ElementTree.Element:
-    counts = counted(cells)
-    suite = ElementTree.Element(
-        "testsuite",
-        name=f"{topic}: {title}",
-        tests=str(len(cells)),
-        failures=str(counts[Verdict.FAILED]),
-        skipped=str(counts[Verdict.UNSUPPORTED] + counts[Verdict.NOT_OURS]),
-        time=f"{sum(cell.seconds for cell in cells):.3f}",
-    )
-    suite.extend(_case(cell) for cell in cells)
-    return suite
-
-
-def _case(cell: Cell) -> ElementTree.Element:
-    case = ElementTree.Element(
-        "testcase", classname=f"{cell.topic}: {cell.tunnel}", name=cell.cell,
-        time=f"{cell.seconds:.3f}",
-    )  # fmt: skip
-    detail = cell.detail.translate(_NOT_XML)
-    if cell.verdict is Verdict.FAILED:
-        ElementTree.SubElement(case, "failure", message=detail)
-    elif cell.verdict is not Verdict.PASSED:
-        ElementTree.SubElement(case, "skipped", message=f"{cell.verdict}: {detail}")
-    return case
+def _case(cell: Cell) -> Case:
+    outcome = _OUTCOMES.get(cell.verdict, Outcome.SKIPPED)
+    message = cell.detail if outcome is Outcome.FAILED else f"{cell.verdict}: {cell.detail}"
+    return Case(cell.cell, outcome, message, cell.seconds)
 
 
 def _cell(row: dict[str, Any]) -> Cell:

@@ -1,0 +1,1 @@
+"""Expectations: what an experiment's metrics must satisfy, read, checked and judged."""
