@@ -26,10 +26,11 @@ from ipseclab.emu.traffic import (
 )
 from ipseclab.lab.gateways import starting_connections
 from ipseclab.lab.model import Direction, Link
-from ipseclab.lab.plan import Probe, RunPlan, Transfer
+from ipseclab.lab.plan import RunPlan, Transfer
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.trace import Trace
 from ipseclab.lab.traffic import flow_ids
+from ipseclab.lab.ways import probe_receivers
 
 LINKS_FILE = "links.json"
 WORLD_FILE = "world.json"
@@ -89,7 +90,6 @@ def _start_flows(lab: Lab, plan: RunPlan) -> list[Child]:
     """A process for each end of each flow, ready to go."""
     topology, parts = lab.topology, lab.folders.parts
     numbers = flow_ids(plan)
-    probes: dict[str, dict[int, str]] = {}
     started = []
     for flow in plan.flows:
         number = numbers[flow.name]
@@ -97,14 +97,12 @@ def _start_flows(lab: Lab, plan: RunPlan) -> list[Child]:
             str(topology.nodes[name].address) for name in (flow.source, flow.destination)
         )
         spec = FlowSpec(flow, number, source, destination, parts)
-        if isinstance(flow, Probe):
-            probes.setdefault(flow.destination, {})[number] = flow.name
         if isinstance(flow, Transfer):
             log = lab.folders.log(f"sink-{flow.name}")
             started.append(start_transfer_sink(spec, network=lab.pid(flow.destination), log=log))
         log = lab.folders.log(f"flow-{flow.name}")
         started.append(start_source(spec, network=lab.pid(flow.source), log=log))
-    for node, names in probes.items():
+    for node, names in probe_receivers(topology, plan).items():
         sink = ProbeSinkSpec(node, names, lab.folders.part(f"probes-{node}"))
         log = lab.folders.log(f"probes-{node}")
         started.append(start_probe_sink(sink, network=lab.pid(node), log=log))

@@ -17,14 +17,14 @@ from typing import TextIO, assert_never
 
 from ipseclab.emu import devices
 from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
-from ipseclab.errors import EnvironmentLacks, WireError
+from ipseclab.errors import EnvironmentLacks
 from ipseclab.lab.plan import Ping, Probe, TrafficFlow, Transfer
 from ipseclab.lab.trace import Trace
 from ipseclab.lab.traffic import (
     PROBE_PORT,
     SMALLEST_PROBE,
     TRANSFER_PORT,
-    decode_probe,
+    ProbeJournal,
     probe_payload,
     send_times,
 )
@@ -139,9 +139,9 @@ class _End:
         self._trace = Trace(file, keep=False)
         self._flushed_at = 0.0
 
-    def record(self, now: float, event: str, flow: str, **fields: int | float) -> None:
-        """Write down one event of a flow; to the file within `FLUSH_SECONDS` while there are."""
-        self._trace.record(now, self._node, event, flow=flow, **fields)
+    def record(self, now: float, event: str, **fields: str | int | float) -> None:
+        """Write down one event; to the file within `FLUSH_SECONDS` while there are."""
+        self._trace.record(now, self._node, event, **fields)
         if now >= self._flushed_at + FLUSH_SECONDS:
             self.flush()
             self._flushed_at = now
@@ -188,7 +188,7 @@ class _Source(_End):
                     ICMP_ECHO_REQUEST, identifier, sequence & 0xFFFF, bytes(flow.size)
                 )
                 now = sent[sequence & 0xFFFF] = time.monotonic()
-                self.record(now, "ping_sent", self._name, sequence=sequence, octets=flow.size)
+                self.record(now, "ping_sent", flow=self._name, sequence=sequence, octets=flow.size)
                 _send(opened, echo, (self.spec.destination, 0))
             while not self._wait(poll, None):
                 self._answers(opened, identifier, sent)
@@ -206,7 +206,7 @@ class _Source(_End):
                 octets = len(packet) - start - ICMP_ECHO_HEADER_SIZE
                 rtt = round(now - sent.pop(sequence), 9)
                 fields = {"sequence": sequence, "rtt": rtt, "octets": octets}
-                self.record(now, "ping_received", self._name, **fields)
+                self.record(now, "ping_received", flow=self._name, **fields)
 
     def probe(self, flow: Probe) -> None:
         """Send numbered datagrams at the flow's rate."""
@@ -224,7 +224,7 @@ class _Source(_End):
                     if self._wait(poll, left):
                         return
                 now = time.monotonic()
-                self.record(now, "probe_sent", self._name, sequence=sequence, octets=size)
+                self.record(now, "probe_sent", flow=self._name, sequence=sequence, octets=size)
                 _send(opened, payload, (self.spec.destination, PROBE_PORT))
             self._wait(poll, None)
 
@@ -241,7 +241,7 @@ class _Source(_End):
             while (left := begin + flow.start - time.monotonic()) > 0.0:
                 if self._wait(poll, left):
                     return
-            self.record(time.monotonic(), "transfer_started", self._name, octets=0)
+            self.record(time.monotonic(), "transfer_started", flow=self._name, octets=0)
             self.flush()
             code = opened.connect_ex((self.spec.destination, TRANSFER_PORT + self.spec.number))
             if code not in (0, errno.EINPROGRESS):
@@ -285,7 +285,7 @@ class _ProbeSink(_End):
 
     def __init__(self, spec: ProbeSinkSpec, control: Control, file: TextIO) -> None:
         super().__init__(control, spec.node, file)
-        self._names = spec.names
+        self._journal = ProbeJournal(spec.names)
 
     def run(self) -> None:
         """Note probes until told to end."""
@@ -307,18 +307,14 @@ class _ProbeSink(_End):
     def _take(self, opened: socket.socket) -> None:
         while True:
             try:
-                payload = opened.recv(LARGEST_DATAGRAM)
+                payload, address = opened.recvfrom(LARGEST_DATAGRAM)
             except BlockingIOError:
                 return
             now = time.monotonic()
-            try:
-                mark = decode_probe(payload)
-            except WireError:
-                continue
-            name = self._names.get(mark.flow)
-            if name is not None:
-                octets = len(payload)
-                self.record(now, "probe_received", name, sequence=mark.sequence, octets=octets)
+            entry = self._journal.entry(payload, address[0])
+            if entry is not None:
+                event, fields = entry
+                self.record(now, event, **fields)
 
 
 class _TransferSink(_End):
@@ -359,12 +355,12 @@ class _TransferSink(_End):
                 taken = _taken(opened, buffer)
                 octets += taken
                 if taken == 0:
-                    self.record(now, "transfer_done", name, octets=octets)
+                    self.record(now, "transfer_done", flow=name, octets=octets)
                     self.flush()
                     return
             over = self.control.fileno() in ready  # the message itself is left for the caller
             if octets > said and (over or now >= next_report):
-                self.record(now, "transfer_octets", name, octets=octets)
+                self.record(now, "transfer_octets", flow=name, octets=octets)
                 self.flush()
                 said = octets
             if now >= next_report:

@@ -38,6 +38,8 @@ class NodeKind(Enum):
     GATEWAY = "gateway"
     ROUTER = "router"
     NAT = "nat"
+    ATTACKER = "attacker"
+    """In the path as a router is, and up to no good."""
 
 
 class Stack(Enum):
@@ -248,7 +250,7 @@ class NetworkSelector:
             return cls(network)
         first, last = match["first"], match["last"]
         ports = ANY_PORTS if first is None else (int(first), int(last or first))
-        protocol = _protocol(match["protocol"])
+        protocol = protocol_number(match["protocol"])
         with_ports = protocol in (IpProtocol.TCP, IpProtocol.UDP)
         if not (ports == ANY_PORTS or (with_ports and ports[0] <= ports[1] <= ANY_PORTS[1])):
             raise ValueError(f"{text!r} has no ports that protocol {protocol} could have")
@@ -269,7 +271,8 @@ _SELECTOR = re.compile(
 )
 
 
-def _protocol(text: str) -> int:
+def protocol_number(text: str) -> int:
+    """An IP protocol by its name in any case or its number. Raises ValueError."""
     try:
         number = int(text) if text.isdecimal() else IpProtocol[text.upper()].value
     except KeyError:

@@ -77,7 +77,7 @@ class Routing:
         knows, so that a packet for nowhere ends there and does not go round.
         """
         found = self._specific_routes(name)
-        if self._nodes[name].kind is not NodeKind.ROUTER:
+        if self._nodes[name].kind not in (NodeKind.ROUTER, NodeKind.ATTACKER):
             first = next(found, None)
             if first is None:
                 return ()

@@ -12,6 +12,9 @@ from pydantic import (
     Field,
 )
 
+from ipseclab.lab.schema_attacks import (
+    Attacks,
+)
 from ipseclab.lab.schema_connection import (
     CertificatesFile,
     ConnectionFile,
@@ -44,6 +47,8 @@ class TopologyFile(Strict):
     connections: Annotated[list[ConnectionFile], Field(max_length=MOST_CONNECTIONS)] = []
     faults: Faults = []
     """What goes wrong on purpose."""
+    attacks: Attacks = []
+    """What its attackers do."""
     certificates: CertificatesFile = CertificatesFile()
 
 

@@ -182,6 +182,12 @@ class RouterFile(Strict):
     kind: Literal["router"]
 
 
+class AttackerFile(Strict):
+    """A router that does what the file's `attacks` say."""
+
+    kind: Literal["attacker"]
+
+
 NatBehaviour = Literal["endpoint-independent", "address-dependent", "address-and-port-dependent"]
 
 
@@ -212,4 +218,6 @@ class NatFile(Strict):
     esp_passthrough: bool = False
 
 
-NodeFile = Annotated[HostFile | GatewayFile | RouterFile | NatFile, Field(discriminator="kind")]
+NodeFile = Annotated[
+    HostFile | GatewayFile | RouterFile | NatFile | AttackerFile, Field(discriminator="kind")
+]

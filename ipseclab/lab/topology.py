@@ -24,6 +24,8 @@ from ipseclab.ike.config import (
 )
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.lab.access import access_plan, check_access, initiators_side
+from ipseclab.lab.attack_plans import attack_plans, check_attacks
+from ipseclab.lab.attacks.attack import Attack
 from ipseclab.lab.certificate_plans import certificate_plans, order_authorities
 from ipseclab.lab.checks import (
     check_connections,
@@ -99,6 +101,7 @@ class Topology:
     links: tuple[Link, ...]
     connections: tuple[Connection, ...]
     faults: tuple[Fault, ...]
+    attacks: tuple[Attack, ...]
     authorities: tuple[AuthorityPlan, ...]
     """Each behind its issuer."""
     certificates: Mapping[str, CertificatePlan]
@@ -195,6 +198,7 @@ def resolve(source: YamlSource) -> Topology:
     )
     check_faults(file.faults, nodes, source)
     faults = tuple(_fault(entry, index) for index, entry in enumerate(file.faults))
+    check_attacks(file.attacks, nodes, source)
     authorities = order_authorities(file, source)
     by_end: dict[str, tuple[Connection, ...]] = {}
     for item in connections:
@@ -207,6 +211,7 @@ def resolve(source: YamlSource) -> Topology:
         links=links,
         connections=connections,
         faults=faults,
+        attacks=attack_plans(file.attacks, nodes),
         authorities=authorities,
         certificates=certificate_plans(file, authorities, connections, source),
         routing=routing,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ipseclab.errors import WireError
@@ -24,6 +24,8 @@ PROBE_HEADER = struct.Struct("!4sHI")
 PROBE_MAGIC = b"iplb"
 SMALLEST_PROBE = PROBE_HEADER.size
 LARGEST_PROBE = 65507
+FORGED_FLOW = 0xFFFF
+"""The flow number of probes that no flow sent: an attacker's own, known again by who gets them."""
 _FILLING = 64
 """Octets of filling before it repeats."""
 
@@ -89,6 +91,40 @@ def decode_probe(payload: bytes) -> ProbeMark:
     if filling != _filling(header, len(filling)):
         raise WireError(f"probe {sequence} of flow {flow_id} is damaged")
     return ProbeMark(flow_id, sequence)
+
+
+class ProbeJournal:
+    """What a host writes down of the datagrams that come to its probe port, in every world.
+
+    `flows` names the probes by their numbers. What is damaged, or was forged, is written down as
+    well: IP alone hands it over. A probe from another address than the first of its flow has that
+    `source` in its record.
+    """
+
+    def __init__(self, flows: Mapping[int, str]) -> None:
+        self._flows = flows
+        self._sources: dict[int, str] = {}
+
+    def entry(self, payload: bytes, source: str) -> tuple[str, dict[str, str | int]] | None:
+        """Event and fields for a datagram that came from `source`; None for another's probe."""
+        octets = len(payload)
+        try:
+            mark = decode_probe(payload)
+        except WireError:
+            return "probe_damaged", {"octets": octets}
+        if mark.flow == FORGED_FLOW:
+            return "probe_forged", _fields(sequence=mark.sequence, octets=octets, source=source)
+        if mark.flow not in self._flows:
+            return None
+        first = self._sources.setdefault(mark.flow, source)
+        fields = _fields(flow=self._flows[mark.flow], sequence=mark.sequence, octets=octets)
+        if source != first:
+            fields["source"] = source
+        return "probe_received", fields
+
+
+def _fields(**fields: str | int) -> dict[str, str | int]:
+    return fields
 
 
 def _filling(header: bytes, size: int) -> bytes:

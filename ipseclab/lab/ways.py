@@ -1,4 +1,4 @@
-"""Which links a flow's packets cross, and in which direction: the metrics and the figures ask.
+"""Which links a flow's packets cross, in which direction, and where they are looked out for.
 
 What a connection protects goes by way of its two ends, whatever the shortest way between the hosts
 is; a NAT's one-way door does not matter, since what comes back through it goes the way it came.
@@ -9,7 +9,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 from ipseclab.lab.model import Connection, Direction
+from ipseclab.lab.plan import Probe, RunPlan
 from ipseclab.lab.topology import Topology
+from ipseclab.lab.traffic import flow_ids
 
 LinkWay = tuple[str, Direction]
 
@@ -28,6 +30,20 @@ def link_ways(topology: Topology, source: str, destination: str) -> tuple[LinkWa
             link = topology.link(topology.nodes[near].interface_to(far).link)
             found.append((link.name, link.direction_from(near)))
     return tuple(found)
+
+
+def probe_receivers(topology: Topology, plan: RunPlan) -> dict[str, dict[int, str]]:
+    """The hosts that look out for probes, each with the names of its flows by their numbers: where
+    flows go, and where an attacker sends what it has made up."""
+    numbers = flow_ids(plan)
+    receivers: dict[str, dict[int, str]] = {}
+    for flow in plan.flows:
+        if isinstance(flow, Probe):
+            receivers.setdefault(flow.destination, {})[numbers[flow.name]] = flow.name
+    for attack in topology.attacks:
+        if attack.receiver is not None:
+            receivers.setdefault(attack.receiver, {})
+    return receivers
 
 
 def _stations(topology: Topology, source: str, destination: str) -> list[str]:

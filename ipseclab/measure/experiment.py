@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ipseclab.errors import ConfigError
+from ipseclab.lab.attack_plans import check_attacks
 from ipseclab.lab.checks import check_faults
 from ipseclab.lab.library import EXPERIMENTS, TOPOLOGIES, find_file
 from ipseclab.lab.plan import RunPlan
@@ -123,7 +124,8 @@ class Experiment:
         """Topology and plan of one point. Raises ConfigError at the experiment's key that is
         wrong."""
         settings = [
-            *self._faults(),
+            *self._beside("faults"),
+            *self._beside("attacks"),
             *(
                 Setting(key, value, ("overrides", key))
                 for key, value in self.file.overrides.items()
@@ -147,14 +149,18 @@ class Experiment:
         check_plan(file, own, topology)
         return Prepared(point, source, topology, make_plan(file, topology))
 
-    def _faults(self) -> list[Setting]:
-        """The experiment's faults behind those of the topology. Raises ConfigError."""
-        own = self.source.data.get("faults", [])
+    def _beside(self, key: str) -> list[Setting]:
+        """The experiment's faults or attacks behind those of the topology. Raises ConfigError."""
+        own = self.source.data.get(key, [])
         if not own:
             return []
-        check_faults(self.file.faults, resolve(self.topology_source).nodes, self.source)
-        there = self.topology_source.data.get("faults") or []
-        return [Setting("faults", [*there, *own], ("faults",))]
+        nodes = resolve(self.topology_source).nodes
+        if key == "faults":
+            check_faults(self.file.faults, nodes, self.source)
+        else:
+            check_attacks(self.file.attacks, nodes, self.source)
+        there = self.topology_source.data.get(key) or []
+        return [Setting(key, [*there, *own], (key,))]
 
     def _at_setting(self, problem: ConfigError, settings: Sequence[Setting]) -> ConfigError:
         """A wrong value said to stand where the experiment file sets it.

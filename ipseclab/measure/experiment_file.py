@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ipseclab.lab.plan import ActionName, Congestion
+from ipseclab.lab.schema_attacks import Attacks
 from ipseclab.lab.schema_faults import Faults
 from ipseclab.lab.schema_types import Name, NodeName, Octets, Seconds
 
@@ -229,6 +230,8 @@ class ExperimentFile(Strict):
     """Keys of the topology with other values."""
     faults: Faults = []
     """What goes wrong on purpose, besides the topology's own faults."""
+    attacks: Attacks = []
+    """What the topology's attackers do, besides its own attacks."""
     traffic: list[FlowFile] = []
     actions: list[ActionFile] = []
     sweep: SweepFile | None = None

@@ -6,12 +6,14 @@ requests are answered by the node's stack.
 
 from __future__ import annotations
 
-from ipseclab.errors import WireError
+from collections.abc import Mapping
+from ipaddress import ip_address
+
 from ipseclab.lab.plan import Ping, Probe, Transfer
 from ipseclab.lab.traffic import (
     PROBE_PORT,
     TRANSFER_PORT,
-    decode_probe,
+    ProbeJournal,
     flow_end,
     probe_payload,
     send_times,
@@ -120,24 +122,16 @@ class ProbeSender:
 class ProbeReceiver:
     """Writes down the probes that arrive at a node; `flows` names them by their numbers."""
 
-    def __init__(self, node: Node, flows: dict[int, str]) -> None:
+    def __init__(self, node: Node, flows: Mapping[int, str]) -> None:
         self._node = node
-        self._flows = flows
+        self._journal = ProbeJournal(flows)
         node.listen_udp(PROBE_PORT, self._receive)
 
-    def _receive(self, _source: Address, _port: int, data: bytes) -> None:
-        try:
-            mark = decode_probe(data)
-        except WireError:
-            return
-        self._node.trace.record(
-            self._node.clock.now,
-            self._node.name,
-            "probe_received",
-            flow=self._flows[mark.flow],
-            sequence=mark.sequence,
-            octets=len(data),
-        )
+    def _receive(self, source: Address, _port: int, data: bytes) -> None:
+        entry = self._journal.entry(data, str(ip_address(source)))
+        if entry is not None:
+            event, fields = entry
+            self._node.trace.record(self._node.clock.now, self._node.name, event, **fields)
 
 
 class TransferSource:

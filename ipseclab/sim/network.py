@@ -14,6 +14,7 @@ from ipseclab.errors import ConfigError, EnvironmentLacks
 from ipseclab.ike.credentials import LAB_EPOCH
 from ipseclab.ike.secrets import SECRET_SIZE
 from ipseclab.lab.addresses import OutsideAddresses
+from ipseclab.lab.attacks import Attacker, Tally, require_attacks
 from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.faults import gateway_with
 from ipseclab.lab.gateways import gateway_config, starting_connections
@@ -36,6 +37,8 @@ from ipseclab.lab.sides import source_routed, tunnel_mtu, unprotected_interfaces
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.trace import Trace
 from ipseclab.lab.traffic import flow_ids
+from ipseclab.lab.ways import probe_receivers
+from ipseclab.sim.attackbox import AttackBox
 from ipseclab.sim.clock import Clock
 from ipseclab.sim.costs import CostTable
 from ipseclab.sim.driver import GatewayDriver
@@ -61,7 +64,8 @@ def run(
 ) -> None:
     """Do one run of `plan` in a fresh lab; `on_progress` is told the share of it that is over.
 
-    Raises EnvironmentLacks where the topology needs more than the simulator has.
+    Raises EnvironmentLacks where the topology needs more than the simulator has, NothingAttacked at
+    the end where an attack befell no packet.
     """
     network = Network(topology, seed=seed, trace=trace, capture=capture, costs=costs)
     network.start_connections()
@@ -75,6 +79,7 @@ def run(
     trace.flush()
     if capture is not None:
         capture.flush()
+    require_attacks(network.attack_tallies())
 
 
 class Network:
@@ -115,11 +120,7 @@ class Network:
     def schedule(self, plan: RunPlan) -> None:
         """Put a plan's flows and actions on the clock."""
         numbers = flow_ids(plan)
-        receivers: dict[str, dict[int, str]] = {}
-        for flow in plan.flows:
-            if isinstance(flow, Probe):
-                receivers.setdefault(flow.destination, {})[numbers[flow.name]] = flow.name
-        for destination, flows in receivers.items():
+        for destination, flows in probe_receivers(self.topology, plan).items():
             ProbeReceiver(self.nodes[destination], flows)
         for flow in plan.flows:
             self._start_flow(flow, numbers[flow.name])
@@ -156,12 +157,19 @@ class Network:
         """Packets offered to links so far: what the simulator's speed is measured in."""
         return sum(link.packets for link in self.links.values())
 
+    def attack_tallies(self) -> tuple[Tally, ...]:
+        """What came of each attack so far."""
+        boxes = (node for node in self.nodes.values() if isinstance(node, AttackBox))
+        return tuple(tally for box in boxes for tally in box.attacker.tallies())
+
     # Building
 
     def _make_node(self, model: NodeModel) -> Node:
         node: Node
         if model.kind is NodeKind.NAT:
             node = self._make_nat(model)
+        elif model.kind is NodeKind.ATTACKER:
+            node = self._make_attacker(model)
         elif model.stack is Stack.IPSECLAB:
             node = self._make_ipsec_node(model)
         else:
@@ -185,6 +193,16 @@ class Network:
             nat=Nat(model.nat, outside=model.pool, rng=rng),
             outside=model.outside,
             pool=model.pool,
+            costs=self._costs,
+        )
+
+    def _make_attacker(self, model: NodeModel) -> AttackBox:
+        return AttackBox(
+            model.name,
+            clock=self.clock,
+            trace=self._trace,
+            attacker=Attacker(model.name, self.topology.attacks, seed=self._seed),
+            links={interface.name: interface.link for interface in model.interfaces},
             costs=self._costs,
         )
 

@@ -125,7 +125,8 @@ BAD = {
         "description: A good one",
         '"two\\nlines": A good one',
         "1:1: 'two\\nlines': unknown key, "
-        "expected one of certificates, connections, description, faults, links, name, nodes",
+        "expected one of attacks, certificates, connections, description, faults, links, name, "
+        "nodes",
     ),
     "a list where keys belong": (
         "h1: {kind: host}",

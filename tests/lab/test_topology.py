@@ -73,6 +73,7 @@ def test_the_json_schema_closes_every_object_and_explains_quantities():
         "HostFile",
         "GatewayFile",
         "RouterFile",
+        "AttackerFile",
         "NatFile",
     }
 
