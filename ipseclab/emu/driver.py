@@ -2,8 +2,8 @@
 
 Packets from the protected side (and of the node itself) come in through one TUN device, plain
 packets from the unprotected side through another, so that each meets the SPD (RFC 4301 section 5);
-`emu.routing` makes the kernel send them there. ESP comes through a raw socket of protocol 50, IKE
-and ESP in UDP through ports 500 and 4500. One thread, one poll, one timer.
+`emu.routing` makes the kernel send them there. ESP and AH come through raw sockets of protocols 50
+and 51, IKE and ESP in UDP through ports 500 and 4500. One thread, one poll, one timer.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ BURST = 32
 LARGEST_PACKET = 65_536
 ARRIVALS = ("ike_received", "keepalive_received")
 _PROTOCOL = 9
+_PROTECTED = (IpProtocol.ESP, IpProtocol.AH)
 _SOURCE, _DESTINATION = slice(12, 16), slice(16, 20)
 
 
@@ -162,7 +163,7 @@ class GatewayDriver:
         self._protected = self._open_protected(PROTECTED_TUN)
         self._unprotected = devices.open_tun(UNPROTECTED_TUN)
         devices.set_mtu(PROTECTED_TUN, spec.mtu)
-        self._raw = devices.open_ip_socket(IpProtocol.ESP)
+        self._raw, self._raw_ah = (devices.open_ip_socket(item) for item in _PROTECTED)
         self._source_routed = spec.source_routed
         self._udp: dict[UdpEndpoint, socket.socket] = {}
         self._checked: dict[UdpEndpoint, bool] = {}
@@ -193,7 +194,8 @@ class GatewayDriver:
         readers: dict[int, Callable[[], None]] = {
             self._protected: self._read_protected,
             self._unprotected: self._read_unprotected,
-            self._raw.fileno(): self._read_raw,
+            self._raw.fileno(): self._raw_reader(self._raw),
+            self._raw_ah.fileno(): self._raw_reader(self._raw_ah),
         }
         for local, opened in self._udp.items():
             readers[opened.fileno()] = self._udp_reader(local, opened)
@@ -250,20 +252,23 @@ class GatewayDriver:
             except BlockingIOError:
                 return
             now = time.monotonic()
-            if self._source_routed and packet[_PROTOCOL] == IpProtocol.ESP:
-                # ESP for an address of ours comes by the raw socket: this one is gone.
+            if self._source_routed and packet[_PROTOCOL] in _PROTECTED:
+                # ESP or AH for an address of ours comes by the raw socket: this one is gone.
                 self._dropped("no_address", INBOUND, packet, now)
                 continue
             self._carry_out(self._gateway.receive_packet(packet, now), now)
 
-    def _read_raw(self) -> None:
-        for _ in range(BURST):
-            try:
-                packet = self._raw.recv(LARGEST_PACKET)
-            except BlockingIOError:
-                return
-            now = time.monotonic()
-            self._carry_out(self._gateway.receive_packet(packet, now), now)
+    def _raw_reader(self, opened: socket.socket) -> Callable[[], None]:
+        def read() -> None:
+            for _ in range(BURST):
+                try:
+                    packet = opened.recv(LARGEST_PACKET)
+                except BlockingIOError:
+                    return
+                now = time.monotonic()
+                self._carry_out(self._gateway.receive_packet(packet, now), now)
+
+        return read
 
     def _udp_reader(self, local: UdpEndpoint, opened: socket.socket) -> Callable[[], None]:
         receive = self._gateway.receive_datagram

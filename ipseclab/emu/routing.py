@@ -6,7 +6,7 @@ reader can try out by hand. Neighbours are static, so that links carry IPv4 and 
 What makes the kernel hand every packet of an IPsec node to the SPD (RFC 4301 section 5):
 
     rule   what                                                goes to
-     1..3  from the unprotected side: ESP, UDP 500, UDP 4500   the node itself (our sockets)
+     1..4  from the unprotected side: ESP, AH, UDP 500, 4500   the node itself (our sockets)
      5     from the unprotected side: anything else            tun-out -> receive_packet
     15     marked: our own sockets, by source (MOBIKE)         a table for each link
     10     to the node's own addresses                         the node itself
@@ -77,6 +77,7 @@ def ipsec_lines(
     for interface in unprotected:
         name = interface.name
         yield f"rule add pref 1 iif {name} ipproto esp lookup local"
+        yield f"rule add pref 4 iif {name} ipproto ah lookup local"
         for preference, port in ((2, IKE_PORT), (3, NAT_T_PORT)):
             yield f"rule add pref {preference} iif {name} ipproto udp dport {port} lookup local"
         yield f"rule add pref 5 iif {name} lookup {UNPROTECTED_TABLE}"

@@ -29,7 +29,7 @@ def warm_up(topology: Topology, keyring: Keyring, *nodes: str) -> None:
     done: dict[tuple[object, ...], None] = {}
     for connection in topology.connections:
         ways = tuple(tuple(one.kind for one in rounds) for rounds in connection.rounds)
-        kind = (connection.mode, connection.ike, connection.esp, ways)
+        kind = (connection.mode, connection.ike, connection.child, ways)
         concerned = any(end in nodes for end in connection.ends)
         if concerned and connection.mode is not None and kind not in done:
             done[kind] = None

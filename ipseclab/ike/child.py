@@ -310,13 +310,16 @@ def install(
     sa.children[child.spi_in] = child
     ctx.children[child.spi_in] = child
     child.installed = True
+    # AH has no form in UDP: it passes no NAT, and says so by failing (RFC 3715 section 2.1).
+    encapsulated = sa.encapsulated and child.proposal.protocol == ProtocolId.ESP
     ctx.notice(
         "child_ready",
         connection=child.connection.name,
         spi_in=child.spi_in.hex(),
         spi_out=child.spi_out.hex(),
         mode=child.mode.value,
-        encapsulated=sa.encapsulated,
+        protocol=child.proposal.protocol.name.lower(),
+        encapsulated=encapsulated,
         rekeys=child.replaces.hex() if child.replaces is not None else None,
         role="responder" if child.made_by_peer else "initiator",
         proposal=proposal_text(child.proposal),
@@ -337,7 +340,7 @@ def install(
             integ_key_out=outbound[1],
             path=sa.path,
             mobile=sa.mobility is not None,
-            encapsulate=sa.encapsulated and child.proposal.protocol == ProtocolId.ESP,
+            encapsulate=encapsulated,
             use_outbound=use_outbound,
             hold=hold,
             resource=child.resource,

@@ -93,6 +93,11 @@ def parse_ah_proposal(text: str) -> Proposal:
     return _proposal(ProtocolId.AH, by_type)
 
 
+def parse_child_proposal(text: str, protocol: ProtocolId) -> Proposal:
+    """The ESP or AH proposal of that text. Raises ConfigError."""
+    return parse_ah_proposal(text) if protocol is ProtocolId.AH else parse_esp_proposal(text)
+
+
 def proposal_text(proposal: Proposal) -> str:
     """The text of a proposal; a transform without a keyword by its IANA name.
 

@@ -50,8 +50,8 @@ from ipseclab.ipsec.timers import TimerKind
 from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendPacket, UdpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.timers import Timers
-from ipseclab.wire.ip import IPV4_HEADER_SIZE, Flow, Ipv4Header, decode_ipv4_header
-from ipseclab.wire.ipv6 import Ipv6Header, decode_ipv6_header, flow_of_packet, packet_length
+from ipseclab.wire.ip import IPV4_HEADER_SIZE, Flow, Ipv4Header
+from ipseclab.wire.ipv6 import Ipv6Header, decode_ip_header, flow_of_packet, packet_length
 
 OUTBOUND, INBOUND = "outbound", "inbound"
 _NO_SPI = b""
@@ -350,11 +350,7 @@ class Datapath:
                 packet[IPV4_HEADER_SIZE:], packet[:IPV4_HEADER_SIZE], None, now
             )
         try:
-            header: Ipv4Header | Ipv6Header = (
-                decode_ipv6_header(packet)
-                if packet[:1] and packet[0] >> 4 == 6
-                else decode_ipv4_header(packet)
-            )
+            header = decode_ip_header(packet)
         except WireError:
             return [self._dropped(DropReason.MALFORMED, INBOUND, packet)]
         packet = packet[: header.total_length]

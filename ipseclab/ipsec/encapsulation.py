@@ -96,6 +96,7 @@ def _with_ah(entry: SadEntry, packet: bytes) -> bytes:
         return finish_ah(half, whole, len(split.head))
     header = ipv4.header_of_whole(packet)
     ah = begin_ah(half, packet[9], ipv6=False)
+    header = ipv4.with_identification(header, half.sequence)
     whole = ipv4.with_protocol(header, _AH, ah + packet[len(header) :])
     return finish_ah(half, whole, len(header))
 

@@ -108,7 +108,7 @@ class OuterHeader:
         total = IPV4_HEADER_SIZE + len(esp)
         if total > PACKET_LIMIT:
             raise Dropped(DropReason.TOO_BIG)
-        identification = (sequence - 1) % 0xFFFF + 1
+        identification = identification_of(sequence)
         total_sum = (self._sum + tos + total + identification + dont_fragment) % 0xFFFF
         value = 0xFFFF - total_sum if total_sum else 0
         return (
@@ -162,6 +162,20 @@ def trimmed(payload: bytes) -> bytes:
         return payload[: decode_ipv4_header(payload).total_length]
     except WireError:
         raise Dropped(DropReason.MALFORMED) from None
+
+
+def identification_of(sequence: int) -> int:
+    """A packet's identification by its sequence number: never 0."""
+    return (sequence - 1) % 0xFFFF + 1
+
+
+def with_identification(header: bytes, sequence: int) -> bytes:
+    """The header of an atomic packet as it is, else with an identification that is not 0: Linux
+    puts its own in place of a 0 on a raw socket, and AH's ICV covers it (RFC 4302 section
+    3.3.3.1.1.1). `with_protocol` makes the checksum."""
+    if any(header[4:6]) or header[6] & DONT_FRAGMENT >> 8:
+        return header
+    return header[:4] + identification_of(sequence).to_bytes(2, "big") + header[6:]
 
 
 def with_protocol(header: bytes, protocol: int, payload: bytes) -> bytes:

@@ -31,6 +31,7 @@ from ipseclab.wire.ip import (
     pseudo_header_checksum,
 )
 from ipseclab.wire.ipv6 import (
+    ICMPV6_PACKET_TOO_BIG,
     IPV6_ADDRESS_SIZE,
     IPV6_HEADER_SIZE,
     build_icmpv6,
@@ -42,7 +43,6 @@ RECENT = 65_536
 """Packets that an SA may have sent since the one that an ICMP message quotes."""
 
 FRAGMENTATION_NEEDED = 4
-ICMPV6_PACKET_TOO_BIG = 2
 _ICMP_HEADER_SIZE = 8
 _QUOTED_IPV4 = 548
 """RFC 1812 section 4.3.2.3: as much as fits 576 octets."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import networkx as nx
 
-from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal, weak_words
+from ipseclab.ike.proposals import parse_child_proposal, parse_ike_proposal, weak_words
 from ipseclab.lab.auth_checks import check_rounds
 from ipseclab.lab.manual import manual_suite
 from ipseclab.lab.model import Interface, Node, NodeKind, Stack
@@ -236,6 +236,8 @@ def check_connections(
         elif entry.mode != "none" and entry.psk is None and any("psk" in e for e in entry.auth):
             raise source.error((*path, "psk"), "missing, expected the pre-shared key as a text")
         check_rounds(entry, path, source)
+        if entry.protocol == "ah" and entry.mode != "none":
+            _check_ah(entry, path, source)
         if entry.mobike is not None:
             _check_mobike(entry, path, ends, source)
         if entry.mode == "transport":
@@ -245,6 +247,17 @@ def check_connections(
             _check_strongswan(entry, path, ends, source)
             _check_timers(entry, path, source)
     _check_one_daemon(file, nodes, source)
+
+
+def _check_ah(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:
+    """AH has no form in UDP (RFC 3948 section 1), and nothing of RFC 4303's own."""
+    if entry.encapsulation == "forced":
+        problem = "'forced' with protocol ah, expected auto: AH cannot go in UDP (RFC 3948)"
+        raise source.error((*path, "encapsulation"), problem)
+    for key in ("tfc_padding", "dummies"):
+        if getattr(entry.processing, key):
+            problem = f"{getattr(entry.processing, key):g} with protocol ah, expected esp"
+            raise source.error((*path, "processing", key), problem)
 
 
 def _check_mobike(
@@ -278,25 +291,26 @@ def _check_manual(
         who = f"the NAT {ends.nats[0]!r} between" if ends.nats else "a strongswan end"
         raise source.error((*path, "manual"), f"SAs by hand with {who}, expected IKE")
     try:
-        suite, _esn = manual_suite(entry.esp[0])
+        suite, _esn = manual_suite(entry.child[0], entry.protocol_id)
     except ValueError as problem:
-        raise source.error((*path, "esp"), str(problem)) from problem
+        raise source.error((*path, entry.protocol), str(problem)) from problem
     wanted = suite.encr_key_size + suite.integ_key_size
     for index, key in enumerate(entry.manual.keys):
         if len(key) != 2 * wanted:
-            problem_text = f"{len(key) // 2} octets, expected {wanted} for {entry.esp[0]}"
+            problem_text = f"{len(key) // 2} octets, expected {wanted} for {entry.child[0]}"
             raise source.error((*path, "manual", "keys", index), problem_text)
 
 
 def _check_weak(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:
     if entry.allow_weak:
         return
-    for key, texts, parse in (
-        ("ike", entry.ike, parse_ike_proposal),
-        ("esp", entry.esp, parse_esp_proposal),
-    ):
-        for index, text in enumerate(texts):
-            for word in weak_words(parse(text)):
+    proposals = {
+        "ike": [parse_ike_proposal(text) for text in entry.ike],
+        entry.protocol: [parse_child_proposal(text, entry.protocol_id) for text in entry.child],
+    }
+    for key, parsed in proposals.items():
+        for index, proposal in enumerate(parsed):
+            for word in weak_words(proposal):
                 problem = f'"{word}" is weak (RFC 8247), expected another or allow_weak: true'
                 raise source.error((*path, key, index), problem)
 
@@ -369,6 +383,9 @@ def _check_strongswan(
     if entry.mode != "tunnel":
         problem = f"{entry.mode!r} with a strongswan end, expected tunnel"
         raise source.error((*path, "mode"), problem)
+    if entry.protocol != "esp":
+        problem = f"{entry.protocol!r} with a strongswan end, expected esp"
+        raise source.error((*path, "protocol"), problem)
     if entry.narrowing != "policy":
         problem = f"{entry.narrowing!r} with a strongswan end, expected policy"
         raise source.error((*path, "narrowing"), problem)

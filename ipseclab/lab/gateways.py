@@ -26,7 +26,7 @@ from ipseclab.ike.config import (
 )
 from ipseclab.ike.credentials import LAB_EPOCH
 from ipseclab.ike.mobike.settings import Mobike
-from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
+from ipseclab.ike.proposals import parse_ike_proposal
 from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.lab.access import (
@@ -139,7 +139,7 @@ def _connection(
         peer_id=peer_id,
         psk=secret_octets(item.psk),
         ike_proposals=tuple(parse_ike_proposal(text) for text in item.ike),
-        esp_proposals=tuple(parse_esp_proposal(text) for text in item.esp),
+        esp_proposals=item.child_proposals,
         own_ts=_own_ts(item, node),
         peer_ts=_peer_ts(item, node),
         own_auth=() if by_psk else keys.own_auth(item, node),

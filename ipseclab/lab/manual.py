@@ -9,26 +9,26 @@ from __future__ import annotations
 from ipseclab.crypto.protection import Suite
 from ipseclab.errors import NoProposalChosen
 from ipseclab.ike.config import NAT_T_PORT, Mode
-from ipseclab.ike.proposals import parse_esp_proposal, suite_of
+from ipseclab.ike.proposals import child_suite_of, parse_child_proposal
 from ipseclab.ipsec.sad import SaParameters
 from ipseclab.lab.model import Connection
 from ipseclab.outputs import UdpEndpoint, UdpPath
-from ipseclab.registry import EsnId, TransformType
+from ipseclab.registry import EsnId, IpProtocol, ProtocolId, TransformType
 from ipseclab.wire.selector import TrafficSelector
 
 
-def manual_suite(proposal: str) -> tuple[Suite, bool]:
+def manual_suite(text: str, protocol: ProtocolId) -> tuple[Suite, bool]:
     """The suite of a proposal with one algorithm of each type, and whether its sequence numbers are
     extended. Raises ValueError when it leaves a choice."""
-    parsed = parse_esp_proposal(proposal)
-    kinds = [transform.type for transform in parsed.transforms]
+    proposal = parse_child_proposal(text, protocol)
+    kinds = [transform.type for transform in proposal.transforms]
     if len(set(kinds)) != len(kinds):
-        raise ValueError(f"{proposal!r} leaves a choice, expected one algorithm of each type")
+        raise ValueError(f"{text!r} leaves a choice, expected one algorithm of each type")
     try:
-        suite = suite_of(parsed.transforms)
+        suite = child_suite_of(proposal)
     except NoProposalChosen as problem:
         raise ValueError(str(problem)) from problem
-    return suite, any(t.id == EsnId.ESN for t in parsed.of_type(TransformType.ESN))
+    return suite, any(t.id == EsnId.ESN for t in proposal.of_type(TransformType.ESN))
 
 
 def manual_sa(
@@ -39,7 +39,7 @@ def manual_sa(
 ) -> SaParameters:
     """The pair of SAs as `node` has it; the topology's checks have passed."""
     assert item.manual is not None
-    suite, esn = manual_suite(item.esp[0])
+    suite, esn = manual_suite(item.child[0], item.protocol)
     spis, keys, split = item.manual.spis, item.manual.keys, suite.encr_key_size
     out, back = (0, 1) if node == item.initiator else (1, 0)
     ends = item.initiator_address, item.responder_address
@@ -65,4 +65,5 @@ def manual_sa(
         path=path,
         replay_window=item.replay_window,
         esn=esn,
+        protocol=IpProtocol[item.protocol.name],
     )

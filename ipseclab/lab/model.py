@@ -19,10 +19,12 @@ from ipseclab.ike.config import (
     Retransmission,
 )
 from ipseclab.ike.mobike.settings import Mobike
+from ipseclab.ike.proposals import parse_child_proposal
 from ipseclab.ipsec.processing import PLAIN, Processing
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.nat import NatConfig
-from ipseclab.registry import IpProtocol
+from ipseclab.registry import IpProtocol, ProtocolId
+from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import ANY_PORTS, TrafficSelector
 
 Direction = Literal["forward", "backward"]
@@ -314,7 +316,8 @@ class Connection:
     """Of initiator and responder: how each authenticates, in order; at least one."""
     psk: str
     ike: tuple[str, ...]
-    esp: tuple[str, ...]
+    child: tuple[str, ...]
+    """What is proposed for CHILD_SAs, in the words of `protocol`."""
     local_ts: tuple[NetworkSelector, ...]
     """The initiator's side."""
     remote_ts: tuple[NetworkSelector, ...]
@@ -331,6 +334,8 @@ class Connection:
     mobike: Mobike | None
     """Without addresses: those are the nodes'."""
     start: Start
+    protocol: ProtocolId = ProtocolId.ESP
+    """Of its CHILD_SAs: ESP or AH."""
     replay_window: int = 64
     processing: Processing = PLAIN
     manual: Manual | None = None
@@ -368,6 +373,11 @@ class Connection:
         """The identities for which that end needs a raw key."""
         found = (one.identity for one in self.rounds_of(node) if one.kind is AuthKind.RAW_KEY)
         return tuple(found)
+
+    @property
+    def child_proposals(self) -> tuple[Proposal, ...]:
+        """What is proposed for CHILD_SAs: all of ESP, or all of AH."""
+        return tuple(parse_child_proposal(text, self.protocol) for text in self.child)
 
     @property
     def ends(self) -> tuple[str, str]:

@@ -67,7 +67,9 @@ class NatConfig:
     packets always refresh a mapping, inbound ones with `inbound_refresh` (REQ-6). `tcp_timeout`:
     RFC 5382 REQ-5, an established connection; `tcp_transitory_timeout`: one being opened or closed.
     `icmp_timeout`: RFC 5508 REQ-2. `port_preservation` tries the inside port first, whatever the
-    range. `esp_passthrough`: ESP from outside goes to whoever inside last sent to that address.
+    range. `esp_passthrough`: ESP from outside goes to whoever inside last sent to that address;
+    `ah_passthrough` does that with AH, whose receiver then finds another address than its ICV
+    covers (RFC 3715 section 2.1).
     """
 
     mapping: NatBehaviour = NatBehaviour.ENDPOINT_INDEPENDENT
@@ -83,6 +85,7 @@ class NatConfig:
     last_port: int = 65535
     mappings: int = 4096
     esp_passthrough: bool = False
+    ah_passthrough: bool = False
 
 
 class NatDrop(Enum):
@@ -186,7 +189,16 @@ class Nat:
         self._timers: list[tuple[float, int, _Mapping]] = []
         self._numbers = count()
         self._fragments: dict[tuple[bytes, bytes, int, int], tuple[float, Endpoint, NatSide]] = {}
-        self._esp: dict[bytes, tuple[float, bytes]] = {}
+        self._portless: dict[tuple[int, bytes], tuple[float, bytes]] = {}
+        """By protocol and remote address: who inside last sent there, and until when."""
+        self._passes = tuple(
+            protocol
+            for protocol, passes in (
+                (IpProtocol.ESP, config.esp_passthrough),
+                (IpProtocol.AH, config.ah_passthrough),
+            )
+            if passes
+        )
 
     @property
     def outside_address(self) -> IPv4Address:
@@ -236,7 +248,7 @@ class Nat:
             self._remove(mapping)
             notices.append(_notice("nat_rebound", mapping))
         self._fragments.clear()
-        self._esp.clear()
+        self._portless.clear()
         if address is not None:
             self._address = address.packed
         return notices
@@ -269,8 +281,8 @@ class Nat:
             return rewrite(octets, seen, source=end), to
         if seen.is_icmp_error:
             return self._error_from_inside(octets, seen), NatSide.OUTSIDE
-        if seen.protocol == IpProtocol.ESP and self.config.esp_passthrough:
-            return self._esp_from_inside(octets, seen, now), NatSide.OUTSIDE
+        if seen.protocol in self._passes:
+            return self._portless_from_inside(octets, seen, now), NatSide.OUTSIDE
         _require_translatable(seen, ICMP_ECHO_REQUEST)
         mapping = self._mapping_for(seen, now, notices)
         self._refresh(mapping, seen.destination, seen, now, outbound=True)
@@ -340,11 +352,11 @@ class Nat:
                 )
         raise _Refused(NatDrop.NO_MAPPING)
 
-    def _esp_from_inside(self, octets: bytes, seen: Packet, now: float) -> bytes:
-        remote = seen.destination.address
-        if remote not in self._esp and len(self._esp) >= self.config.mappings:
+    def _portless_from_inside(self, octets: bytes, seen: Packet, now: float) -> bytes:
+        remote = seen.protocol, seen.destination.address
+        if remote not in self._portless and len(self._portless) >= self.config.mappings:
             raise _Refused(NatDrop.TABLE_FULL)
-        self._esp[remote] = (now + self.config.udp_timeout, seen.source.address)
+        self._portless[remote] = (now + self.config.udp_timeout, seen.source.address)
         return rewrite(octets, seen, source=Endpoint(self._address, 0))
 
     # From outside to inside.
@@ -357,8 +369,8 @@ class Nat:
             return rewrite(octets, seen, destination=end)
         if seen.is_icmp_error:
             return self._error_from_outside(octets, seen)
-        if seen.protocol == IpProtocol.ESP and self.config.esp_passthrough:
-            return self._esp_from_outside(octets, seen, now)
+        if seen.protocol in self._passes:
+            return self._portless_from_outside(octets, seen, now)
         _require_translatable(seen, ICMP_ECHO_REPLY)
         mapping = self._by_outside.get((seen.protocol, seen.destination))
         if mapping is None:
@@ -394,10 +406,11 @@ class Nat:
             octets, seen, about, destination=mapping.inside, inside_source=mapping.inside
         )
 
-    def _esp_from_outside(self, octets: bytes, seen: Packet, now: float) -> bytes:
-        expires_at, inside = self._esp.get(seen.source.address, (now, b""))
+    def _portless_from_outside(self, octets: bytes, seen: Packet, now: float) -> bytes:
+        remote = seen.protocol, seen.source.address
+        expires_at, inside = self._portless.get(remote, (now, b""))
         if expires_at <= now:
-            self._esp.pop(seen.source.address, None)
+            self._portless.pop(remote, None)
             raise _Refused(NatDrop.NO_MAPPING)
         return rewrite(octets, seen, destination=Endpoint(inside, 0))
 

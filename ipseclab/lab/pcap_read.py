@@ -1,8 +1,8 @@
-"""Captures of any origin, pcap or pcapng, read as IPv4 packets.
+"""Captures of any origin, pcap or pcapng, read as IP packets.
 
 pcap is draft-ietf-opsawg-pcap (both byte orders, times in microseconds or nanoseconds); pcapng is
 `pcapng.read_pcapng`. Link types: Ethernet (with VLAN tags), raw IP, Linux "cooked" 1 and 2.
-Whatever is not IPv4 is left out; so are fragments put together again.
+Whatever is not IP is left out; so are fragments put together again.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ LINKTYPE_MASK = 0xFFFF
 LINKTYPE_RAW_BSD = 12
 LINKTYPE_LINUX_SLL = 113
 LINKTYPE_IPV4 = 228
+LINKTYPE_IPV6 = 229
 LINKTYPE_LINUX_SLL2 = 276
-RAW_LINK_TYPES = (LINKTYPE_RAW, LINKTYPE_RAW_BSD, LINKTYPE_IPV4)
+RAW_LINK_TYPES = (LINKTYPE_RAW, LINKTYPE_RAW_BSD, LINKTYPE_IPV4, LINKTYPE_IPV6)
 
 ETHERTYPE_IPV4 = 0x0800
+ETHERTYPE_IPV6 = 0x86DD
 ETHERTYPES_VLAN = (0x8100, 0x88A8)
 VLAN_TAG_SIZE = 4
 
@@ -91,9 +93,16 @@ def read_capture(path: Path) -> Iterator[CapturedPacket]:
 
 def ipv4_packet(captured: CapturedPacket) -> bytes | None:
     """The IPv4 packet in a frame, perhaps with padding behind it; None when there is none."""
+    packet = ip_packet(captured)
+    return packet if packet is not None and packet[:1] and packet[0] >> 4 == 4 else None
+
+
+def ip_packet(captured: CapturedPacket) -> bytes | None:
+    """The IPv4 or IPv6 packet in a frame, perhaps with padding behind it; None when there is
+    none."""
     frame = captured.packet
     if captured.link_type in RAW_LINK_TYPES:
-        return frame if frame[:1] and frame[0] >> 4 == 4 else None
+        return frame if frame[:1] and frame[0] >> 4 in (4, 6) else None
     header = _LINK_HEADERS.get(captured.link_type)
     if header is None:
         return None
@@ -102,7 +111,7 @@ def ipv4_packet(captured: CapturedPacket) -> bytes | None:
         if kind not in ETHERTYPES_VLAN:
             break
         kind, at = _uint16(frame, at + 2), at + VLAN_TAG_SIZE
-    return frame[at:] if kind == ETHERTYPE_IPV4 else None
+    return frame[at:] if kind in (ETHERTYPE_IPV4, ETHERTYPE_IPV6) else None
 
 
 #  0                   1                   2                   3

@@ -33,6 +33,7 @@ from ipseclab.lab.schema_types import (
     ONE_OR_LIST,
     SIGNATURE,
     SMALLEST_MTU,
+    AhProposals,
     Domain,
     EspProposals,
     IdPair,
@@ -50,6 +51,7 @@ from ipseclab.lab.schema_types import (
     a_pair_of,
     both_in_lists,
 )
+from ipseclab.registry import ProtocolId
 
 
 class IkeLifetimeFile(Strict):
@@ -295,9 +297,14 @@ class ConnectionFile(Strict):
     mode: Literal["tunnel", "transport", "none"] = "tunnel"
     """none: no IPsec, the same traffic in the clear."""
     ike: IkeProposals = ["aes128gcm16-prfsha256-x25519"]
+    protocol: Literal["esp", "ah"] = "esp"
+    """What protects packets: ESP (RFC 4303), or AH (RFC 4302), which hides nothing."""
     esp: EspProposals = ["aes128gcm16-x25519"]
+    """What is proposed with `protocol: esp`."""
+    ah: AhProposals = ["sha256-x25519"]
+    """What is proposed with `protocol: ah`."""
     allow_weak: bool = False
-    """Whether `ike` and `esp` may name what RFC 8247 advises against: modp1024, modp1536."""
+    """Whether `ike`, `esp` and `ah` may name what RFC 8247 advises against: modp1024, modp1536."""
     auth: AuthPair = [["psk"], ["psk"]]
     """How the initiator and the responder prove who they are: one word for both, or for each end a
     word or a list of them, which is several rounds (RFC 4739)."""
@@ -379,3 +386,13 @@ class ConnectionFile(Strict):
             for words, names in zip(self.auth, self.names, strict=True)
         )
         return first, second
+
+    @property
+    def child(self) -> list[str]:
+        """What is proposed for CHILD_SAs: of `esp` or `ah`, as `protocol` says."""
+        return self.ah if self.protocol == "ah" else self.esp
+
+    @property
+    def protocol_id(self) -> ProtocolId:
+        """`protocol` as IKE names it."""
+        return ProtocolId[self.protocol.upper()]

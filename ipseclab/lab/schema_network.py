@@ -216,6 +216,7 @@ class NatFile(Strict):
     pool: list[Address] = []
     """Further outside addresses, for a rebinding to another address."""
     esp_passthrough: bool = False
+    ah_passthrough: bool = False
 
 
 NodeFile = Annotated[

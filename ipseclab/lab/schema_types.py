@@ -26,7 +26,7 @@ from pydantic import (
 from ipseclab.crypto.signature import BY_NAME
 from ipseclab.errors import ConfigError
 from ipseclab.ike.configuration import AddressPool, check_domain
-from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
+from ipseclab.ike.proposals import parse_ah_proposal, parse_esp_proposal, parse_ike_proposal
 from ipseclab.lab.model import NetworkSelector
 from ipseclab.lab.secret_text import check_secret
 from ipseclab.lab.units import Quantity, parse_quantity, parse_size
@@ -171,6 +171,9 @@ IdPair = Annotated[
     Field(min_length=2, max_length=2),
     BeforeValidator(_each_in_a_list),
     a_pair_of({"type": "string", "minLength": 1}),
+]
+AhProposals = Annotated[
+    list[Annotated[str, _proposal(parse_ah_proposal)]], Field(min_length=1), ONE_OR_LIST
 ]
 Selectors = Annotated[list[Selector], Field(min_length=1), ONE_OR_LIST]
 

@@ -7,15 +7,17 @@ it adds. Both worlds ask here, so that the same packets fit in both.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from ipseclab.crypto.protection import Suite
 from ipseclab.ike.config import Mode
-from ipseclab.ike.proposals import parse_esp_proposal, suite_of
+from ipseclab.ike.proposals import child_suite_of, suite_of
+from ipseclab.ipsec.ah import header_size
 from ipseclab.lab.impairment import LARGEST_PACKET
 from ipseclab.lab.model import Connection, Interface
 from ipseclab.lab.topology import Topology
-from ipseclab.registry import TransformType
+from ipseclab.registry import ProtocolId, TransformType
 from ipseclab.wire.ip import IPV4_HEADER_SIZE, UDP_HEADER_SIZE
 
 ESP_HEADER_SIZE = 8
@@ -62,12 +64,16 @@ def tunnel_mtu(topology: Topology, node: str) -> int:
 def _fitting(connection: Connection, mtu: int) -> int:
     if connection.mode is None:
         return mtu
-    # Where addresses may change, a NAT may come.
-    moves = connection.mobike is not None
-    encapsulated = bool(connection.nats) or connection.force_encapsulation or moves
-    room = mtu - IPV4_HEADER_SIZE - (UDP_HEADER_SIZE if encapsulated else 0)
+    room = mtu - IPV4_HEADER_SIZE
     # In transport mode the IPv4 header stays outside, and what is left fits behind it.
     outside = IPV4_HEADER_SIZE if connection.mode is Mode.TRANSPORT else 0
+    if connection.protocol is ProtocolId.AH:
+        sizes = (header_size(suite.icv_size, ipv6=False) for suite in _suites(connection))
+        return outside + room - max(sizes)
+    # Where addresses may change, a NAT may come.
+    moves = connection.mobike is not None
+    if connection.nats or connection.force_encapsulation or moves:
+        room -= UDP_HEADER_SIZE
     return outside + min(_fitting_esp(room, suite) for suite in _suites(connection))
 
 
@@ -80,8 +86,11 @@ def _fitting_esp(room: int, suite: Suite) -> int:
 
 def _suites(connection: Connection) -> Iterator[Suite]:
     """Each suite that the connection's proposals allow."""
-    for text in connection.esp:
-        proposal = parse_esp_proposal(text)
+    for proposal in connection.child_proposals:
+        if proposal.protocol is ProtocolId.AH:
+            for item in proposal.of_type(TransformType.INTEG):
+                yield child_suite_of(replace(proposal, transforms=(item,)))
+            continue
         integrities = proposal.of_type(TransformType.INTEG)
         for cipher in proposal.of_type(TransformType.ENCR):
             if integrities:

@@ -358,6 +358,7 @@ def _nat(entry: NatFile) -> NatConfig:
         last_port=entry.ports[1],
         mappings=entry.mappings,
         esp_passthrough=entry.esp_passthrough,
+        ah_passthrough=entry.ah_passthrough,
     )
 
 
@@ -387,7 +388,7 @@ def _connection(
         rounds=entry.rounds,
         psk=entry.psk if entry.psk is not None else "",
         ike=tuple(entry.ike),
-        esp=tuple(entry.esp),
+        child=tuple(entry.child),
         local_ts=_selectors(entry, ends.initiator, entry.local_ts, peers, routing),
         remote_ts=_selectors(entry, ends.responder, entry.remote_ts, peers, routing),
         ike_lifetime=_lifetime(entry.lifetimes.ike),
@@ -401,6 +402,7 @@ def _connection(
         force_encapsulation=entry.encapsulation == "forced",
         mobike=_mobike(entry),
         start=Start(entry.start),
+        protocol=entry.protocol_id,
         replay_window=entry.replay_window,
         processing=entry.processing.processing(),
         manual=_manual(entry),

@@ -2,7 +2,8 @@
 
 What `measure.overhead` works out from the formats is here found on the wire, packet by packet: the
 outer headers, the IV and ICV of the SA's suite, and, behind the decryption, the padding, the inner
-header and the payload. RFC 4303 section 2, RFC 3948 section 2. Fragments are left out.
+header and the payload. RFC 4303 section 2, RFC 4302 section 2, RFC 3948 section 2. AH hides nothing
+and needs no keys. Fragments are left out.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Protection, Suite
 from ipseclab.errors import ConfigError, IntegrityFailure, WireError
+from ipseclab.ipsec.ah import FIXED_SIZE as AH_FIXED_SIZE
 from ipseclab.ipsec.esp import open_captured
 from ipseclab.lab.keys import ESP_TABLE, KEYS_FOLDER, read_esp_rows
-from ipseclab.lab.pcap_read import ipv4_packet, read_capture
-from ipseclab.measure.overhead import OVERHEAD_PARTS, Overhead
+from ipseclab.lab.pcap_read import ip_packet, read_capture
+from ipseclab.measure.overhead import AH_LENGTH_AND_RESERVED, OVERHEAD_PARTS, Overhead
 from ipseclab.outputs import EspKeyLog
 from ipseclab.registry import EncrId, IntegId, IpProtocol
-from ipseclab.wire.ip import UDP_HEADER_SIZE, decode_ipv4_header
+from ipseclab.wire.ip import UDP_HEADER_SIZE
+from ipseclab.wire.ipv6 import decode_ip_header
 
 IKE_PORTS = (500, 4500)
 NAT_T_PORT = 4500
@@ -30,7 +33,8 @@ SMALLEST_ESP = 16
 MOST_OPENED = 20_000
 """Data packets taken apart in one capture; sizes repeat long before."""
 
-_TRANSPORT_HEADERS = {IpProtocol.UDP: 8, IpProtocol.ICMP: 8}
+_TRANSPORT_HEADERS = {IpProtocol.UDP: 8, IpProtocol.ICMP: 8, IpProtocol.ICMPV6: 8}
+_TUNNELLED = (IpProtocol.IPV4, IpProtocol.IPV6)
 _TCP_SMALLEST_HEADER = 20
 
 
@@ -69,7 +73,7 @@ class Load:
         Over the probes, or else the pings: a TCP segment's size depends on the moment. Each payload
         size counts once, however many packets of it arrived.
         """
-        for protocol in (IpProtocol.UDP, IpProtocol.ICMP):
+        for protocol in (IpProtocol.UDP, IpProtocol.ICMP, IpProtocol.ICMPV6):
             means = [
                 _mean_parts(group) for (found, _), group in self.groups.items() if found == protocol
             ]
@@ -105,13 +109,13 @@ def _packets(capture: Path) -> Iterator[bytes]:
             captured = next(frames)
         except (StopIteration, ConfigError):
             return
-        packet = ipv4_packet(captured)
+        packet = ip_packet(captured)
         if packet is not None:
             yield packet
 
 
 def load_of(packets: Iterable[bytes], keys: Iterable[EspKeyLog]) -> Load:
-    """The load in these IPv4 packets."""
+    """The load in these IP packets."""
     openers = {row.spi: _Opener(row) for row in keys}
     load = Load()
     opened = 0
@@ -134,12 +138,14 @@ def open_packet(packet: bytes, openers: Mapping[bytes, _Opener]) -> Opened | Non
 
     Raises WireError or IntegrityFailure for a packet that is not whole.
     """
-    header = decode_ipv4_header(packet)
+    header = decode_ip_header(packet)
     if header.is_fragment:
         return None
     body = packet[header.header_length : header.total_length]
     if header.protocol == IpProtocol.ESP:
         return _open_esp(body, openers, header.header_length, udp=0)
+    if header.protocol == IpProtocol.AH:
+        return _open_ah(body, header.header_length)
     if header.protocol == IpProtocol.UDP and len(body) >= UDP_HEADER_SIZE:
         ports = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
         data = body[UDP_HEADER_SIZE:]
@@ -193,14 +199,10 @@ def _open_esp(
     plaintext = open_captured(opener.suite, opener.protection, esp)
     padding, next_header = plaintext[-2], plaintext[-1]
     inner = plaintext[: len(plaintext) - 2 - padding]
-    inner_ip, protocol, segment = 0, int(next_header), inner
-    if next_header == IpProtocol.IPV4:
-        header = decode_ipv4_header(inner)
-        inner_ip, protocol = header.header_length, header.protocol
-        segment = inner[inner_ip : header.total_length]
-    transport = _transport_header(protocol, segment)
-    if transport is None or len(segment) <= transport:
+    found = _inside(int(next_header), inner)
+    if found is None:
         return None
+    protocol, inner_ip, transport, payload = found
     overhead = Overhead(
         outer_ip=outer_ip,
         udp=udp,
@@ -214,4 +216,37 @@ def _open_esp(
         next_header=1,
         icv=opener.suite.icv_size,
     )
-    return Opened(protocol, len(segment) - transport, overhead)
+    return Opened(protocol, payload, overhead)
+
+
+def _open_ah(body: bytes, outer_ip: int) -> Opened | None:
+    size = (body[1] + 2) * 4 if len(body) >= AH_FIXED_SIZE else 0
+    found = _inside(body[0], body[size:]) if AH_FIXED_SIZE < size <= len(body) else None
+    if found is None:
+        return None
+    protocol, inner_ip, transport, payload = found
+    overhead = Overhead(
+        outer_ip=outer_ip,
+        ah_length=AH_LENGTH_AND_RESERVED,
+        spi=4,
+        sequence=4,
+        inner_ip=inner_ip,
+        transport=transport,
+        next_header=1,
+        icv=size - AH_FIXED_SIZE,
+    )
+    return Opened(protocol, payload, overhead)
+
+
+def _inside(next_header: int, inner: bytes) -> tuple[int, int, int, int] | None:
+    """What ESP or AH carried: transport protocol, octets of inner header, transport header and
+    payload; None without a payload."""
+    inner_ip, protocol, segment = 0, next_header, inner
+    if next_header in _TUNNELLED:
+        header = decode_ip_header(inner)
+        inner_ip, protocol = header.header_length, header.protocol
+        segment = inner[inner_ip : header.total_length]
+    transport = _transport_header(protocol, segment)
+    if transport is None or len(segment) <= transport:
+        return None
+    return protocol, inner_ip, transport, len(segment) - transport

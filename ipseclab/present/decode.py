@@ -15,14 +15,15 @@ from rich.console import Console
 from rich.text import Text
 
 from ipseclab.errors import WireError
+from ipseclab.ipsec.ah import FIXED_SIZE as AH_FIXED_SIZE
 from ipseclab.lab.keys_read import Secrets, find_keys, read_secrets
-from ipseclab.lab.pcap_read import ipv4_packet, read_capture
+from ipseclab.lab.pcap_read import ip_packet, read_capture
 from ipseclab.lab.pcapng import CapturedPacket
 from ipseclab.present.describe import Context, describe_packet, describe_payload
 from ipseclab.present.opener import ESP_HEADER_SIZE, Closed, OpenedFragment, Opener
 from ipseclab.present.sighting import Sighting, sighting_in
 from ipseclab.registry import IpProtocol, NotifyType
-from ipseclab.wire.ip import decode_ipv4_header
+from ipseclab.wire.ipv6 import decode_ip_header
 from ipseclab.wire.message import IkeHeader, Message, decode_header, decode_message
 from ipseclab.wire.payloads import NotifyPayload, SkfPayload, SkPayload
 
@@ -32,7 +33,7 @@ TIME_WIDTH = 12
 DIGEST_SIZE = 16
 NAT_DETECTION = (NotifyType.NAT_DETECTION_SOURCE_IP, NotifyType.NAT_DETECTION_DESTINATION_IP)
 
-STYLES = {"IKE": "bold cyan", "ESP": "green", "keepalive": "dim", "closed": "yellow"}
+STYLES = {"IKE": "bold cyan", "ESP": "green", "AH": "blue", "keepalive": "dim", "closed": "yellow"}
 
 
 def decode_capture(path: Path, keys: Path | None, console: Console) -> None:
@@ -65,7 +66,7 @@ class CapturePrinter:
         self._title = f"keys: {secrets if secrets is not None else none}"
 
     def add(self, captured: CapturedPacket) -> None:
-        """Print a frame, or count it when it is neither IKE nor ESP."""
+        """Print a frame, or count it when it is neither IKE nor ESP nor AH."""
         if self._origin is None:
             self._origin = captured.time
             self._print(self._title)
@@ -80,24 +81,27 @@ class CapturePrinter:
                     self._print_ike(sighting)
                 case "ESP":
                     self._print_esp(sighting)
+                case "AH":
+                    self._print_ah(sighting)
                 case _:
                     self._print_arrow(sighting, "NAT keepalive")
 
     def end(self) -> None:
         """Print what was counted."""
         counts = self._counts
+        ah = f"{counts['AH']} AH packets, " if counts["AH"] else ""
         self._print("")
         self._print(
             f"{counts['IKE']} IKE messages ({counts['sealed']} sealed, {counts['opened']} opened), "
             f"{counts['ESP']} ESP packets ({counts['esp opened']} opened), "
-            f"{counts['keepalive']} keepalives; {counts['again']} of these were repeated, "
+            f"{ah}{counts['keepalive']} keepalives; {counts['again']} of these were repeated, "
             f"{counts['other']} other frames left out"
         )
         if counts["fragment"]:
             self._print(f"{counts['fragment']} IP fragments, which are not put together here")
 
     def _classify(self, captured: CapturedPacket) -> Sighting | None:
-        packet = ipv4_packet(captured)
+        packet = ip_packet(captured)
         found: Sighting | None = None
         if packet is not None:
             try:
@@ -108,8 +112,8 @@ class CapturePrinter:
         return found
 
     def _find(self, captured: CapturedPacket, packet: bytes) -> Sighting | None:
-        """The sighting in an IPv4 packet. Raises WireError when it does not decode."""
-        self._counts["fragment"] += decode_ipv4_header(packet).is_fragment
+        """The sighting in an IP packet. Raises WireError when it does not decode."""
+        self._counts["fragment"] += decode_ip_header(packet).is_fragment
         return sighting_in(captured, packet)
 
     def _is_new(self, sighting: Sighting) -> bool:
@@ -219,6 +223,21 @@ class CapturePrinter:
         self._detail(f"{outer}; next header {name}, padding {opened.padding}")
         inner = describe_packet(opened.next_header, opened.payload)
         self._detail(f"{inner}, {len(opened.payload)} octets")
+
+    def _print_ah(self, sighting: Sighting) -> None:
+        """RFC 4302 section 2: all in clear; the ICV's keys are in no table."""
+        octets = sighting.octets
+        size = (octets[1] + 2) * 4 if len(octets) >= AH_FIXED_SIZE else 0
+        if not AH_FIXED_SIZE <= size <= len(octets):
+            self._print_arrow(sighting, f"AH cut short, {len(octets)} octets")
+            return
+        sequence = int.from_bytes(octets[8:AH_FIXED_SIZE], "big")
+        self._print_arrow(sighting, f"AH SPI {octets[4:8].hex()} sequence {sequence}")
+        name = IpProtocol(octets[0]).name
+        icv = f"ICV {size - AH_FIXED_SIZE} octets, not verified"
+        self._detail(f"{sighting.carrier}, {len(octets)} octets; next header {name}, {icv}")
+        payload = octets[size:]
+        self._detail(f"{describe_packet(octets[0], payload)}, {len(payload)} octets")
 
     def _addresses(self, sighting: Sighting) -> tuple[str, str]:
         return sighting.source.address, sighting.destination.address

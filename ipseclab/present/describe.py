@@ -15,7 +15,13 @@ from ipseclab.errors import WireError
 from ipseclab.ike.natt import detection_hash
 from ipseclab.outputs import UdpEndpoint
 from ipseclab.registry import IdType, IpProtocol, KeMethod, NotifyType, PayloadType, ProtocolId
-from ipseclab.wire.ip import ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST, flow_of
+from ipseclab.wire.ip import ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST
+from ipseclab.wire.ipv6 import (
+    ICMPV6_ECHO_REPLY,
+    ICMPV6_ECHO_REQUEST,
+    decode_ip_header,
+    flow_of_packet,
+)
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import (
     AuthPayload,
@@ -43,6 +49,11 @@ from ipseclab.wire.proposal import Proposal
 
 # Octets that are shown before "...".
 MOST_HEX = 32
+
+ECHOES: Mapping[IpProtocol, Mapping[int, str]] = {
+    IpProtocol.ICMP: {ICMP_ECHO_REQUEST: "echo request", ICMP_ECHO_REPLY: "echo reply"},
+    IpProtocol.ICMPV6: {ICMPV6_ECHO_REQUEST: "echo request", ICMPV6_ECHO_REPLY: "echo reply"},
+}
 
 # RFC 7427 section 4: the hash algorithms of SIGNATURE_HASH_ALGORITHMS.
 SIGNATURE_HASHES: Mapping[int, str] = {
@@ -186,20 +197,23 @@ def _lines(payload: Payload, context: Context) -> list[str]:
 
 
 def describe_packet(next_header: int, payload: bytes) -> str:
-    """What an ESP packet carried: the flow of a whole IPv4 packet, or of a transport segment."""
+    """What an ESP or AH packet carried: the flow of a whole IP packet, or of a transport
+    segment."""
     if next_header == IpProtocol.NO_NEXT_HEADER:
         return "a dummy packet (traffic flow confidentiality)"
-    if next_header != IpProtocol.IPV4:
-        return f"{IpProtocol(next_header).name}{_segment_text(next_header, payload)}"
+    name = IpProtocol(next_header).name
+    if next_header not in (IpProtocol.IPV4, IpProtocol.IPV6):
+        return f"{name}{_segment_text(next_header, payload)}"
+    family = {IpProtocol.IPV4: "IPv4", IpProtocol.IPV6: "IPv6"}[IpProtocol(next_header)]
     try:
-        flow = flow_of(payload)
+        flow, header = flow_of_packet(payload), decode_ip_header(payload)
     except WireError as error:
-        return f"an IPv4 packet that does not decode: {error}"
-    upper = payload[(payload[0] & 0x0F) * 4 :]
-    if flow.protocol != IpProtocol.ICMP:
+        return f"an {family} packet that does not decode: {error}"
+    if flow.protocol not in (IpProtocol.ICMP, IpProtocol.ICMPV6):
         return str(flow)
     addresses = f"{ip_address(flow.source)} > {ip_address(flow.destination)}"
-    return f"ICMP {addresses}{_segment_text(flow.protocol, upper)}"
+    upper = _segment_text(flow.protocol, payload[header.header_length :])
+    return f"{IpProtocol(flow.protocol).name} {addresses}{upper}"
 
 
 def _segment_text(protocol: int, segment: bytes) -> str:
@@ -207,9 +221,9 @@ def _segment_text(protocol: int, segment: bytes) -> str:
     if protocol in (IpProtocol.TCP, IpProtocol.UDP) and len(segment) >= 4:
         source, destination = (int.from_bytes(segment[at : at + 2], "big") for at in (0, 2))
         return f" {source} > {destination}"
-    if protocol != IpProtocol.ICMP or len(segment) < 8:
+    kinds = ECHOES.get(IpProtocol(protocol))
+    if kinds is None or len(segment) < 8:
         return ""
-    kinds = {ICMP_ECHO_REQUEST: "echo request", ICMP_ECHO_REPLY: "echo reply"}
     kind = kinds.get(segment[0])
     if kind is None:
         return f" type {segment[0]} code {segment[1]}"

@@ -36,6 +36,7 @@ MARKER_SIZES = (10.0, 4.0)
 PART_STYLES: Mapping[str, tuple[str, str]] = {
     "outer_ip": (BLUE, ""),
     "udp": (SKY, ""),
+    "ah_length": (ORANGE, ".."),
     "spi": (GREEN, ""),
     "sequence": (GREEN, "//"),
     "iv": (YELLOW, ""),
@@ -50,6 +51,7 @@ PART_STYLES: Mapping[str, tuple[str, str]] = {
 PART_NAMES: Mapping[str, str] = {
     "outer_ip": "outer IP",
     "udp": "UDP",
+    "ah_length": "AH length, RESERVED",
     "spi": "SPI",
     "iv": "IV",
     "inner_ip": "inner IP",

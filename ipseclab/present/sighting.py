@@ -1,27 +1,30 @@
-"""IKE messages, ESP packets and NAT keepalives as a capture holds them.
+"""IKE messages, ESP and AH packets and NAT keepalives as a capture holds them.
 
 IKE is what goes to or from UDP 500, or 4500 behind the non-ESP marker; ESP is IP protocol 50, or
-UDP 4500 without the marker (RFC 3948 section 2).
+UDP 4500 without the marker (RFC 3948 section 2); AH is protocol 51 and hides nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
 from ipseclab.ike.natt import KEEPALIVE, NON_ESP_MARKER
 from ipseclab.lab.pcapng import CapturedPacket
 from ipseclab.outputs import UdpEndpoint
 from ipseclab.registry import IpProtocol
-from ipseclab.wire.ip import UDP_HEADER_SIZE, decode_ipv4_header, decode_udp
+from ipseclab.wire.ip import UDP_HEADER_SIZE, decode_udp
+from ipseclab.wire.ipv6 import decode_ip_header
+
+_PROTOCOLS = {"ESP": int(IpProtocol.ESP), "AH": int(IpProtocol.AH)}
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An IKE message, ESP packet or keepalive as captured; ports are 0 where there are none.
+    """An IKE message, ESP or AH packet, or keepalive as captured; ports are 0 where there are none.
 
-    `octets` stand at `offset` of the IPv4 `packet`.
+    `octets` stand at `offset` of the IP `packet`.
     """
 
     kind: str
@@ -42,16 +45,16 @@ class Sighting:
     def carrier(self) -> str:
         """What it was carried in."""
         if not self.source.port:
-            return "IP protocol 50"
+            return f"IP protocol {_PROTOCOLS[self.kind]}"
         return f"UDP {self.source.port} > {self.destination.port}"
 
 
 def sighting_in(captured: CapturedPacket, packet: bytes) -> Sighting | None:
-    """What the IPv4 packet of a captured frame is; None for all else, IP fragments too.
+    """What the IP packet of a captured frame is; None for all else, IP fragments too.
 
     Raises WireError when it does not decode.
     """
-    header = decode_ipv4_header(packet)
+    header = decode_ip_header(packet)
     if header.is_fragment:
         return None
     body = packet[header.header_length : header.total_length]
@@ -68,10 +71,12 @@ def sighting_in(captured: CapturedPacket, packet: bytes) -> Sighting | None:
             kind, octets = "IKE", data
         else:
             return None
+    elif header.protocol == IpProtocol.AH:
+        kind = "AH"
     elif header.protocol != IpProtocol.ESP:
         return None
-    source = UdpEndpoint(str(IPv4Address(header.source)), source_port)
-    destination = UdpEndpoint(str(IPv4Address(header.destination)), destination_port)
+    source = UdpEndpoint(str(ip_address(header.source)), source_port)
+    destination = UdpEndpoint(str(ip_address(header.destination)), destination_port)
     return Sighting(
         kind, captured.time, captured.interface, source, destination, octets, packet, offset
     )

@@ -35,6 +35,7 @@ from ipseclab.wire.ip import IPV4_HEADER_SIZE
 
 NON_ESP_MARKER = bytes(4)
 SPI_SIZE = 4
+_SPI_AT = {int(IpProtocol.ESP): IPV4_HEADER_SIZE, int(IpProtocol.AH): IPV4_HEADER_SIZE + 4}
 _SUITE_TYPES = (TransformType.ENCR, TransformType.INTEG)
 
 
@@ -196,8 +197,9 @@ class Processing:
                     repeated = event == "ike_sent" and bool(details.get("retransmission"))
                 case SendDatagram(path, data):
                     total += self._sending(path, data, received, repeated=repeated)
-                case SendPacket(packet) if packet[9] == IpProtocol.ESP:
-                    total += self._sealing(packet[IPV4_HEADER_SIZE:], received)
+                case SendPacket(packet):
+                    spi = _spi_of(packet)
+                    total += self._sealing(spi, len(packet) - IPV4_HEADER_SIZE, received)
                 case DeliverPacket(packet):
                     total += self._opening(packet, received)
         return total
@@ -205,22 +207,22 @@ class Processing:
     def _sending(self, path: UdpPath, data: bytes, received: bytes, *, repeated: bool) -> float:
         message = _ike_message(path, data)
         if message is None:
-            return self._sealing(data, received) if len(data) > SPI_SIZE else 0.0
+            return self._sealing(data[:SPI_SIZE], len(data), received)
         if repeated:
             return self._costs.for_forward()
         return self._costs.for_ike_message(message, sent=True, method=self._method)
 
-    def _sealing(self, esp: bytes, received: bytes) -> float:
-        """A packet sealed as it came in; one that had been parked counts as long as its ESP."""
-        octets = len(received) if received else len(esp)
-        suite = self._suites.get(esp[:SPI_SIZE])
+    def _sealing(self, spi: bytes, sealed: int, received: bytes) -> float:
+        """A packet sealed as it came in; one that had been parked counts as long as it is then."""
+        octets = len(received) if received else sealed
+        suite = self._suites.get(spi)
         return self._costs.for_esp(octets, sent=True, suite=suite) if suite is not None else 0.0
 
     def _opening(self, inner: bytes, received: bytes) -> float:
-        # ESP stands behind an IPv4 header, or is all of a datagram on port 4500.
+        # ESP or AH stands behind an IP header, or ESP is all of a datagram on port 4500.
         spi = received[:SPI_SIZE]
         if spi not in self._suites:
-            spi = received[IPV4_HEADER_SIZE : IPV4_HEADER_SIZE + SPI_SIZE]
+            spi = _spi_of(received)
         suite = self._suites.get(spi)
         if suite is None:
             return 0.0
@@ -248,12 +250,21 @@ class Processing:
             words = text.split("-")
             found = [(word, transform_named(word)) for word in words]
             suite = "-".join(word for word, one in found if one and one.type in _SUITE_TYPES)
+            if details.get("protocol") == "ah" and "gmac" not in suite:
+                # The same work as ESP without encryption.
+                suite = f"null-{suite}"
             for name in ("spi_in", "spi_out"):
                 self._suites[bytes.fromhex(str(details[name]))] = suite
         for word in text.split("-"):
             named = transform_named(word)
             if named is not None and named.type == TransformType.KE:
                 self._method = KeMethod(named.id)
+
+
+def _spi_of(packet: bytes) -> bytes:
+    """The SPI of a packet of protocol 50 or 51; empty for another."""
+    start = _SPI_AT.get(packet[9]) if len(packet) > IPV4_HEADER_SIZE else None
+    return packet[start : start + SPI_SIZE] if start is not None else b""
 
 
 def _ike_message(path: UdpPath, data: bytes) -> bytes | None:

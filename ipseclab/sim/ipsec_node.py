@@ -35,7 +35,8 @@ from ipseclab.wire.ip import (
 
 _SOURCE, _DESTINATION = slice(12, 16), slice(16, 20)
 _IKE_PORTS = (IKE_PORT, NAT_T_PORT)
-_UDP, _ESP = int(IpProtocol.UDP), int(IpProtocol.ESP)
+_UDP = int(IpProtocol.UDP)
+_PROTECTED = (int(IpProtocol.ESP), int(IpProtocol.AH))
 
 
 class IpsecNode(Node):
@@ -168,7 +169,8 @@ class IpsecNode(Node):
             self.driver.send_packet(packet)
 
     def _receive_unprotected(self, packet: bytes) -> None:
-        if self._source_routed and packet[9] == _ESP and packet[_DESTINATION] not in self._own:
+        gone = packet[9] in _PROTECTED and packet[_DESTINATION] not in self._own
+        if self._source_routed and gone:
             # For an address that the node had: it is not here any more.
             self.dropped(packet, "no_address", "inbound")
             return

@@ -18,6 +18,10 @@ IPV6_HEADER_SIZE = 40
 IPV6_ADDRESS_SIZE = 16
 FRAGMENT_HEADER_SIZE = 8
 
+# RFC 4443.
+ICMPV6_UNREACHABLE, ICMPV6_PACKET_TOO_BIG, ICMPV6_TIME_EXCEEDED = 1, 2, 3
+ICMPV6_ECHO_REQUEST, ICMPV6_ECHO_REPLY = 128, 129
+
 MOST_EXTENSION_HEADERS = 16
 """Own limit: RFC 8200 has each at most once, destination options twice."""
 
@@ -129,6 +133,13 @@ def flow_of_packet(packet: bytes) -> Flow:
     if packet[:1] and packet[0] >> 4 == 6:
         return _flow_of_ipv6(packet)
     return ip.flow_of(packet)
+
+
+def decode_ip_header(packet: bytes) -> ip.Ipv4Header | Ipv6Header:
+    """The header of a packet of either family. Raises WireError."""
+    if packet[:1] and packet[0] >> 4 == 6:
+        return decode_ipv6_header(packet)
+    return ip.decode_ipv4_header(packet)
 
 
 def packet_length(packet: bytes) -> int:

@@ -374,6 +374,28 @@ BAD = {
         '27:24: connections[0].esp[1]: proposal "aes128gcm16-prfsha256": '
         'ESP takes no PRF transform, found "prfsha256"',
     ),
+    "a cipher in AH": (
+        "psk: secret",
+        "psk: secret\n    protocol: ah\n    ah: aes128gcm16",
+        '28:5: connections[0].ah: proposal "aes128gcm16": needs an integrity algorithm (sha256)',
+    ),
+    "a weak group in AH": (
+        "psk: secret",
+        "psk: secret\n    protocol: ah\n    ah: sha256-modp1024",
+        '28:5: connections[0].ah[0]: "modp1024" is weak (RFC 8247), expected another or '
+        "allow_weak: true",
+    ),
+    "AH in UDP": (
+        "psk: secret",
+        "psk: secret\n    protocol: ah\n    encapsulation: forced",
+        "28:5: connections[0].encapsulation: 'forced' with protocol ah, expected auto: "
+        "AH cannot go in UDP (RFC 3948)",
+    ),
+    "padding of ESP's in AH": (
+        "psk: secret",
+        "psk: secret\n    protocol: ah\n    processing: {tfc_padding: 500}",
+        "28:18: connections[0].processing.tfc_padding: 500 with protocol ah, expected esp",
+    ),
     "a bad network": (
         "psk: secret",
         "psk: secret\n    local_ts: [10.1.0.0/24, 10.1.0.1/24]",
@@ -465,6 +487,13 @@ def test_strongswan_without_a_nat_is_to_be_told_to_use_udp():
     )
     forced = STRONGSWAN.replace("psk: secret", "psk: secret\n    encapsulation: forced")
     assert parse_topology(without_nat(forced)).connections[0].force_encapsulation
+
+
+def test_strongswan_has_esp_alone():
+    text = STRONGSWAN.replace("psk: secret", "psk: secret\n    protocol: ah")
+    assert refused(text) == (
+        "lab.yaml:27:5: connections[0].protocol: 'ah' with a strongswan end, expected esp"
+    )
 
 
 def test_strongswan_has_tunnel_mode_alone():

@@ -29,7 +29,14 @@ def packet(source, destination):
     return build_ipv4(*ends, 17, build_udp(ends[0], 1, ends[1], 2, b"by hand"))
 
 
-@pytest.mark.parametrize("changes", [GCM, CBC, {**GCM, f"{SITE}.encapsulation": "forced"}])
+AH = {
+    f"{SITE}.protocol": "ah",
+    f"{SITE}.ah": "sha256",
+    f"{SITE}.manual": {"spis": [0x1001, 0x2002], "keys": ["12" * 32, "34" * 32]},
+}
+
+
+@pytest.mark.parametrize("changes", [GCM, CBC, AH, {**GCM, f"{SITE}.encapsulation": "forced"}])
 def test_packets_arrive_both_ways_without_ike(changes):
     lab = topology(changes)
     assert starting_connections(lab, "gw1") == ()
@@ -55,6 +62,8 @@ def test_packets_arrive_both_ways_without_ike(changes):
         ({f"{SITE}.manual": {"spis": [256, 300], "keys": ["0", ""]}}, "keys", "manual"),
         ({f"{SITE}.manual": {"spis": [256, 300], "keys": ["00", "00"]}}, "keys", "expected 20"),
         ({**GCM, f"{SITE}.esp": "aes128gcm16-aes256gcm16"}, "esp", "leaves a choice"),
+        ({**GCM, f"{SITE}.protocol": "ah"}, "keys", "20 octets, expected 32 for sha256-x25519"),
+        ({**AH, f"{SITE}.ah": "sha256-sha512"}, "ah", "leaves a choice"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_its_key(changes, key, expected):

@@ -402,6 +402,18 @@ def test_esp_passthrough_knows_one_inside_host_a_remote_one():
     assert box.inbound(other, 1.0).dropped is NatDrop.NO_MAPPING
 
 
+def test_ah_passes_by_a_setting_of_its_own():
+    there = build_ipv4(packed(IN1), packed(R1), 51, bytes(40))
+    back = build_ipv4(packed(R1), packed(OUT), 51, bytes(40))
+    assert nat(esp_passthrough=True).outbound(there, 0.0).dropped is NatDrop.PROTOCOL
+    box = nat(esp_passthrough=True, ah_passthrough=True)
+    assert IP(box.outbound(there, 0.0).packet).src == OUT
+    assert IP(box.inbound(back, 1.0).packet).dst == IN1
+    # ESP from the same remote end is another matter.
+    esp = build_ipv4(packed(R1), packed(OUT), 50, bytes(40))
+    assert box.inbound(esp, 1.0).dropped is NatDrop.NO_MAPPING
+
+
 GOOD = udp(f"{IN1}:1", A)
 MALFORMED = {
     "nothing": b"",

@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from ipseclab.ike.proposals import parse_esp_proposal, suite_of
+from ipseclab.ike.proposals import (
+    child_suite_of,
+    parse_ah_proposal,
+    parse_esp_proposal,
+    suite_of,
+)
 from ipseclab.lab.sides import tunnel_mtu, unprotected_interfaces
 from ipseclab.lab.topology import load_topology
-from ipseclab.measure.overhead import overhead
+from ipseclab.measure.overhead import ah_overhead, overhead
 
 PROPOSALS = (
     "aes128gcm16",
@@ -50,6 +55,21 @@ def test_the_longest_packet_fits_and_one_octet_more_does_not(
         return payload + added.total
 
     assert outer(longest) <= mtu < outer(longest + 1)
+
+
+@pytest.mark.parametrize("ah", ["sha1", "sha256-x25519", "sha512", "aes128gmac"])
+@pytest.mark.parametrize("mode", ["tunnel", "transport"])
+def test_the_longest_packet_fits_with_ah_too(ah: str, mode: str) -> None:
+    topology = load_topology("host-to-host").with_overrides(
+        {
+            "connections.hosts.protocol": "ah",
+            "connections.hosts.ah": ah,
+            "connections.hosts.mode": mode,
+        }
+    )
+    suite = child_suite_of(parse_ah_proposal(ah))
+    added = ah_overhead(suite, tunnel=mode == "tunnel").total - 20
+    assert tunnel_mtu(topology, "h1") == tunnel_mtu(topology, "h2") == 1500 - added
 
 
 def test_a_nat_on_the_way_makes_room_for_udp() -> None:

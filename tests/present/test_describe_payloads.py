@@ -20,6 +20,7 @@ from ipseclab.registry import (
     TransformType,
 )
 from ipseclab.wire.ip import build_icmp_echo, build_ipv4, build_udp
+from ipseclab.wire.ipv6 import build_icmpv6, build_ipv6
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import (
     AuthPayload,
@@ -150,6 +151,7 @@ def test_every_notification_of_the_registry_has_a_meaning():
     assert [kind.name for kind in NotifyType if kind not in MEANINGS] == []
 
 
+SIX = bytes.fromhex("20010db8") + bytes(11) + b"\1"
 SOURCE, DESTINATION = b"\x0a\1\0\1", b"\x0a\2\0\1"
 UDP = build_udp(SOURCE, 1000, DESTINATION, 2000, b"data")
 
@@ -174,7 +176,17 @@ UDP = build_udp(SOURCE, 1000, DESTINATION, 2000, b"data")
         (17, b"\0", "UDP"),
         (1, build_icmp_echo(8, 1, 5, b""), "ICMP echo request 5"),
         (59, b"anything", "a dummy packet (traffic flow confidentiality)"),
-        (41, bytes(40), "IPV6"),
+        (
+            41,
+            build_ipv6(SIX, SIX, 58, build_icmpv6(SIX, SIX, 128, 0, bytes([0, 1, 0, 9]))),
+            "ICMPV6 2001:db8::1 > 2001:db8::1 echo request 9",
+        ),
+        (41, build_ipv6(SIX, SIX, 17, UDP), "UDP 2001:db8::1 > 2001:db8::1 1000 > 2000"),
+        (
+            41,
+            b"\x60",
+            "an IPv6 packet that does not decode: IPv6 packet 1 octets, at least 40 needed",
+        ),
         (4, b"", "an IPv4 packet that does not decode: IPv4 packet 0 octets, at least 20 needed"),
     ],
 )

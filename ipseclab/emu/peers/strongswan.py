@@ -357,6 +357,7 @@ class StrongswanDriver:
             "child_ready",
             connection=connection,
             mode=child["mode"].decode().lower(),
+            protocol="esp",
             encapsulated=child.get("encap", b"no") == b"yes",
             rekeys=rekeys,
             **_spis(child),

@@ -34,6 +34,7 @@ from ipseclab.outputs import (
 )
 from ipseclab.registry import ExchangeType, IpProtocol
 from ipseclab.wire.ip import IPV4_HEADER_SIZE, checksum
+from ipseclab.wire.ipv6 import IPV6_HEADER_SIZE
 from ipseclab.wire.message import HEADER_SIZE
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ MOST_HELD = 1024
 SHORTEST_ESP = 8
 
 _EXCHANGE_AT = 18
+_PROTECTED = (int(IpProtocol.ESP), int(IpProtocol.AH))
 
 
 class Message(NamedTuple):
@@ -384,10 +386,11 @@ class Deaf:
 
 
 def _message_of(item: SendDatagram | SendPacket) -> Message | None:
-    """What passes: IKE or ESP; None for plain packets, keepalives and other small things."""
+    """What passes: IKE, or ESP or AH (both are `esp`); None for plain packets, keepalives and other
+    small things."""
     if isinstance(item, SendPacket):
-        esp = len(item.packet) > IPV4_HEADER_SIZE and item.packet[9] == IpProtocol.ESP
-        return Message("esp", item.packet[IPV4_HEADER_SIZE:]) if esp else None
+        start = _header_size(item.packet)
+        return Message("esp", item.packet[start:]) if start else None
     octets = item.data
     if item.path.local.port == NAT_T_PORT:
         if not octets.startswith(NON_ESP_MARKER):
@@ -399,10 +402,17 @@ def _message_of(item: SendDatagram | SendPacket) -> Message | None:
     return Message("ike", octets, octets[_EXCHANGE_AT], kind)
 
 
+def _header_size(packet: bytes) -> int:
+    """Octets of the IP header in front of ESP or AH; 0 where there is neither."""
+    if packet[0] >> 4 == 6:
+        return IPV6_HEADER_SIZE if packet[6] in _PROTECTED else 0
+    return IPV4_HEADER_SIZE if packet[9] in _PROTECTED else 0
+
+
 def _with_octets(
     item: SendDatagram | SendPacket, edit: Callable[[bytes], bytes]
 ) -> SendDatagram | SendPacket:
-    """The item with the octets of its IKE message or ESP packet edited."""
+    """The item with the octets of its IKE message, ESP or AH packet edited."""
     message = _message_of(item)
     if message is None:
         return item  # another fault has left too little of it
@@ -410,7 +420,10 @@ def _with_octets(
         before = len(item.data) - len(message.octets)
         return SendDatagram(item.path, item.data[:before] + edit(message.octets))
     payload = edit(message.octets)
-    header = bytearray(item.packet[:IPV4_HEADER_SIZE])
+    header = bytearray(item.packet[: _header_size(item.packet)])
+    if len(header) == IPV6_HEADER_SIZE:
+        header[4:6] = len(payload).to_bytes(2, "big")
+        return SendPacket(bytes(header) + payload)
     header[2:4] = (IPV4_HEADER_SIZE + len(payload)).to_bytes(2, "big")
     header[10:12] = bytes(2)
     header[10:12] = checksum(bytes(header)).to_bytes(2, "big")
