@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ipseclab.errors import ConfigError
+from ipseclab.errors import ConfigError, WireError
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, IkeConfig, Lifetime, Mode
 from ipseclab.ike.endpoint import IkeEndpoint
 from ipseclab.ike.events import (
@@ -24,6 +24,8 @@ from ipseclab.ike.events import (
 )
 from ipseclab.ike.natt import KEEPALIVE, NON_ESP_MARKER
 from ipseclab.ike.selectors import narrow
+from ipseclab.ike.streams import Undeliverable
+from ipseclab.ipsec.counters import DropReason
 from ipseclab.ipsec.datapath import Datapath
 from ipseclab.ipsec.events import (
     Acquire,
@@ -37,13 +39,16 @@ from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.sad import SaLimit, SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.outputs import (
+    CloseStream,
     Deadline,
     DeliverPacket,
     InternalConfiguration,
     Notice,
     Output,
     SendDatagram,
+    SendMessage,
     SendPacket,
+    TcpPath,
     UdpPath,
 )
 from ipseclab.registry import EsnId, IpProtocol, ProtocolId, TransformType
@@ -179,8 +184,9 @@ class Gateway:
             for sa in self.ike.ike_sas
             if sa.session.assigned is not None
         ]
+        gone = [CloseStream(stream.path, abort=True) for stream in self.ike.streams]
         self._begin(now)
-        return [Notice("restarted"), *dict.fromkeys(given)]
+        return [Notice("restarted"), *gone, *dict.fromkeys(given)]
 
     def send_keepalive(self, connection: str, now: float) -> list[Output]:
         """A NAT keepalive now, where ESP goes in UDP."""
@@ -207,17 +213,52 @@ class Gateway:
         return self._settle(self.datapath.receive_packet(packet, now), now)
 
     def receive_datagram(self, path: UdpPath, data: bytes, now: float) -> list[Output]:
-        """The payload of a UDP datagram on port 500 or 4500 (RFC 3948 section 2)."""
+        """The payload of a UDP datagram on port 500 or 4500 (RFC 3948 section 2), or a message of
+        a TCP connection."""
         return self._settle(self._take_datagram(path, data, now), now)
 
     def _take_datagram(self, path: UdpPath, data: bytes, now: float) -> Sequence[_Anything]:
-        if path.local.port != NAT_T_PORT:
+        if path.local.port != NAT_T_PORT and not isinstance(path, TcpPath):
             return self.ike.receive(path, data, now)
         if data == KEEPALIVE:
             return [Notice("keepalive_received", {"source": str(path.remote)})]
         if data.startswith(NON_ESP_MARKER):
             return self.ike.receive(path, data[len(NON_ESP_MARKER) :], now)
         return self.datapath.receive_esp(data, path, now)
+
+    # TCP connections to and from port 4500 (RFC 9329): what becomes of them a driver tells here.
+
+    def stream_accepted(self, path: TcpPath, now: float) -> list[Output]:
+        """A peer has opened a connection."""
+        return self._settle(self.ike.stream_accepted(path, now), now)
+
+    def stream_opened(self, path: TcpPath, now: float) -> list[Output]:
+        """A connection that this end asked for is there."""
+        return self._settle(self.ike.stream_opened(path, now), now)
+
+    def stream_sent(self, path: TcpPath, octets: int, now: float) -> list[Output]:
+        """TCP has taken so many octets of what was to be sent on a connection."""
+        stream = self.ike.streams.get(path)
+        return [] if stream is None else [*stream.sent(octets)]
+
+    def stream_closed(self, path: TcpPath, reason: str, now: float) -> list[Output]:
+        """A connection is gone: the peer has closed it, or it broke, or could not be opened."""
+        return self._settle(self.ike.stream_closed(path, reason, now), now)
+
+    def receive_stream(self, path: TcpPath, octets: bytes, now: float) -> list[Output]:
+        """Octets of a connection, in their order."""
+        outputs: list[Output] = []
+        try:
+            messages = self.ike.streams.take(path, octets)
+        except WireError as error:
+            return self._settle(self.ike.stream_corrupt(path, str(error), now), now)
+        for message in messages:
+            if self.ike.streams.get(path) is None:
+                break  # it was closed by what came before
+            answer = self.receive_datagram(path, message, now)
+            outputs += answer
+            outputs += self._settle(self.ike.judge(path, now, good=not _is_bad(answer)), now)
+        return outputs
 
     def next_deadline(self) -> Deadline | None:
         """When `handle_timeout` wants to be called."""
@@ -312,6 +353,9 @@ class Gateway:
                     continue
                 case OwnDatagram():
                     consequences = self._take_datagram(event.path, event.data, now)
+                case SendMessage():
+                    outputs += self._put_in_stream(event, now)
+                    continue
                 case PeerSeen():
                     consequences = self.ike.peer_seen(event.spi_in, event.path, now)
                 case _:
@@ -319,6 +363,17 @@ class Gateway:
                     continue
             waiting.extendleft(reversed(consequences))
         return outputs
+
+    def _put_in_stream(self, message: SendMessage, now: float) -> list[Output]:
+        """Its octets as they go into the stream, or a counted drop."""
+        try:
+            return [*self.ike.streams.send(message)]
+        except Undeliverable as drop:
+            octets = len(message.data)
+            if message.data.startswith(NON_ESP_MARKER):
+                self.ike.count(f"ike.{drop.reason}")
+                return [Notice("ike_dropped", {"reason": drop.reason})]
+            return [self.datapath.drop_sent(DropReason(drop.reason), octets)]
 
     def _install(self, child: ChildSaReady, now: float) -> Sequence[DatapathOutput]:
         lifetime = child.connection.child_lifetime
@@ -373,6 +428,19 @@ class Gateway:
 
 
 _IP_PROTOCOLS = {ProtocolId.ESP: IpProtocol.ESP, ProtocolId.AH: IpProtocol.AH}
+
+
+_OF_NO_SA = ("malformed", "bad_icv", "no_ike_sa", "no_sa", "version")
+
+
+def _is_bad(outputs: Sequence[Output]) -> bool:
+    """Whether what came was found to be no message of an SA of ours, nor to begin one."""
+    return any(
+        isinstance(output, Notice)
+        and output.event in ("ike_dropped", "packet_dropped")
+        and output.details.get("reason") in _OF_NO_SA
+        for output in outputs
+    )
 
 
 def _chose_esn(child: ChildSaReady) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from typing_extensions import override
+
 
 class UdpEndpoint(NamedTuple):
     """An IPv4 or IPv6 address as text and a UDP port."""
@@ -31,6 +33,29 @@ class UdpPath(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.local} - {self.remote}"
+
+
+class TcpPath(UdpPath):
+    """A TCP connection by its two endpoints, for IKE and ESP in its stream (RFC 9329). It differs
+    from the UDP path of the same endpoints."""
+
+    __slots__ = ()
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TcpPath) and tuple.__eq__(self, other)
+
+    @override
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    @override
+    def __hash__(self) -> int:
+        return hash((TcpPath, *self))
+
+    @override
+    def __str__(self) -> str:
+        return f"tcp {self.local} - {self.remote}"
 
 
 class Deadline(NamedTuple):
@@ -57,6 +82,41 @@ class SendPacket:
     or a packet that the SPD lets bypass."""
 
     packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send one IKE message (behind its non-ESP marker) or ESP packet in the stream of `path`. Ends
+    in the gateway, which frames it: no driver sees one."""
+
+    path: TcpPath
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream:
+    """Open the TCP connection from `path.local`, the port included, to `path.remote`; the driver
+    answers with `stream_opened` or `stream_closed`."""
+
+    path: TcpPath
+
+
+@dataclass(frozen=True, slots=True)
+class SendStream:
+    """Send these octets next on the TCP connection, as soon as it is open and has room; the driver
+    answers with `stream_sent` when TCP has taken them."""
+
+    path: TcpPath
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStream:
+    """Close the TCP connection, after all that was sent on it; with `abort` at once. Nothing is
+    heard of it any more."""
+
+    path: TcpPath
+    abort: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +181,9 @@ class InternalConfiguration:
 Output = (
     SendDatagram
     | SendPacket
+    | OpenStream
+    | SendStream
+    | CloseStream
     | DeliverPacket
     | Notice
     | IkeKeyLog

@@ -24,6 +24,8 @@ TUN_DEVICE = "/dev/net/tun"
 PROTECTED_TUN = "tun-in"
 UNPROTECTED_TUN = "tun-out"
 INTERFACE_NAME_SIZE = 16
+UNSENT_OCTETS = 16_384
+"""Little: what TCP holds unsent is not seen by the gateway's own queue."""
 OWN_MARK = 0x1B5
 """SO_MARK of the gateways' own sockets: their packets pass by the policy routing that feeds TUN."""
 SOCKET_BUFFER = 4 * 1024 * 1024
@@ -44,6 +46,7 @@ _SIOCGIFHWADDR = 0x8927
 _SIOCETHTOOL = 0x8946
 _IFF_UP = 0x1
 _IP_HDRINCL = 3
+_TCP_NOTSENT_LOWAT = 25
 _SO_MARK = 36
 _SO_NO_CHECK = 11
 _IP_MTU_DISCOVER = 10
@@ -235,6 +238,31 @@ def open_udp_socket(address: str, port: int) -> socket.socket:
     _prepare(opened)
     opened.bind((address, port))
     return opened
+
+
+def open_tcp_socket(address: str, port: int) -> socket.socket:
+    """A TCP socket bound to one of the node's addresses, to connect from or to listen on."""
+    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, _SO_MARK, OWN_MARK)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.setblocking(False)
+    try:
+        opened.bind((address, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def limit_unsent(opened: socket.socket) -> None:
+    """Take no more than some octets that TCP cannot send yet: the rest waits with the gateway,
+    which knows what may be dropped."""
+    opened.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_OCTETS)
+
+
+def reset_on_close(opened: socket.socket) -> None:
+    """Have a TCP socket's closing reset the connection."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def set_udp_checksum(opened: socket.socket, wanted: bool) -> None:

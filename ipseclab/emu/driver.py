@@ -24,6 +24,7 @@ from ipseclab.emu import devices
 from ipseclab.emu.devices import PROTECTED_TUN, UNPROTECTED_TUN
 from ipseclab.emu.inside import InsideAddresses
 from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
+from ipseclab.emu.streams import StreamSockets
 from ipseclab.errors import IpsecLabError
 from ipseclab.gateway import GatewayConfig
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
@@ -32,14 +33,18 @@ from ipseclab.ipsec.datapath import INBOUND, OUTBOUND
 from ipseclab.lab.faults import Fault, gateway_with
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import (
+    CloseStream,
     DeliverPacket,
     EspKeyLog,
     IkeKeyLog,
     InternalConfiguration,
     Notice,
+    OpenStream,
     Output,
     SendDatagram,
     SendPacket,
+    SendStream,
+    TcpPath,
     UdpEndpoint,
     UdpPath,
 )
@@ -73,6 +78,10 @@ class GatewaySpec:
     """Of what the faults draw."""
     source_routed: bool = False
     """Whether what it sends leaves by the link of its source address (MOBIKE)."""
+    streams: bool = False
+    """Whether IKE and ESP may go in TCP (RFC 9329)."""
+    accepts_streams: bool = False
+    """Whether peers may open TCP connections to it."""
 
     @property
     def name(self) -> str:
@@ -169,6 +178,7 @@ class GatewayDriver:
         self._checked: dict[UdpEndpoint, bool] = {}
         self._senders: dict[str, socket.socket] = {}
         """By source: the kernel's routing does not see it in a packet that is sent as it is."""
+        self._streams = StreamSockets(self, listens=spec.accepts_streams) if spec.streams else None
         self._take_addresses(spec.addresses)
         self._moved = False
         self._inside = InsideAddresses(spec.own_address, spec.resolver)
@@ -183,6 +193,8 @@ class GatewayDriver:
             if local not in self._udp:
                 self._udp[local] = devices.open_udp_socket(local.address, local.port)
                 self._checked[local] = True
+        if self._streams is not None:
+            self._streams.take_addresses(addresses)
         if self._source_routed:
             for left in [one for one in self._senders if one not in addresses]:
                 self._senders.pop(left).close()
@@ -199,6 +211,8 @@ class GatewayDriver:
         }
         for local, opened in self._udp.items():
             readers[opened.fileno()] = self._udp_reader(local, opened)
+        if self._streams is not None:
+            readers[self._streams.fileno()] = self._streams.handle
         return readers
 
     def _open_protected(self, name: str) -> int:
@@ -220,6 +234,8 @@ class GatewayDriver:
                 elif not self._obey(control):
                     return
             self._keep_time()
+            if self._streams is not None:
+                self._streams.report()
             if self._moved:
                 self._moved = False
                 readers = self._readers()
@@ -287,6 +303,33 @@ class GatewayDriver:
 
         return read
 
+    # What the TCP sockets tell.
+
+    def stream_accepted(self, path: TcpPath) -> None:
+        """A peer has opened a connection."""
+        now = time.monotonic()
+        self._carry_out(self._gateway.stream_accepted(path, now), now)
+
+    def stream_opened(self, path: TcpPath) -> None:
+        """A connection that the gateway wanted is there."""
+        now = time.monotonic()
+        self._carry_out(self._gateway.stream_opened(path, now), now)
+
+    def stream_sent(self, path: TcpPath, octets: int) -> None:
+        """The kernel has taken so many octets more."""
+        now = time.monotonic()
+        self._carry_out(self._gateway.stream_sent(path, octets, now), now)
+
+    def stream_closed(self, path: TcpPath, reason: str) -> None:
+        """A connection is gone."""
+        now = time.monotonic()
+        self._carry_out(self._gateway.stream_closed(path, reason, now), now)
+
+    def receive_stream(self, path: TcpPath, octets: bytes) -> None:
+        """Octets of a connection."""
+        now = time.monotonic()
+        self._carry_out(self._gateway.receive_stream(path, octets, now), now)
+
     def _carry_out(self, outputs: Sequence[Output], now: float) -> None:
         """Packets first, in their order; what there is to write down about them can wait."""
         happened = time.monotonic()
@@ -310,6 +353,8 @@ class GatewayDriver:
                     self._send(sender, packet, (destination, 0), now)
                 case DeliverPacket(packet):
                     self._deliver(packet, now)
+                case OpenStream() | SendStream() | CloseStream():
+                    self._use_stream(output)
                 case Notice() | IkeKeyLog() | EspKeyLog():
                     notes.append(output)
                 case InternalConfiguration():
@@ -321,6 +366,16 @@ class GatewayDriver:
                 self._write_down(note, now, happened)
             # At once: a killed run leaves what happened up to then.
             self._trace.flush()
+
+    def _use_stream(self, output: OpenStream | SendStream | CloseStream) -> None:
+        assert self._streams is not None, f"{self._name}: no connection of it may go in TCP"
+        match output:
+            case SendStream(path, octets):
+                self._streams.send(path, octets)
+            case OpenStream(path):
+                self._streams.open(path)
+            case CloseStream(path, abort):
+                self._streams.close(path, abort=abort)
 
     def _sender_of(self, packet: bytes) -> socket.socket | None:
         if not self._source_routed:

@@ -57,7 +57,13 @@ from ipseclab.lab.keys import KEYS_FOLDER, Capture
 from ipseclab.lab.link_set import with_settings
 from ipseclab.lab.model import Direction, Link, Node, NodeKind, Stack
 from ipseclab.lab.plan import Action, ArgumentValue
-from ipseclab.lab.sides import source_routed, tunnel_mtu, unprotected_interfaces
+from ipseclab.lab.sides import (
+    accepts_tcp,
+    source_routed,
+    tunnel_mtu,
+    unprotected_interfaces,
+    uses_tcp,
+)
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.trace import Trace, TraceRecord, merge, read_trace
 
@@ -205,7 +211,8 @@ class Lab:
             outside = unprotected_interfaces(self.topology, node.name)
             if outside:
                 routes = self.topology.routes(node.name)
-                lines = [*routing.ipsec_lines(node, outside, routes)]
+                streams = uses_tcp(self.topology, node.name)
+                lines = [*routing.ipsec_lines(node, outside, routes, streams=streams)]
                 if source_routed(self.topology, node.name):
                     for index, one in enumerate(outside):
                         lines += routing.source_lines(one, index, one.address)
@@ -274,6 +281,8 @@ class Lab:
             self.topology.faults,
             self._seed,
             source_routed(self.topology, node.name),
+            uses_tcp(self.topology, node.name),
+            accepts_tcp(self.topology, node.name),
         )
         spec.keys.touch()
         self._key_files.append(spec.keys.open("rb"))

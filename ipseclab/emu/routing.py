@@ -7,6 +7,7 @@ What makes the kernel hand every packet of an IPsec node to the SPD (RFC 4301 se
 
     rule   what                                                goes to
      1..4  from the unprotected side: ESP, AH, UDP 500, 4500   the node itself (our sockets)
+     4     from the unprotected side: TCP 4500 (RFC 9329)     the same, where it is used
      5     from the unprotected side: anything else            tun-out -> receive_packet
     15     marked: our own sockets, by source (MOBIKE)         a table for each link
     10     to the node's own addresses                         the node itself
@@ -28,6 +29,7 @@ from ipseclab.emu import devices
 from ipseclab.emu.devices import PROTECTED_TUN, UNPROTECTED_TUN
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
+from ipseclab.ike.streams import STREAM_PORTS
 from ipseclab.lab.addresses import AddressChange
 from ipseclab.lab.model import Interface, Node
 from ipseclab.lab.routes import Route
@@ -70,9 +72,14 @@ def route_lines(routes: Iterable[Route]) -> Iterator[str]:
 
 
 def ipsec_lines(
-    node: Node, unprotected: Sequence[Interface], routes: Iterable[Route]
+    node: Node,
+    unprotected: Sequence[Interface],
+    routes: Iterable[Route],
+    *,
+    streams: bool = False,
 ) -> Iterator[str]:
-    """The policy routing of an IPsec node with its routes. Its TUN devices must be there."""
+    """The policy routing of an IPsec node with its routes. Its TUN devices must be there.
+    `streams`: IKE and ESP may go in TCP."""
     outside = {interface.name for interface in unprotected}
     for interface in unprotected:
         name = interface.name
@@ -80,6 +87,10 @@ def ipsec_lines(
         yield f"rule add pref 4 iif {name} ipproto ah lookup local"
         for preference, port in ((2, IKE_PORT), (3, NAT_T_PORT)):
             yield f"rule add pref {preference} iif {name} ipproto udp dport {port} lookup local"
+        if streams:
+            own_ports = f"{STREAM_PORTS.start}-{STREAM_PORTS.stop - 1}"
+            for ports in (f"dport {NAT_T_PORT}", f"sport {NAT_T_PORT} dport {own_ports}"):
+                yield f"rule add pref 4 iif {name} ipproto tcp {ports} lookup local"
         yield f"rule add pref 5 iif {name} lookup {UNPROTECTED_TABLE}"
     yield "rule add pref 10 lookup local"
     yield "rule delete pref 0"

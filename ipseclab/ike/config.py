@@ -47,6 +47,15 @@ class Childless(Enum):
     """As the initiator too."""
 
 
+class TcpUse(Enum):
+    """When IKE and ESP go in a TCP connection (RFC 9329)."""
+
+    NEVER = "never"
+    FALLBACK = "fallback"
+    """When nothing comes back in UDP."""
+    ALWAYS = "always"
+
+
 class Narrowing(Enum):
     """How much a responder grants of what both policies allow (RFC 7296 section 2.9)."""
 
@@ -226,6 +235,8 @@ class ConnectionConfig:
     """Seconds of silence before a NAT keepalive is sent (RFC 3948 section 4); None: never."""
     force_encapsulation: bool = False
     """Pretend a NAT, so that ESP goes in UDP."""
+    tcp: TcpUse = TcpUse.NEVER
+    """Whether IKE and ESP go in TCP; the initiator opens the connection, and opens it again."""
     initial_contact: bool = True
     replay_window: int = 64
     """Packets; RFC 4303 section 3.4.3 asks for at least 32."""
@@ -288,6 +299,12 @@ class IkeLimits:
     stateless_answers: int = 20
     """A second: messages about IKE_SAs that this end does not have (RFC 6290)."""
     children_per_ike: int = 256
+    streams: int = 16_384
+    """TCP connections, either way (RFC 9329)."""
+    idle_streams: int = 256
+    """Of those that peers opened and no IKE_SA uses; the oldest gives way."""
+    idle_stream_timeout: float = 10.0
+    """Seconds after which such a one is closed."""
 
 
 @dataclass(frozen=True, slots=True)

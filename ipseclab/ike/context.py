@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig, Identity, IkeConfig
+from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig, Identity, IkeConfig, TcpUse
 from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.fragments import Reassembly, fragment_fields
 from ipseclab.ike.leases import Leases
@@ -22,10 +22,11 @@ from ipseclab.ike.rate import RateLimit
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.secrets import Secrets
 from ipseclab.ike.selectors import Trigger
+from ipseclab.ike.streams import Streams
 from ipseclab.ike.task import Task
 from ipseclab.ike.tickets import HeldTicket, TicketBox
 from ipseclab.ike.timers import TimerKind
-from ipseclab.outputs import Notice, SendDatagram, UdpEndpoint, UdpPath
+from ipseclab.outputs import Notice, SendDatagram, SendMessage, TcpPath, UdpEndpoint, UdpPath
 from ipseclab.timers import Timers
 from ipseclab.wire.message import IkeHeader, decode_header
 from ipseclab.wire.proposal import Proposal
@@ -83,6 +84,8 @@ class Context:
         """Made by a peer's IKE_SA_INIT, not authenticated yet; by own SPI."""
         self.inits: dict[InitKey, IkeSa] = {}
         """Which IKE_SA a peer's IKE_SA_INIT made, so that a repeat of it makes no other."""
+        self.streams = Streams()
+        """TCP connections, either way."""
         self.fragments = Reassembly()
         self.secrets = Secrets(config.secret, rng=rng)
         self.tickets = TicketBox(self.secrets, rng=rng)
@@ -100,7 +103,7 @@ class Context:
         """Of this end, as far as it was told; the best first."""
         self._by_ends: dict[_Ends, list[tuple[int, ConnectionConfig]]] = {}
         self._find_ends()
-        self._possible: dict[_Ends, PossibleConnections] = {}
+        self._possible: dict[tuple[_Ends, bool], PossibleConnections] = {}
         self._index: dict[str | _PeerKey, dict[bytes, IkeSa]] = {}
 
     def _find_ends(self) -> None:
@@ -139,14 +142,20 @@ class Context:
         self.notice("ike_dropped", reason=reason)
 
     def send(self, path: UdpPath, octets: bytes, *, attempt: int = 0) -> None:
-        """Emit an IKE message, with the non-ESP marker on port 4500 (RFC 3948 section 2.2).
+        """Emit an IKE message, with the non-ESP marker on port 4500 (RFC 3948 section 2.2) and in
+        a TCP connection (RFC 9329 section 3).
 
         `attempt` counts from 0, for the trace.
         """
         header = decode_header(octets)
         details = message_fields(header, octets, path.local, path.remote)
         details["retransmission"] = attempt
+        if isinstance(path, TcpPath):
+            details["transport"] = "tcp"
         self._outputs.append(Notice("ike_sent", details))
+        if isinstance(path, TcpPath):
+            self._outputs.append(SendMessage(path, NON_ESP_MARKER + octets))
+            return
         marker = NON_ESP_MARKER if path.local.port == NAT_T_PORT else b""
         self._outputs.append(SendDatagram(path, marker + octets))
 
@@ -179,14 +188,18 @@ class Context:
             ends = (path.local.address, None)
         if ends not in self._by_ends:
             return PossibleConnections((), ())
-        if ends not in self._possible:
-            self._possible[ends] = self._find_possible(ends)
-        return self._possible[ends]
+        in_tcp = isinstance(path, TcpPath)
+        if (ends, in_tcp) not in self._possible:
+            self._possible[ends, in_tcp] = self._find_possible(ends, in_tcp)
+        return self._possible[ends, in_tcp]
 
-    def _find_possible(self, ends: _Ends) -> PossibleConnections:
-        """Those between exactly `ends`, and those that take any peer, in the configured order."""
+    def _find_possible(self, ends: _Ends, in_tcp: bool) -> PossibleConnections:
+        """Those between exactly `ends`, and those that take any peer, in the configured order; in
+        TCP or in UDP those that may go there."""
         entries = dict(self._by_ends[ends] + self._by_ends.get((ends[0], None), []))
-        connections = tuple(entries[index] for index in sorted(entries))
+        wrong = TcpUse.NEVER if in_tcp else TcpUse.ALWAYS
+        ordered = (entries[index] for index in sorted(entries))
+        connections = tuple(connection for connection in ordered if connection.tcp is not wrong)
         proposals = dict.fromkeys(p for c in connections for p in c.ike_proposals)
         found = PossibleConnections(connections, tuple(proposals))
         for connection in connections:
@@ -249,6 +262,7 @@ class Context:
             "index": len(self._index),
             "fragments": len(self.fragments),
             "leases": self.leases.in_use,
+            "streams": len(self.streams),
             "ready": len(self.ready),
             "timers": len(self.timers),
             "counters": len(self.counters),

@@ -17,6 +17,7 @@ from ipseclab.errors import (
     InvalidSyntax,
     WireError,
 )
+from ipseclab.ike import carrier
 from ipseclab.ike.authentication.responder import answer_auth
 from ipseclab.ike.config import NAT_T_PORT, IkeConfig
 from ipseclab.ike.context import Context, SaActivity, message_fields
@@ -53,11 +54,13 @@ from ipseclab.ike.resume import ResumeTask, answer_resume
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState, PeerRequest
 from ipseclab.ike.selectors import ChildWish, Trigger
 from ipseclab.ike.start import begin
+from ipseclab.ike.stream_use import take_into_use
+from ipseclab.ike.streams import Streams
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import sealed, send_requests, set_retransmit_timer
 from ipseclab.ike.upkeep import do_due, follow, forget_fragments, queue_rekey, send_keepalive
 from ipseclab.ike.window import take_window
-from ipseclab.outputs import Deadline, Notice, UdpPath
+from ipseclab.outputs import Deadline, Notice, TcpPath, UdpPath
 from ipseclab.registry import ExchangeType, NotifyType
 from ipseclab.wire.ip import Flow
 from ipseclab.wire.message import IkeHeader, Message, decode_header, decode_message
@@ -221,7 +224,39 @@ class IkeEndpoint:
         """An authenticated, newer ESP packet came along `path` (RFC 7296 section 2.23)."""
         child = self._ctx.children.get(spi_in)
         if child is not None:
-            follow(self._ctx, child.ike, path, esp=True)
+            follow(self._ctx, child.ike, path, now, esp=True)
+        return self._done(now)
+
+    # TCP connections (RFC 9329).
+
+    @property
+    def streams(self) -> Streams:
+        """Those there are."""
+        return self._ctx.streams
+
+    def stream_accepted(self, path: TcpPath, now: float) -> list[IkeOutput]:
+        """A peer has opened that connection."""
+        carrier.stream_accepted(self._ctx, path, now)
+        return self._done(now)
+
+    def stream_opened(self, path: TcpPath, now: float) -> list[IkeOutput]:
+        """A connection of this end's is there."""
+        carrier.stream_opened(self._ctx, path)
+        return self._done(now)
+
+    def stream_closed(self, path: TcpPath, reason: str, now: float) -> list[IkeOutput]:
+        """A connection is there no more, and not by this end's wish."""
+        carrier.stream_closed(self._ctx, path, reason, now)
+        return self._done(now)
+
+    def stream_corrupt(self, path: TcpPath, reason: str, now: float) -> list[IkeOutput]:
+        """What came on a connection cannot be followed."""
+        carrier.stream_corrupt(self._ctx, path, reason, now)
+        return self._done(now)
+
+    def judge(self, path: TcpPath, now: float, *, good: bool) -> list[IkeOutput]:
+        """What came on a connection was, or was not, a message of an SA."""
+        carrier.judge(self._ctx, path, now, good=good)
         return self._done(now)
 
     # What the network brings.
@@ -251,6 +286,10 @@ class IkeEndpoint:
     def counters(self) -> Mapping[str, int]:
         """Messages dropped and refused, by reason."""
         return self._ctx.counters
+
+    def count(self, reason: str) -> None:
+        """One more of something that the endpoint does not see itself."""
+        self._ctx.counters[reason] += 1
 
     @property
     def ike_sas(self) -> tuple[IkeSa, ...]:
@@ -285,6 +324,8 @@ class IkeEndpoint:
             self._refuse_version(path, header)
             return
         details = message_fields(header, octets, path.remote, path.local)
+        if isinstance(path, TcpPath):
+            details["transport"] = "tcp"
         self._ctx.emit(Notice("ike_received", details))
         if header.exchange in _FIRST:
             self._receive_init(path, decode_message(octets, header), octets, now)
@@ -357,6 +398,8 @@ class IkeEndpoint:
 
     def _asked(self, sa: IkeSa, path: UdpPath) -> bool:
         """Whether the IKE_SA_INIT request of `sa` went to where this came from."""
+        if isinstance(sa.path, TcpPath) or isinstance(path, TcpPath):
+            return path == sa.path
         if sa.connection.mobike is None:
             return path.remote.address == sa.path.remote.address
         ends = path.local.address, path.remote.address
@@ -395,9 +438,9 @@ class IkeEndpoint:
         sa.remember(request)
         sa.last_received = now
         if sa.state is IkeState.HALF_OPEN:
-            sa.path = path
+            take_into_use(self._ctx, sa, path, now)
         else:
-            follow(self._ctx, sa, path)
+            follow(self._ctx, sa, path, now)
         payloads = self._answer(sa, verified, path, now)
         envelope = Envelope(sa.spi_i, sa.spi_r, message.exchange, sa.initiator, True, message_id)
         request.response = sealed(sa, envelope, payloads)
@@ -490,7 +533,7 @@ class IkeEndpoint:
         set_retransmit_timer(self._ctx, sa)
         sa.last_received = now
         self._ctx.ready.append(sa)
-        follow(self._ctx, sa, path)
+        follow(self._ctx, sa, path, now)
         heard(self._ctx, sa, request.task, path, now)
         try:
             opened = verified.opened()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ipseclab.crypto.protection import Suite
 from ipseclab.ike.config import ConnectionConfig, Mode
-from ipseclab.outputs import Output, UdpPath
+from ipseclab.outputs import Output, SendMessage, UdpPath
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import TrafficSelector
 
@@ -70,4 +70,4 @@ class ChildSaMoved:
     encapsulate: bool
 
 
-IkeOutput = Output | ChildSaReady | ChildSaActive | ChildSaGone | ChildSaMoved
+IkeOutput = Output | SendMessage | ChildSaReady | ChildSaActive | ChildSaGone | ChildSaMoved

@@ -29,7 +29,7 @@ from ipseclab.errors import (
 from ipseclab.ike import natt
 from ipseclab.ike.capabilities import offers_in, offers_of_initiator, offers_of_responder
 from ipseclab.ike.certificates import build_certreqs, taken_requests
-from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, ConnectionConfig
+from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, ConnectionConfig, TcpUse
 from ipseclab.ike.context import Context
 from ipseclab.ike.cookies import MAX_COOKIE_SIZE, Cookies
 from ipseclab.ike.key_exchange import agree, respond
@@ -53,10 +53,11 @@ from ipseclab.ike.redirect.follow import new_gateway
 from ipseclab.ike.redirect.notifies import redirected_from
 from ipseclab.ike.redirect.send import sent_away_at_once
 from ipseclab.ike.sa import IkeSa, IkeState
+from ipseclab.ike.stream_use import open_stream, take_into_use
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import ZERO_SPI
-from ipseclab.outputs import UdpEndpoint, UdpPath
+from ipseclab.outputs import TcpPath, UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType, ProtocolId
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import (
@@ -152,9 +153,7 @@ class InitTask(Task):
         sa.peer_certreqs = taken_requests(message.all(CertreqPayload))
         find_nat(sa, message, path)
         _first_keys(ctx, sa, proposal, secret)
-        if sa.encapsulated or (sa.connection.mobike is not None and sa.nat_traversal):
-            # RFC 4555 section 3.3: later there may be a NAT, and ports cannot change then.
-            sa.path = natt.floated(path)
+        float_ports(sa)
         return True
 
     def _refused(
@@ -178,9 +177,12 @@ class InitTask(Task):
                 wanted = method_asked_for(notify.data, self.proposals, tried=self.method)
                 self.choose_method(wanted, ctx.rng)
             case _:
-                # Section 2.21.1: anyone could have sent it, so this end goes on trying.
+                # Section 2.21.1: anyone could have sent it, so this end goes on trying; in TCP
+                # there is no other answer to come (RFC 9329 section 6.4).
                 self.given_up = notify.notify_type.name
                 ctx.notice("ike_init_refused", reason=self.given_up, spi_i=sa.spi_i.hex())
+                if isinstance(sa.path, TcpPath):
+                    close_ike(ctx, sa, self.given_up, now)
                 return
         ctx.timers.cancel(sa.own_spi, TimerKind.RETRANSMIT)
         sa.own_requests.clear()
@@ -193,9 +195,18 @@ class InitTask(Task):
         connection = new_gateway(ctx, sa, notify, now, nonce=sa.nonce_i)
         if connection is None or connection.peer_address is None:
             return False
+        own, peer = sa.path.local, UdpEndpoint(connection.peer_address, IKE_PORT)
+        path: UdpPath | None = UdpPath(own, peer)
+        if isinstance(sa.path, TcpPath):
+            # RFC 9329 section 7.2: the new gateway is tried in UDP first, if there is a choice.
+            path = UdpPath(UdpEndpoint(own.address, IKE_PORT), peer)
+            if connection.tcp is TcpUse.ALWAYS:
+                path = open_stream(ctx, own.address, peer.address)
+        if path is None:
+            return False
         self.redirected_from = sa.path.remote.address
         sa.connection = connection
-        sa.path = UdpPath(sa.path.local, UdpEndpoint(connection.peer_address, IKE_PORT))
+        take_into_use(ctx, sa, path, now)
         self.cookie = self.solution = b""
         self.choose_method(self.method, ctx.rng)
         sa.nonce_i = ctx.rng.randbytes(NONCE_SIZE)
@@ -257,7 +268,12 @@ def _answer(
     limits = ctx.config.limits
     if len(ctx.half_open) >= min(limits.cookie_threshold, limits.half_open):
         make_room(ctx, now)
+    if isinstance(path, TcpPath) and not ctx.streams.has_room(path):
+        ctx.drop("stream_shared")
+        return None
     difficulty = cookies.demand(message, nonce, path, limits, len(ctx.half_open))
+    if difficulty == 0 and isinstance(path, TcpPath):
+        difficulty = None  # RFC 9329 section 6.3: who has a connection has shown its address
     if difficulty is not None:
         ctx.counters["ike.puzzle_demanded" if difficulty else "ike.cookie_demanded"] += 1
         return bare(message, *cookies.notifies(message, nonce, path, difficulty, now))
@@ -311,6 +327,7 @@ def enter_half_open(ctx: Context, sa: IkeSa, now: float) -> None:
     a repeat of that request finds it."""
     assert sa.init_key is not None
     ctx.sas[sa.own_spi] = ctx.half_open[sa.own_spi] = sa
+    take_into_use(ctx, sa, sa.path, now)
     ctx.inits[sa.init_key] = sa
     wait = half_open_seconds(sa.connection, ctx.config.limits)
     ctx.timers.set(sa.own_spi, TimerKind.HALF_OPEN, now + wait)
@@ -404,9 +421,17 @@ def find_nat(sa: IkeSa, message: Message, path: UdpPath) -> None:
     sa.own_behind_nat, sa.peer_behind_nat = found
     if sa.connection.force_encapsulation:
         sa.own_behind_nat = True
-    if path.local.port == NAT_T_PORT:
+    if path.local.port == NAT_T_PORT and not isinstance(path, TcpPath):
         # Whoever starts on port 4500 wants encapsulation whatever the hashes say.
         sa.peer_behind_nat = True
+
+
+def float_ports(sa: IkeSa) -> None:
+    """From IKE_AUTH on in port 4500, where there is a NAT, or may be one later when ports cannot
+    change (RFC 4555 section 3.3)."""
+    moves = sa.connection.mobike is not None and sa.nat_traversal
+    if not isinstance(sa.path, TcpPath) and (sa.encapsulated or moves):
+        sa.path = natt.floated(sa.path)
 
 
 def _first_keys(ctx: Context, sa: IkeSa, proposal: Proposal, secret: bytes) -> None:

@@ -13,10 +13,11 @@ from ipseclab.ike.crash_token import GiveToken, makes_tokens
 from ipseclab.ike.events import ChildSaActive, ChildSaGone
 from ipseclab.ike.proposals import proposal_text, transform_names
 from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
+from ipseclab.ike.stream_use import let_go, take_into_use
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.window import SetWindow
-from ipseclab.outputs import IkeKeyLog
+from ipseclab.outputs import IkeKeyLog, TcpPath
 from ipseclab.registry import TransformType
 
 REAUTH_RETRY = 30.0
@@ -72,7 +73,9 @@ def establish(ctx: Context, sa: IkeSa, now: float) -> None:
         ctx.timers.set(sa.own_spi, TimerKind.HARD, now + lifetime.seconds)
     if connection.liveness is not None:
         ctx.timers.set(sa.own_spi, TimerKind.LIVENESS, now + connection.liveness)
-    if sa.own_behind_nat and connection.keepalive is not None:
+    # RFC 9329 section 6.6: none in TCP.
+    in_udp = not isinstance(sa.path, TcpPath)
+    if sa.own_behind_nat and connection.keepalive is not None and in_udp:
         ctx.timers.set(sa.own_spi, TimerKind.KEEPALIVE, now + connection.keepalive)
 
 
@@ -128,7 +131,7 @@ def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
     drop_half_made(old)
     establish(ctx, new, now)
     new.candidate_for = None
-    new.path = old.path
+    take_into_use(ctx, new, old.path, now)
     new.own_behind_nat, new.peer_behind_nat = old.own_behind_nat, old.peer_behind_nat
     if new.mobility is not None:
         new.mobility.renew()
@@ -214,6 +217,7 @@ def close_ike(
     ctx.fragments.forget(sa.own_spi)
     forget_init(ctx, sa)
     ctx.leave(sa)
+    let_go(ctx, sa, now)
     for task in _take_tasks(sa):
         task.abandoned(ctx, sa, now)
     drop_half_made(sa)

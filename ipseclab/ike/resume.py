@@ -35,6 +35,7 @@ from ipseclab.ike.init import (
     detection,
     enter_half_open,
     find_nat,
+    float_ports,
     make_room,
     response_to,
 )
@@ -109,8 +110,7 @@ class ResumeTask(Task):
         sa.peer_offers = offers_in(message.all(NotifyPayload))
         find_nat(sa, message, path)
         _keys(ctx, sa, self.held.proposal, self.held.sk_d)
-        if sa.encapsulated or (sa.connection.mobike is not None and sa.nat_traversal):
-            sa.path = natt.floated(path)
+        float_ports(sa)
         return True
 
     def _refused(self, ctx: Context, sa: IkeSa, message: Message, now: float) -> None:

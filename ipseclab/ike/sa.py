@@ -19,7 +19,7 @@ from ipseclab.ike.keys import IkeKeys
 from ipseclab.ike.protection import MessageProtection
 from ipseclab.ike.selectors import Trigger
 from ipseclab.ike.session import Session
-from ipseclab.outputs import UdpEndpoint, UdpPath
+from ipseclab.outputs import TcpPath, UdpEndpoint, UdpPath
 from ipseclab.registry import ExchangeType, KeMethod, NotifyType
 from ipseclab.wire.payloads import CertreqPayload
 from ipseclab.wire.proposal import Proposal
@@ -117,6 +117,8 @@ class OwnRequest:
     """When it is to be sent again."""
     payloads: tuple[Payload, ...] = ()
     first_sent: float = 0.0
+    stalls: int = 0
+    """How often a TCP connection has brought no answer for long."""
     first_path: UdpPath | None = None
     """Of an IKE_SA with MOBIKE: along which it was sent first."""
 
@@ -246,8 +248,8 @@ class IkeSa:
 
     @property
     def encapsulated(self) -> bool:
-        """True when ESP of its CHILD_SAs goes in UDP."""
-        return self.own_behind_nat or self.peer_behind_nat
+        """True when ESP of its CHILD_SAs goes in UDP or TCP."""
+        return self.own_behind_nat or self.peer_behind_nat or isinstance(self.path, TcpPath)
 
     @property
     def fragmentation(self) -> bool:

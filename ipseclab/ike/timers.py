@@ -24,4 +24,5 @@ class TimerKind(Enum):
     CANDIDATE = "wait for a rekey collision to end"
     FRAGMENTS = "forget an incomplete message"
     HALF_MADE = "an SA whose key exchanges are not all done is given up"
+    STREAM = "a TCP connection that nothing uses, or is to be opened again"
     FORGET = "forget a closed IKE_SA"

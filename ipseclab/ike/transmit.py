@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from ipseclab.ike.context import Context
 from ipseclab.ike.fragments import SMALLER_AFTER, SMALLEST_FRAGMENT_SIZE, largest_message
-from ipseclab.ike.lifecycle import close_ike, retransmission_wait
+from ipseclab.ike.lifecycle import close_ike, patience, retransmission_wait
 from ipseclab.ike.mobike.paths import ways
 from ipseclab.ike.protection import Envelope
 from ipseclab.ike.sa import IkeSa, IkeState, OwnRequest
 from ipseclab.ike.task import Task
 from ipseclab.ike.timers import TimerKind
+from ipseclab.outputs import TcpPath
 from ipseclab.registry import ExchangeType
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import Payload
@@ -73,7 +74,8 @@ def sealed(
     """The message, or its fragments when it has to be cut for packets of `packet_size` octets (by
     default the connection's) and may be."""
     assert sa.protection is not None
-    if not sa.fragmentation:
+    # RFC 9329 section 7.5: what goes in TCP needs no fragments of its own.
+    if not sa.fragmentation or isinstance(sa.path, TcpPath):
         return (sa.protection.seal(envelope, payloads),)
     size = packet_size if packet_size is not None else sa.connection.fragment_size
     return sa.protection.seal_to_fit(envelope, payloads, largest_message(sa.path, size))
@@ -99,10 +101,19 @@ def transmit(ctx: Context, sa: IkeSa, request: OwnRequest, now: float) -> None:
     sa.last_sent = now
     schedule = sa.connection.retransmission
     wait = retransmission_wait(schedule, request.attempt)
+    if in_tcp(sa, request):
+        # RFC 9329 section 6.2: not repeated, but given as long in all.
+        wait = patience(sa.connection) / 2
     if schedule.jitter:
         wait *= 1.0 - schedule.jitter * ctx.rng.random()
     request.due = now + wait
     set_retransmit_timer(ctx, sa)
+
+
+def in_tcp(sa: IkeSa, request: OwnRequest) -> bool:
+    """Whether the request went in TCP when it was sent last."""
+    apart = request.task.path is not None and request.attempt < request.task.search_after
+    return isinstance(sa.path, TcpPath) and not apart
 
 
 def set_retransmit_timer(ctx: Context, sa: IkeSa) -> None:

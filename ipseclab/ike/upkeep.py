@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import inf, nextafter
 
+from ipseclab.ike.carrier import fall_back, falls_back, follow_stream, stalled, stream_due
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaMoved
 from ipseclab.ike.followup import drop_overdue
 from ipseclab.ike.informational import EXPIRED, DeleteIke, Liveness
-from ipseclab.ike.lifecycle import close_ike, forget_init
+from ipseclab.ike.lifecycle import close_ike, forget_init, patience
 from ipseclab.ike.natt import KEEPALIVE
 from ipseclab.ike.reauth import auth_expired, reauth_due
 from ipseclab.ike.rekey import IkeRekey
 from ipseclab.ike.sa import IkeSa, IkeState, OwnRequest
 from ipseclab.ike.timers import TimerKind
-from ipseclab.ike.transmit import transmit_again
-from ipseclab.outputs import SendDatagram, UdpPath
+from ipseclab.ike.transmit import in_tcp, set_retransmit_timer, transmit_again
+from ipseclab.outputs import SendDatagram, TcpPath, UdpPath
 
 RESPONDER_PATIENCE = 300.0
 """Seconds: RFC 4555 section 3.11 suggests at least so many."""
@@ -32,7 +33,7 @@ def queue_rekey(ctx: Context, sa: IkeSa) -> None:
         ctx.queue(sa, IkeRekey(sa.connection.ike_proposals))
 
 
-def follow(ctx: Context, sa: IkeSa, path: UdpPath, *, esp: bool = False) -> None:
+def follow(ctx: Context, sa: IkeSa, path: UdpPath, now: float, *, esp: bool = False) -> None:
     """The peer moved, as its NAT gave it another address or port (section 2.23).
 
     Called for new, authenticated packets alone. Only a peer behind a NAT is followed: without one
@@ -43,6 +44,9 @@ def follow(ctx: Context, sa: IkeSa, path: UdpPath, *, esp: bool = False) -> None
     With MOBIKE only ESP shows a new mapping, and only one of another port: what was under way when
     the peer moved comes from an address that it has left (RFC 4555 section 3.8).
     """
+    if isinstance(path, TcpPath) or isinstance(sa.path, TcpPath):
+        follow_stream(ctx, sa, path, now)
+        return
     if sa.mobility is not None and not (esp and path.remote.address == sa.path.remote.address):
         return
     if path == sa.path or not sa.peer_behind_nat or path.local.port != sa.path.local.port:
@@ -56,6 +60,9 @@ def follow(ctx: Context, sa: IkeSa, path: UdpPath, *, esp: bool = False) -> None
 def do_due(ctx: Context, now: float) -> None:
     """Do all that is due at `now`."""
     while (key := ctx.timers.take_due(now)) is not None:
+        if key.kind is TimerKind.STREAM:
+            stream_due(ctx, key.subject, now)
+            continue
         sa = ctx.sas.get(key.subject)
         if sa is not None:
             _DUE[key.kind](ctx, sa, now)
@@ -63,14 +70,22 @@ def do_due(ctx: Context, now: float) -> None:
 
 def _retransmit(ctx: Context, sa: IkeSa, now: float) -> None:
     for request in [request for request in sa.own_requests.values() if request.due <= now]:
-        if _given_up(sa, request, now):
+        if falls_back(sa, request):
+            fall_back(ctx, sa, now)
+            return
+        in_vain = stalled if in_tcp(sa, request) else _given_up
+        if in_vain(ctx, sa, request, now):
             # Section 2.4: an IKE_SA whose peer does not answer is gone, and so are its CHILD_SAs.
             close_ike(ctx, sa, request.task.given_up, now)
             return
-        transmit_again(ctx, sa, request, now)
+        if not in_tcp(sa, request):
+            transmit_again(ctx, sa, request, now)
+        elif request.due <= now and sa.state is not IkeState.GONE:
+            request.due = now + patience(sa.connection) / 2
+            set_retransmit_timer(ctx, sa)
 
 
-def _given_up(sa: IkeSa, request: OwnRequest, now: float) -> bool:
+def _given_up(ctx: Context, sa: IkeSa, request: OwnRequest, now: float) -> bool:
     """Whether the schedule is at its end. With MOBIKE the responder leaves it to the initiator to
     find another path, and waits for that (RFC 4555 section 3.11)."""
     if request.attempt < sa.connection.retransmission.tries:
@@ -121,7 +136,10 @@ def _liveness_due(ctx: Context, sa: IkeSa, now: float) -> None:
 
 
 def send_keepalive(ctx: Context, sa: IkeSa, now: float) -> None:
-    """One octet along the path of `sa`, for a NAT to see."""
+    """One octet along the path of `sa`, for a NAT to see; in TCP there is no need of any (RFC 9329
+    section 6.6)."""
+    if isinstance(sa.path, TcpPath):
+        return
     ctx.emit(SendDatagram(sa.path, KEEPALIVE))
     ctx.notice("keepalive_sent", destination=str(sa.path.remote))
     sa.last_sent = now

@@ -600,6 +600,12 @@ class Datapath:
         else:
             self._timers.set(subject, kind, at)
 
+    def drop_sent(self, reason: DropReason, octets: int) -> Notice:
+        """Count an ESP packet of that size that got no further than out of here."""
+        self.counters.drops[reason] += 1
+        details = {"reason": reason.value, "direction": OUTBOUND, "octets": octets}
+        return Notice("packet_dropped", details)
+
     def _dropped(self, reason: DropReason, direction: str, packet: bytes) -> Notice:
         self.counters.drops[reason] += 1
         details = {"reason": reason.value, "direction": direction, "octets": len(packet)}

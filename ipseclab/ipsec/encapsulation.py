@@ -1,8 +1,8 @@
 """From an IP packet to a protected packet and back, for one SA: family, mode and encapsulation.
 
 RFC 4301 section 5.1.2 and 5.2, RFC 4303 section 3.1 and RFC 4302 section 3.1 (tunnel and transport
-mode), RFC 3948 (in UDP). Inner and outer packet may be of different families. No state but the
-entry's own; a packet that cannot be carried ends in `Dropped`.
+mode), RFC 3948 (in UDP), RFC 9329 (in TCP). Inner and outer packet may be of different families. No
+state but the entry's own; a packet that cannot be carried ends in `Dropped`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ipseclab.ipsec.counters import Dropped, DropReason
 from ipseclab.ipsec.esp import seal_esp
 from ipseclab.ipsec.processing import DontFragment
 from ipseclab.ipsec.sad import FLOWS_PER_SA, SadEntry
-from ipseclab.outputs import SendDatagram, SendPacket, UdpPath
+from ipseclab.outputs import SendDatagram, SendMessage, SendPacket, TcpPath, UdpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import DONT_FRAGMENT
 from ipseclab.wire.ipv6 import IPV6_ADDRESS_SIZE, flow_of_packet
@@ -28,7 +28,9 @@ _NO_INNER = b"\x45" + bytes(19)
 _ESP, _AH = int(IpProtocol.ESP), int(IpProtocol.AH)
 
 
-def encapsulate(entry: SadEntry, packet: bytes, rng: random.Random) -> SendPacket | SendDatagram:
+def encapsulate(
+    entry: SadEntry, packet: bytes, rng: random.Random
+) -> SendPacket | SendDatagram | SendMessage:
     """`packet` sealed under the entry's outbound half. Raises Dropped."""
     half = entry.outbound
     if entry.ah:
@@ -50,7 +52,12 @@ def encapsulate(entry: SadEntry, packet: bytes, rng: random.Random) -> SendPacke
             return SendPacket(ipv6.with_protocol(split.head, _ESP, esp))
     if len(esp) > ipv4.UDP_PAYLOAD_LIMIT:
         raise Dropped(DropReason.TOO_BIG)
-    return SendDatagram(entry.path, esp)
+    return _along(entry.path, esp)
+
+
+def _along(path: UdpPath, esp: bytes) -> SendDatagram | SendMessage:
+    """An ESP packet in UDP (RFC 3948) or TCP (RFC 9329)."""
+    return SendMessage(path, esp) if isinstance(path, TcpPath) else SendDatagram(path, esp)
 
 
 def _outer(entry: SadEntry, payload: bytes, inner: bytes) -> bytes:
@@ -72,12 +79,12 @@ def _outer(entry: SadEntry, payload: bytes, inner: bytes) -> bytes:
     return entry.outer.around_with(payload, value, bit, entry.outbound.sequence)
 
 
-def dummy(entry: SadEntry, rng: random.Random) -> SendPacket | SendDatagram:
+def dummy(entry: SadEntry, rng: random.Random) -> SendPacket | SendDatagram | SendMessage:
     """A tunnel's dummy packet (RFC 4303 section 2.6), as long as padded ones. Raises Dropped."""
     payload = bytes(max(entry.processing.tfc_padding, SMALLEST_DUMMY))
     esp = seal_esp(entry.outbound, int(IpProtocol.NO_NEXT_HEADER), payload, rng)
     if entry.path is not None:
-        return SendDatagram(entry.path, esp)
+        return _along(entry.path, esp)
     return SendPacket(_outer(entry, esp, _NO_INNER))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ipseclab.outputs import DeliverPacket, Notice, SendDatagram, SendPacket, UdpPath
+from ipseclab.outputs import DeliverPacket, Notice, SendDatagram, SendMessage, SendPacket, UdpPath
 from ipseclab.wire.ip import Flow
 
 
@@ -57,6 +57,7 @@ class OwnDatagram:
 
 DatapathOutput = (
     SendDatagram
+    | SendMessage
     | SendPacket
     | DeliverPacket
     | Notice

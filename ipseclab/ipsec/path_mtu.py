@@ -18,7 +18,7 @@ from ipseclab.ipsec.ah import header_size
 from ipseclab.ipsec.esp import HEADER_SIZE, TRAILER_SIZE
 from ipseclab.ipsec.processing import DontFragment, Fragmentation
 from ipseclab.ipsec.sad import Sad, SadEntry
-from ipseclab.outputs import Notice
+from ipseclab.outputs import Notice, TcpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import (
     DONT_FRAGMENT,
@@ -198,8 +198,8 @@ def way_of(entry: SadEntry, packet: bytes, now: float) -> tuple[Way, bytes, int]
     outer packet for OUTER_PIECES, of the inner one else (RFC 4301 section 8, appendix D)."""
     if now >= entry.path_mtu_until:
         entry.path_mtu, entry.path_mtu_until = entry.processing.path_mtu, inf
-    if entry.path_mtu is None:
-        return Way.WHOLE, packet, 0
+    if entry.path_mtu is None or isinstance(entry.path, TcpPath):
+        return Way.WHOLE, packet, 0  # a TCP connection cuts its stream as the path wants it
     processing, p = entry.processing, entry.parameters
     limit = inner_limit(entry, entry.path_mtu)
     if processing.clamp_mss:
@@ -247,6 +247,8 @@ def _is_about(entry: SadEntry, told: TooBig) -> bool:
     """True when `told` quotes a packet that this SA sent not long ago."""
     p, path = entry.parameters, entry.path
     local, remote, start = p.local, p.remote, 4 if entry.ah else 0
+    if isinstance(path, TcpPath):
+        return False
     if path is not None:
         local, remote = (ip_address(end.address).packed for end in path)
         ports = path.local.port.to_bytes(2, "big") + path.remote.port.to_bytes(2, "big")

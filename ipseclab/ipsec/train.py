@@ -35,7 +35,7 @@ from ipseclab.ipsec.segmentation import (
     join,
     segments_of,
 )
-from ipseclab.outputs import Notice, UdpPath
+from ipseclab.outputs import Notice, TcpPath, UdpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import DONT_FRAGMENT, IPV4_HEADER_SIZE
 
@@ -217,6 +217,8 @@ class TrainSealer:
         entry = self._datapath.carrier(ipv4.flow_key(packet))
         if entry is None or now >= entry.hard_at or entry.shaped:
             return None, None
+        if isinstance(entry.path, TcpPath):
+            return None, None  # the stream has trains of its own
         protection = _in_trains(entry, entry.outbound)
         return (entry, protection) if protection is not None else (None, None)
 

@@ -240,6 +240,8 @@ def check_connections(
             _check_ah(entry, path, source)
         if entry.mobike is not None:
             _check_mobike(entry, path, ends, source)
+        if entry.encapsulation in ("tcp", "auto-tcp"):
+            _check_tcp(entry, path, nodes, source)
         if entry.mode == "transport":
             _check_transport(entry, path, ends, source)
             _check_nothing_behind(entry, path, ends, peers, routing, source)
@@ -251,8 +253,9 @@ def check_connections(
 
 def _check_ah(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:
     """AH has no form in UDP (RFC 3948 section 1), and nothing of RFC 4303's own."""
-    if entry.encapsulation == "forced":
-        problem = "'forced' with protocol ah, expected auto: AH cannot go in UDP (RFC 3948)"
+    if entry.encapsulation != "auto":
+        what = entry.encapsulation
+        problem = f"{what!r} with protocol ah, expected auto: AH cannot go in UDP (RFC 3948)"
         raise source.error((*path, "encapsulation"), problem)
     for key in ("tfc_padding", "dummies"):
         if getattr(entry.processing, key):
@@ -275,6 +278,20 @@ def _check_mobike(
         if entry.encapsulation == "forced":
             problem = "no NATs allowed with encapsulation forced, expected nats: true"
             raise source.error((*where, "nats"), problem)
+
+
+def _check_tcp(
+    entry: ConnectionFile, path: tuple[Key, ...], nodes: Mapping[str, Node], source: YamlSource
+) -> None:
+    """TCP carries IKE, so there has to be IKE; strongSwan has none (RFC 9329)."""
+    where = (*path, "encapsulation")
+    if entry.manual is not None or entry.mode == "none":
+        what = "SAs by hand" if entry.manual is not None else "mode none"
+        raise source.error(where, f"{entry.encapsulation!r} with {what}, expected auto or forced")
+    for name in (entry.initiator, entry.responder):
+        if nodes[name].stack is Stack.STRONGSWAN:
+            problem = f"{entry.encapsulation!r} with {name}, which runs strongswan, expected forced"
+            raise source.error(where, problem)
 
 
 def _check_manual(

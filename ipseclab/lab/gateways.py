@@ -168,6 +168,7 @@ def _connection(
         liveness=item.liveness,
         keepalive=item.keepalive,
         force_encapsulation=item.force_encapsulation,
+        tcp=item.tcp,
         mobike=_mobike(topology, item, node),
         replay_window=item.replay_window,
     )

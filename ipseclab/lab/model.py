@@ -17,6 +17,7 @@ from ipseclab.ike.config import (
     Ppk,
     PpkUse,
     Retransmission,
+    TcpUse,
 )
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ike.proposals import parse_child_proposal
@@ -336,6 +337,7 @@ class Connection:
     start: Start
     protocol: ProtocolId = ProtocolId.ESP
     """Of its CHILD_SAs: ESP or AH."""
+    tcp: TcpUse = TcpUse.NEVER
     replay_window: int = 64
     processing: Processing = PLAIN
     manual: Manual | None = None

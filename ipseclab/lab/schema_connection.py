@@ -353,7 +353,9 @@ class ConnectionFile(Strict):
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 1
     liveness: Seconds | None = None
     keepalive: Seconds | None = 20.0
-    encapsulation: Literal["auto", "forced"] = "auto"
+    encapsulation: Literal["auto", "forced", "tcp", "auto-tcp"] = "auto"
+    """ESP in UDP where there is a NAT, or always; IKE and ESP in TCP, or where nothing comes back
+    in UDP (RFC 9329)."""
     mobike: Annotated[
         MobikeFile | None, BeforeValidator(_mobike), WithJsonSchema({"type": ["boolean", "object"]})
     ] = None

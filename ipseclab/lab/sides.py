@@ -11,8 +11,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 from ipseclab.crypto.protection import Suite
-from ipseclab.ike.config import Mode
+from ipseclab.ike.config import Mode, TcpUse
 from ipseclab.ike.proposals import child_suite_of, suite_of
+from ipseclab.ike.tcp_stream import LENGTH_SIZE
 from ipseclab.ipsec.ah import header_size
 from ipseclab.lab.impairment import LARGEST_PACKET
 from ipseclab.lab.model import Connection, Interface
@@ -23,6 +24,8 @@ from ipseclab.wire.ip import IPV4_HEADER_SIZE, UDP_HEADER_SIZE
 ESP_HEADER_SIZE = 8
 ESP_TRAILER_SIZE = 2
 ESP_ALIGNMENT = 4
+TCP_HEADER_SIZE = 32
+"""With timestamps."""
 
 
 def unprotected_interfaces(topology: Topology, node: str) -> tuple[Interface, ...]:
@@ -52,6 +55,17 @@ def source_routed(topology: Topology, node: str) -> bool:
     return any(item.mobike is not None for item in topology.connections_of(node))
 
 
+def uses_tcp(topology: Topology, node: str) -> bool:
+    """Whether IKE and ESP of a connection of `node` may go in TCP (RFC 9329)."""
+    return any(item.tcp is not TcpUse.NEVER for item in topology.connections_of(node))
+
+
+def accepts_tcp(topology: Topology, node: str) -> bool:
+    """Whether peers of `node` may open TCP connections to it: only who begins a session does."""
+    items = topology.connections_of(node)
+    return any(item.tcp is not TcpUse.NEVER and item.responder == node for item in items)
+
+
 def tunnel_mtu(topology: Topology, node: str) -> int:
     """The longest packet of the protected side that each of the node's connections can carry in one
     piece, whichever of its proposals is agreed on."""
@@ -72,7 +86,10 @@ def _fitting(connection: Connection, mtu: int) -> int:
         return outside + room - max(sizes)
     # Where addresses may change, a NAT may come.
     moves = connection.mobike is not None
-    if connection.nats or connection.force_encapsulation or moves:
+    if connection.tcp is not TcpUse.NEVER:
+        # One packet a segment, where the connection has nothing else to send.
+        room -= TCP_HEADER_SIZE + LENGTH_SIZE
+    elif connection.nats or connection.force_encapsulation or moves:
         room -= UDP_HEADER_SIZE
     return outside + min(_fitting_esp(room, suite) for suite in _suites(connection))
 

@@ -21,6 +21,7 @@ from ipseclab.ike.config import (
     Ppk,
     PpkUse,
     Retransmission,
+    TcpUse,
 )
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.lab.access import access_plan, check_access, initiators_side
@@ -88,6 +89,7 @@ TICKET_LIFETIME = 3600.0
 MAC_PREFIX = "02:1b"
 """Locally administered (IEEE 802), then this lab's own."""
 
+_TCP_USES = {"tcp": TcpUse.ALWAYS, "auto-tcp": TcpUse.FALLBACK}
 _MODES = {"tunnel": Mode.TUNNEL, "transport": Mode.TRANSPORT, "none": None}
 
 
@@ -401,6 +403,7 @@ def _connection(
         keepalive=entry.keepalive,
         force_encapsulation=entry.encapsulation == "forced",
         mobike=_mobike(entry),
+        tcp=_TCP_USES.get(entry.encapsulation, TcpUse.NEVER),
         start=Start(entry.start),
         protocol=entry.protocol_id,
         replay_window=entry.replay_window,

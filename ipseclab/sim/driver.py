@@ -13,18 +13,23 @@ from typing import Protocol, assert_never
 from ipseclab.crypto.names import transform_named
 from ipseclab.gateway import Gateway
 from ipseclab.ike.config import NAT_T_PORT
+from ipseclab.ike.tcp_stream import LENGTH_SIZE, STREAM_PREFIX
 from ipseclab.lab.keys import Capture
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import (
+    CloseStream,
     Deadline,
     DeliverPacket,
     EspKeyLog,
     IkeKeyLog,
     InternalConfiguration,
     Notice,
+    OpenStream,
     Output,
     SendDatagram,
     SendPacket,
+    SendStream,
+    TcpPath,
     UdpPath,
 )
 from ipseclab.registry import IpProtocol, KeMethod, TransformType
@@ -47,6 +52,15 @@ class Ports(Protocol):
 
     def send_unprotected(self, packet: bytes) -> None:
         """Send a packet on the unprotected side."""
+
+    def open_stream(self, path: TcpPath) -> None:
+        """Open a TCP connection."""
+
+    def send_stream(self, path: TcpPath, octets: bytes) -> None:
+        """Send octets on one."""
+
+    def close_stream(self, path: TcpPath, *, abort: bool) -> None:
+        """Close one."""
 
     def deliver(self, packet: bytes) -> None:
         """Hand a packet to the protected side, or to the node's own stack."""
@@ -92,6 +106,26 @@ class GatewayDriver:
         """A datagram to port 500 or 4500."""
         outputs = self.gateway.receive_datagram(path, data, self._clock.now)
         self._take(outputs, data, ike=_ike_message(path, data))
+
+    def stream_accepted(self, path: TcpPath) -> None:
+        """A peer has opened a TCP connection."""
+        self._take(self.gateway.stream_accepted(path, self._clock.now))
+
+    def stream_opened(self, path: TcpPath) -> None:
+        """A TCP connection that the gateway wanted is there."""
+        self._take(self.gateway.stream_opened(path, self._clock.now))
+
+    def stream_sent(self, path: TcpPath, octets: int) -> None:
+        """TCP has sent so many octets more."""
+        self._take(self.gateway.stream_sent(path, octets, self._clock.now))
+
+    def stream_closed(self, path: TcpPath, reason: str) -> None:
+        """A TCP connection is gone."""
+        self._take(self.gateway.stream_closed(path, reason, self._clock.now))
+
+    def receive_stream(self, path: TcpPath, octets: bytes) -> None:
+        """Octets of a TCP connection."""
+        self._take(self.gateway.receive_stream(path, octets, self._clock.now), octets)
 
     def change_addresses(self, addresses: tuple[str, ...]) -> None:
         """The node has these unprotected addresses now."""
@@ -159,6 +193,12 @@ class GatewayDriver:
             match output:
                 case SendDatagram(path, data):
                     self._ports.send_datagram(path, data)
+                case SendStream(stream, octets):
+                    self._ports.send_stream(stream, octets)
+                case OpenStream(stream):
+                    self._ports.open_stream(stream)
+                case CloseStream(stream, abort):
+                    self._ports.close_stream(stream, abort=abort)
                 case Notice(event, details):
                     self._trace.record(self._clock.now, self.name, event, **details)
                 case IkeKeyLog() | EspKeyLog():
@@ -197,6 +237,9 @@ class Processing:
                     repeated = event == "ike_sent" and bool(details.get("retransmission"))
                 case SendDatagram(path, data):
                     total += self._sending(path, data, received, repeated=repeated)
+                case SendStream(path, octets):
+                    message = octets.removeprefix(STREAM_PREFIX)[LENGTH_SIZE:]
+                    total += self._sending(path, message, received, repeated=repeated)
                 case SendPacket(packet):
                     spi = _spi_of(packet)
                     total += self._sealing(spi, len(packet) - IPV4_HEADER_SIZE, received)
@@ -269,6 +312,6 @@ def _spi_of(packet: bytes) -> bytes:
 
 def _ike_message(path: UdpPath, data: bytes) -> bytes | None:
     """The IKE message in a datagram; None for ESP and keepalives (RFC 3948 section 2)."""
-    if path.local.port != NAT_T_PORT:
+    if path.local.port != NAT_T_PORT and not isinstance(path, TcpPath):
         return data
     return data[len(NON_ESP_MARKER) :] if data.startswith(NON_ESP_MARKER) else None

@@ -20,12 +20,13 @@ from ipseclab.errors import WireError
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
 from ipseclab.ipsec.plain import read_datagram
 from ipseclab.lab.trace import Trace
-from ipseclab.outputs import InternalConfiguration, UdpPath
+from ipseclab.outputs import InternalConfiguration, TcpPath, UdpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Clock
 from ipseclab.sim.driver import NON_ESP_MARKER, GatewayDriver
 from ipseclab.sim.link import Interface, Take
 from ipseclab.sim.node import Address, Node
+from ipseclab.sim.streams import StreamSockets
 from ipseclab.wire.ip import (
     DONT_FRAGMENT,
     build_ipv4,
@@ -35,7 +36,7 @@ from ipseclab.wire.ip import (
 
 _SOURCE, _DESTINATION = slice(12, 16), slice(16, 20)
 _IKE_PORTS = (IKE_PORT, NAT_T_PORT)
-_UDP = int(IpProtocol.UDP)
+_TCP, _UDP = int(IpProtocol.TCP), int(IpProtocol.UDP)
 _PROTECTED = (int(IpProtocol.ESP), int(IpProtocol.AH))
 
 
@@ -63,6 +64,7 @@ class IpsecNode(Node):
         self._outside = tuple(outside)
         self._tunnel_mtu = tunnel_mtu
         self._source_routed = source_routed
+        self._streams: StreamSockets | None = None
         self._inside: dict[str, tuple[Address, ...]] = {}
         """Addresses that peers gave, by connection."""
 
@@ -127,6 +129,25 @@ class IpsecNode(Node):
             )
         )
 
+    def carry_streams(self, streams: StreamSockets) -> None:
+        """Have TCP connections on the unprotected side, for IKE and ESP."""
+        self._streams = streams
+
+    def open_stream(self, path: TcpPath) -> None:
+        """Open a TCP connection on the unprotected side."""
+        assert self._streams is not None, f"{self.name}: no connection of it may go in TCP"
+        self._streams.open(path)
+
+    def send_stream(self, path: TcpPath, octets: bytes) -> None:
+        """Send octets on such a connection."""
+        assert self._streams is not None, f"{self.name}: no connection of it may go in TCP"
+        self._streams.send(path, octets)
+
+    def close_stream(self, path: TcpPath, *, abort: bool) -> None:
+        """Close such a connection."""
+        assert self._streams is not None, f"{self.name}: no connection of it may go in TCP"
+        self._streams.close(path, abort=abort)
+
     def send_unprotected(self, packet: bytes) -> None:
         """Send a packet on the unprotected side; of several links, along that of its source."""
         if not self._source_routed:
@@ -183,7 +204,25 @@ class IpsecNode(Node):
             if found is not None:
                 self.driver.receive_datagram(*found)
                 return
+        if packet[9] == _TCP and self._streams is not None and self._is_stream(packet):
+            return
         self.driver.receive_packet(packet)
+
+    def _is_stream(self, packet: bytes) -> bool:
+        """True for a segment of a connection of the gateway's own, which has been taken."""
+        assert self._streams is not None
+        if packet[_DESTINATION] not in self._own:
+            return False
+        try:
+            header = decode_ipv4_header(packet)
+            segment = packet[header.header_length : header.total_length]
+            ports = int.from_bytes(segment[:2], "big"), int.from_bytes(segment[2:4], "big")
+            if header.is_fragment or not self._streams.concerns(*ports):
+                return False
+            self._streams.receive(header, segment)
+        except WireError:
+            self.dropped(packet, "malformed", "inbound")
+        return True
 
 
 def _ike_datagram(packet: bytes) -> tuple[UdpPath, bytes] | None:

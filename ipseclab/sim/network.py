@@ -33,7 +33,13 @@ from ipseclab.lab.plan import (
     TrafficFlow,
     Transfer,
 )
-from ipseclab.lab.sides import source_routed, tunnel_mtu, unprotected_interfaces
+from ipseclab.lab.sides import (
+    accepts_tcp,
+    source_routed,
+    tunnel_mtu,
+    unprotected_interfaces,
+    uses_tcp,
+)
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.trace import Trace
 from ipseclab.lab.traffic import flow_ids
@@ -48,6 +54,7 @@ from ipseclab.sim.link import Interface, Link
 from ipseclab.sim.natbox import NatBox
 from ipseclab.sim.node import Node
 from ipseclab.sim.sockets import TcpStack
+from ipseclab.sim.streams import StreamSockets
 
 PROGRESS_STEPS = 100
 
@@ -237,6 +244,15 @@ class Network:
             costs=self._costs,
             capture=self._capture,
         )
+        if uses_tcp(self.topology, model.name):
+            streams = StreamSockets(
+                node,
+                node.driver,
+                send=node.send_unprotected,
+                rng=derive(self._seed, model.name, "streams"),
+                listens=accepts_tcp(self.topology, model.name),
+            )
+            node.carry_streams(streams)
         return node
 
     def _tap(self, node: IpsecNode, model: NodeModel) -> None:

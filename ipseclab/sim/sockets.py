@@ -8,14 +8,15 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Clock, Timer
 from ipseclab.sim.icmp import FRAGMENTATION_NEEDED, IcmpError
-from ipseclab.sim.node import Address, Node
+from ipseclab.sim.node import Address, SegmentHandler
 from ipseclab.sim.tcp import (
     Connection,
+    QueueStream,
     Segment,
     Stream,
     TcpConfig,
@@ -57,6 +58,8 @@ class Socket:
         self.ends = ends
         self.connection = connection
         self.on_octets = on_octets
+        self.on_change: Callable[[Socket], None] | None = None
+        """Told after whatever may have changed what the connection says of itself."""
         self._stack = stack
         self._clock = clock
         self._timer = Timer(clock, self._time_out)
@@ -68,6 +71,18 @@ class Socket:
     def close(self) -> None:
         """End an endless stream here."""
         self._put(self.connection.close(self._clock.now))
+
+    def write(self, written: int) -> None:
+        """The stream has so many octets by now."""
+        self._put(self.connection.write(written, self._clock.now))
+
+    def finish(self) -> None:
+        """End the stream behind what was written to it."""
+        self._put(self.connection.finish(self._clock.now))
+
+    def reset(self) -> None:
+        """Forget the connection, and tell the peer."""
+        self._put(self.connection.reset(self._clock.now))
 
     def receive(self, segment: Segment) -> None:
         """A segment of this connection has come in."""
@@ -93,32 +108,72 @@ class Socket:
         if self.connection.state is TcpState.CLOSED and self.connection.closed_because is not None:
             self._stack.forget(self.ends)
         self._timer.set(self.connection.next_deadline())
+        if self.on_change is not None:
+            self.on_change(self)
+
+
+class TcpHost(Protocol):
+    """What a TCP needs of the node that it runs on."""
+
+    name: str
+    clock: Clock
+
+    def source_for(self, destination: Address) -> Address | None:
+        """The address that the node sends from to `destination`."""
+
+    def path_mtu(self, destination: Address) -> int:
+        """The MTU of the first hop towards `destination`."""
+
+    def originate(self, protocol: int, source: Address, destination: Address, data: bytes) -> None:
+        """Send `data` as the payload of a packet."""
+
+    def listen_tcp(self, handler: SegmentHandler) -> None:
+        """Hand TCP segments to `handler`."""
+
+    def listen_errors(self, handler: Callable[[IcmpError], None]) -> None:
+        """Tell `handler` of each ICMP error about a packet of the node."""
 
 
 class TcpStack:
     """All TCP of one node."""
 
-    def __init__(self, node: Node, *, rng: random.Random) -> None:
+    def __init__(self, node: TcpHost, *, rng: random.Random) -> None:
         self._node = node
         self._rng = rng
         self._sockets: dict[Ends, Socket] = {}
         self._listeners: dict[int, Callable[[Socket, bytes], None]] = {}
+        self._on_accept: dict[int, Callable[[Socket], None]] = {}
         self._mtus: dict[Address, int] = {}
         self._next_port = FIRST_EPHEMERAL_PORT
         node.listen_tcp(self._receive)
         node.listen_errors(self._error)
 
-    def listen(self, port: int, on_octets: Callable[[Socket, bytes], None]) -> None:
-        """Accept connections to `port`; tell of each delivery, and of the end with b""."""
+    def listen(
+        self,
+        port: int,
+        on_octets: Callable[[Socket, bytes], None],
+        *,
+        on_accept: Callable[[Socket], None] | None = None,
+    ) -> None:
+        """Accept connections to `port`; tell of each delivery, and of the end with b"". With
+        `on_accept` those that are accepted, which it is told, have a `QueueStream` to send."""
         self._listeners[port] = on_octets
+        if on_accept is not None:
+            self._on_accept[port] = on_accept
 
     def connect(self, peer: Address, port: int, *, stream: Stream, congestion: str) -> Socket:
         """Open a connection that sends `stream`."""
         own = self._node.source_for(peer)
         assert own is not None, f"{self._node.name} has no route to a peer of a checked topology"
         ends = Ends(own, self._take_port(peer, port), peer, port)
-        config = TcpConfig(mss=self._mss(peer), congestion=congestion)
-        socket = self._add(
+        socket = self.prepare(ends, stream=stream, congestion=congestion)
+        socket.open()
+        return socket
+
+    def prepare(self, ends: Ends, *, stream: Stream, congestion: str) -> Socket:
+        """A connection between these ends that sends `stream` as soon as it is opened."""
+        config = TcpConfig(mss=self._mss(ends.peer), congestion=congestion)
+        return self._add(
             ends,
             Connection(
                 ends.own_port,
@@ -128,8 +183,6 @@ class TcpStack:
                 config=config,
             ),
         )
-        socket.open()
-        return socket
 
     def send(self, ends: Ends, segment: Segment) -> None:
         """Send a segment of a connection."""
@@ -179,10 +232,13 @@ class TcpStack:
             ends.own_port,
             ends.peer_port,
             initial_sequence=self._rng.getrandbits(32),
+            stream=QueueStream() if ends.own_port in self._on_accept else None,
             config=TcpConfig(mss=self._mss(ends.peer)),
         )
         socket = self._add(ends, connection)
         socket.on_octets = on_octets
+        if ends.own_port in self._on_accept:
+            self._on_accept[ends.own_port](socket)
         return socket
 
     def _reset(self, ends: Ends, segment: Segment) -> None:

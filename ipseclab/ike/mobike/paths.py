@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
-from ipseclab.ike.config import IKE_PORT, ConnectionConfig
+from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, ConnectionConfig
 from ipseclab.ike.context import Context
 from ipseclab.ike.sa import IkeSa, IkeState, OwnRequest
-from ipseclab.outputs import UdpEndpoint, UdpPath
+from ipseclab.outputs import TcpPath, UdpEndpoint, UdpPath
 
 MOST_PATHS = 16
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))  # RFC 1918
@@ -25,6 +25,8 @@ def candidates(ctx: Context, sa: IkeSa) -> tuple[UdpPath, ...]:
     by the order of own addresses."""
     assert sa.mobility is not None
     port, remote = sa.path.local.port, sa.path.remote
+    if isinstance(sa.path, TcpPath):
+        port, remote = NAT_T_PORT, UdpEndpoint(remote.address, NAT_T_PORT)
     others = (address for address in sa.mobility.peer_addresses if address != remote.address)
     remotes = (remote, *(UdpEndpoint(address, port) for address in others))
     locals_ = tuple(UdpEndpoint(address, port) for address in ctx.addresses)
@@ -65,6 +67,8 @@ def ways(ctx: Context, sa: IkeSa, request: OwnRequest) -> tuple[UdpPath, ...]:
     """The paths along which to send `request` now; notes in its task when there are several."""
     task = request.task
     found: tuple[UdpPath, ...] = (task.path if task.path is not None else sa.path,)
+    if isinstance(sa.path, TcpPath):
+        return found if request.attempt < task.search_after else (sa.path,)
     if sa.state is IkeState.INIT_SENT:
         if sa.connection.mobike is not None and request.attempt:
             options = first_paths(ctx, sa.connection)

@@ -18,14 +18,17 @@ from ipseclab.ike.natt import NON_ESP_MARKER
 from ipseclab.lab.schedules.parties import ADDRESSES, NAMES, NAT_ADDRESS, Chain
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import (
+    CloseStream,
     DeliverPacket,
     EspKeyLog,
     IkeKeyLog,
     InternalConfiguration,
     Notice,
+    OpenStream,
     Output,
     SendDatagram,
     SendPacket,
+    SendStream,
     UdpEndpoint,
     UdpPath,
 )
@@ -162,6 +165,8 @@ class World:
                     self._observer.noticed(self, index, output)
                 case IkeKeyLog() | EspKeyLog() | InternalConfiguration():
                     pass
+                case OpenStream() | SendStream() | CloseStream():
+                    raise AssertionError("a schedule's connections are none in TCP")
                 case _:
                     assert_never(output)
         self._observer.stepped(self, index)

@@ -6,12 +6,13 @@
 
 from ipseclab.sim.tcp.connection import Connection, TcpConfig, TcpState
 from ipseclab.sim.tcp.segment import Segment, decode_segment, encode_segment
-from ipseclab.sim.tcp.stream import OctetStream, PatternStream, Stream
+from ipseclab.sim.tcp.stream import OctetStream, PatternStream, QueueStream, Stream
 
 __all__ = [
     "Connection",
     "OctetStream",
     "PatternStream",
+    "QueueStream",
     "Segment",
     "Stream",
     "TcpConfig",

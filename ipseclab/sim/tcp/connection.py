@@ -51,6 +51,9 @@ class TcpState(Enum):
     LAST_ACK = "last_ack"
 
 
+_SENDING = (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
+
+
 @dataclass(frozen=True, slots=True)
 class TcpConfig:
     """Settings of one end; the buffers are the ceilings of Linux's autotuning."""
@@ -144,6 +147,24 @@ class Connection:
         if self.state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT):
             return self._flush(now)
         return []
+
+    def write(self, written: int, now: float) -> list[Segment]:
+        """The stream has so many octets by now: send what may go."""
+        self.sender.write_to(written)
+        return self._flush(now) if self.state in _SENDING else []
+
+    def finish(self, now: float) -> list[Segment]:
+        """End the stream behind what was written to it."""
+        self.sender.finish()
+        return self._flush(now) if self.state in _SENDING else []
+
+    def reset(self, now: float) -> list[Segment]:
+        """Forget the connection, and tell the peer."""
+        told = []
+        if self.state not in (TcpState.CLOSED, TcpState.SYN_SENT):
+            told.append(self._segment(RST | ACK, self.sender.nxt, b"", now))
+        self.abort("reset here")
+        return told
 
     def abort(self, reason: str) -> None:
         """Forget the connection."""

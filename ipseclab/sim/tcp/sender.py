@@ -12,7 +12,7 @@ from enum import Enum
 
 from ipseclab.sim.tcp.congestion import CongestionControl
 from ipseclab.sim.tcp.scoreboard import DUPLICATE_THRESHOLD, MAX_SACK_BLOCKS, Scoreboard, Sent
-from ipseclab.sim.tcp.stream import Stream
+from ipseclab.sim.tcp.stream import QueueStream, Stream
 from ipseclab.sim.tcp.timing import RttEstimator, timestamp_clock
 
 MAX_RETRIES = 15
@@ -21,6 +21,7 @@ WORST_DELAYED_ACK = 0.2
 """WCDelAckT of RFC 8985 section 7.2."""
 FIRST_OCTET = 1
 """Position 0 is the SYN's; the stream's first octet has position 1."""
+NO_LIMIT = 1 << 62
 REORDER_STEPS_HELD = 16
 """Recoveries for which a widened reordering window is kept (RFC 8985 section 6.2 step 4)."""
 
@@ -82,7 +83,9 @@ class Sender:
         """Send nothing, not even the FIN, for now."""
         self.end = None if stream.size is None else FIRST_OCTET + stream.size
         """The position of the FIN; None while the stream has no end."""
-        self._stream = stream
+        self.limit = FIRST_OCTET if isinstance(stream, QueueStream) else NO_LIMIT
+        """Up to where there is something to send, of a stream that is written as it goes."""
+        self.stream = stream
         self._send_buffer = send_buffer
         self._board = Scoreboard()
         self._recovery_point = FIRST_OCTET
@@ -112,10 +115,29 @@ class Sender:
         if self.end is None or self.nxt < self.end:
             self.end = self.nxt
 
+    def write_to(self, written: int) -> None:
+        """The stream has so many octets now."""
+        self.limit = FIRST_OCTET + written
+
+    def finish(self) -> None:
+        """The stream ends with what was written to it."""
+        if self.end is None:
+            self.end = self.limit
+
+    @property
+    def first_sent(self) -> int:
+        """Octets of the stream that have been sent once at least."""
+        return min(self.nxt, self.limit) - FIRST_OCTET
+
+    @property
+    def acknowledged(self) -> int:
+        """Octets of the stream that the peer has."""
+        return min(self.una, self.limit) - FIRST_OCTET
+
     def octets(self, transmission: Transmission) -> bytes:
         """The payload of `transmission`."""
         last = transmission.end - FIRST_OCTET - (1 if transmission.fin else 0)
-        return self._stream.read(transmission.start - FIRST_OCTET, last)
+        return self.stream.read(transmission.start - FIRST_OCTET, last)
 
     def acknowledge(
         self,
@@ -215,14 +237,16 @@ class Sender:
         end = self.end
         if self.fin_held or (end is not None and self.nxt > end):
             return False
-        edge = min(self.window_end, self.una + self._send_buffer)
+        edge = min(self.window_end, self.una + self._send_buffer, self.limit)
         if end is not None and end <= edge:
             return True
         # Silly window avoidance (RFC 9293 section 3.8.6.2.1): a full segment, or wait for room.
-        return edge - self.nxt >= self.mss or (edge > self.nxt and self._board.outstanding == 0)
+        # All that was written goes at once, as with TCP_NODELAY.
+        all_there_is = edge == self.limit or self._board.outstanding == 0
+        return edge - self.nxt >= self.mss or (edge > self.nxt and all_there_is)
 
     def _send_new(self, now: float) -> Transmission:
-        edge = min(self.window_end, self.una + self._send_buffer)
+        edge = min(self.window_end, self.una + self._send_buffer, self.limit)
         start, end = self.nxt, min(self.nxt + self.mss, edge)
         fin = False
         if self.end is not None and end >= self.end:

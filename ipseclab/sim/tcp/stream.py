@@ -38,6 +38,35 @@ class OctetStream:
         return self._data[start:end]
 
 
+class QueueStream:
+    """What an application writes as it goes, kept until the peer has acknowledged it."""
+
+    size = None
+
+    def __init__(self) -> None:
+        self._octets = bytearray()
+        self._start = 0
+
+    @property
+    def written(self) -> int:
+        """Octets in all so far."""
+        return self._start + len(self._octets)
+
+    def append(self, octets: bytes) -> None:
+        """Write more."""
+        self._octets += octets
+
+    def forget(self, end: int) -> None:
+        """The octets before `end` will not be asked for again."""
+        if end > self._start:
+            del self._octets[: end - self._start]
+            self._start = end
+
+    def read(self, start: int, end: int) -> bytes:
+        """The octets from `start` to `end`."""
+        return bytes(self._octets[start - self._start : end - self._start])
+
+
 class PatternStream:
     """Octets that follow from their position alone, so that a receiver can check what it gets."""
 
