@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
+from ipseclab.cli_compare import compare, compare_examples
 from ipseclab.cli_pki import pki_app
 from ipseclab.errors import ConfigError, EnvironmentLacks
 
@@ -32,7 +33,6 @@ DONE, FAILED, BAD_INPUT, LACKS, INTERRUPTED = 0, 1, 2, 3, 130
 RESULTS = Path("results")
 SHOWN_FIGURES = 12
 SHOWN_WARNINGS = 5
-LOG_WIDTH = 160
 CALIBRATION = ".calibration"
 """The folder of the run that calibrate makes, beside its table; it goes when that is done."""
 SET_UP = 5.0
@@ -49,6 +49,7 @@ app = typer.Typer(
 )
 
 app.add_typer(pki_app, name="pki")
+app.command(epilog=compare_examples)(compare)
 
 
 class World(StrEnum):
@@ -330,11 +331,9 @@ def calibrate(
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from ipseclab.present.console import console
 
-    made = Console(highlight=False)
-    # In a file or a pipe nothing is folded: there is no edge to fit.
-    return made if made.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+    return console()
 
 
 def _busy() -> str:

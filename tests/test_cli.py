@@ -74,6 +74,10 @@ BAD = [
         f"nodes: this looks like a topology, use: ipseclab up {TOPOLOGY}",
     ),
     (["agree", "absent", "absent"], "no finished run"),
+    (["compare", "absent", "absent"], "absent: holds no results: no manifest.json"),
+    (["compare", "absent"], "Missing argument"),
+    (["compare", "absent", "absent", "--threshold", "much"], "expected a number from 0 to 1"),
+    (["compare", "absent", "absent", "--threshold", "-1"], "--threshold"),
     (["agree", "quickstrat"], "did you mean 'quickstart'"),
     (["calibrate", "--out"], "requires an argument"),
     (["doctor", "--world", "moon"], "moon"),
@@ -93,7 +97,7 @@ def test_bad_input_is_one_line_and_exit_2(command, tmp_path, words, expected):
 def test_help_of_every_command_has_examples(command):
     code, out, _ = command("--help")
     assert code == 0
-    names = ("run", "agree", "up", "plot", "decode", "schema", "doctor", "calibrate")
+    names = ("run", "agree", "compare", "up", "plot", "decode", "schema", "doctor", "calibrate")
     for name in names:
         assert name in out
         code, help_text, _ = command(name, "--help")
@@ -187,6 +191,55 @@ def test_a_run_that_broke_its_expectation_is_named(command, tmp_path):
     code, _, err = command("run", "expecting.yaml", "--out", "out", "--costs", "zero")
     assert code == 1
     assert err.endswith("in 1 of 1 runs: out/runs/00001_rtt-0.02-r0\n")
+
+
+def test_a_run_compared_with_itself_is_the_same_and_with_a_slower_one_is_exit_1(command, tmp_path):
+    words = ("run", "small.yaml", "--costs", "zero", "--repetitions", "5")
+    command(*words, "--out", "one")
+    command(*words, "--out", "two", "--seed", "2")
+    code, out, err = command("compare", "one", "two")
+    assert (code, err) == (0, "")
+    assert " same" in out
+    names = {path.name for path in (tmp_path / "two/compare").iterdir()}
+    assert names == {
+        "compare.json",
+        "compare.md",
+        "compare.xml",
+        "benchmark-smaller.json",
+        "benchmark-bigger.json",
+    }
+    for path in (tmp_path / "two/runs").glob("*rtt-0.02*/row.json"):
+        row = json.loads(path.read_text())
+        row["metrics"]["handshake_time"] *= 1.2
+        path.write_text(json.dumps(row))
+    code, out, _ = command("compare", "one", "two", "--out", "ci")
+    assert code == 1
+    assert "1 slower, 0 faster" in out
+    assert (tmp_path / "ci/compare.xml").is_file()
+    code, _, _ = command("compare", "one", "two", "--threshold", "25%")
+    assert code == 0
+
+
+def test_so_few_runs_that_nothing_can_be_said_are_warned_of(command):
+    command("run", "small.yaml", "--costs", "zero", "--out", "one")
+    code, out, err = command("compare", "one", "one")
+    assert code == 0
+    assert "too few runs" in out
+    assert err.endswith("1 at a point: run both with --repetitions 5 or more\n")
+
+
+def test_what_cannot_be_compared_is_exit_2(command, tmp_path):
+    words = ("run", "small.yaml", "--costs", "zero", "--out")
+    command(*words, "one")
+    (tmp_path / "other.yaml").write_text(SMALL.replace("duration: 1s", "duration: 2s"))
+    command("run", "other.yaml", "--costs", "zero", "--out", "two")
+    code, out, err = command("compare", "one", "two")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "one: holds results of experiment small, not of other" in err
+    next((tmp_path / "one/runs").glob("*/row.json")).unlink()
+    code, _, err = command("compare", "one", "one")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "one: holds 1 of 2 runs (done), expected finished results" in err
 
 
 def test_results_of_another_seed_are_refused_and_kept(command, tmp_path):

@@ -24,7 +24,10 @@ def test_every_metric_is_documented_as_it_is():
     assert rows == [(m.name, m.unit, m.definition) for m in METRICS.values()]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/experiments.md", "docs/results.md"])
+DOCUMENTS = ["README.md", "docs/experiments.md", "docs/results.md", "docs/ci.md"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_command_named_is_one(name):
     named = set(re.findall(r"`?ipseclab ([a-z]+)", text_of(name)))
     assert named <= COMMANDS
@@ -34,7 +37,7 @@ def test_the_readme_names_every_command():
     assert set(re.findall(r"^\| `ipseclab ([a-z]+)", text_of("README.md"), re.M)) == COMMANDS
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/experiments.md", "docs/results.md"])
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_link_leads_somewhere(name):
     folder = (ROOT / name).parent
     for target in re.findall(r"\]\(([^)#]+)\)", text_of(name)):

@@ -204,7 +204,8 @@ class Experiment:
 
     def digest(self) -> str:
         """A fingerprint of all that decides what the runs do, the topology's content included."""
-        content = self.file.model_dump(mode="json", exclude=SHOWN_KEYS)
+        # Without what has its default: a key that a later version adds changes no other's digest.
+        content = self.file.model_dump(mode="json", exclude=SHOWN_KEYS, exclude_defaults=True)
         text = json.dumps([content, self.topology_source.data], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
