@@ -422,6 +422,16 @@ class HalfMadeChild(HalfMade):
             old.state = ChildState.INSTALLED
 
 
+def withdraw_heir(old: ChildSa) -> None:
+    """Give up the SA that is to take the place of `old`, if it still waits for its additional key
+    exchanges: whoever wants `old` closed wants none in its place. `old` is in service again, and
+    the peer, when it asks for the next exchange, hears STATE_NOT_FOUND."""
+    for link, half in tuple(old.ike.half_made.items()):
+        if isinstance(half, HalfMadeChild) and half.replaces is old:
+            del old.ike.half_made[link]
+            half.dropped()
+
+
 def answer_ke(
     ctx: Context, message: Message, method: KeMethod
 ) -> tuple[tuple[KePayload, ...], bytes]:

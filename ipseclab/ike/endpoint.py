@@ -24,7 +24,7 @@ from ipseclab.ike.context import Context, SaActivity, message_fields
 from ipseclab.ike.cookies import Cookies
 from ipseclab.ike.crash import answer_unknown, is_unprotected, take_crash
 from ipseclab.ike.crash_token import take_token
-from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey
+from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey, withdraw_heir
 from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.followup import answer_followup
 from ipseclab.ike.informational import (
@@ -151,6 +151,8 @@ class IkeEndpoint:
     def delete_child(self, connection: str, now: float) -> list[IkeOutput]:
         """Close every CHILD_SA of the connection."""
         in_service = (ChildState.INSTALLED, ChildState.REKEYING)
+        for child in self._ctx.children_of(connection, ChildState.REPLACED_BY_PEER):
+            withdraw_heir(child)
         for child in self._ctx.children_of(connection, *in_service):
             close_child(self._ctx, child, DELETED)
         return self._done(now)

@@ -9,6 +9,11 @@ CHILD_SAs stay in use until the new one has CHILD_SAs for the same traffic, and 
 
 Who set the session up begins, `margin` before the end as for lifetimes; the other end does at the
 very end, or closes the IKE_SA where it cannot begin: a user's password is the user's to show.
+
+Both may begin at once, and each then has a new IKE_SA. Section 2.8.3 does not say which one stays;
+here it is settled as section 2.8 settles rekeys: the one with the lowest of the four nonces of
+IKE_SA_INIT is closed by the end that began it, once the other carries all that it does. A peer
+without that rule keeps its own when it should close it; then both stay, which does no harm.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from ipseclab.ike.context import Context
 from ipseclab.ike.create import CreateChild
 from ipseclab.ike.eap.settings import EapDemand, EapOnly
 from ipseclab.ike.informational import REAUTHENTICATED, DeleteIke
-from ipseclab.ike.lifecycle import REAUTH_RETRY, arm_session
+from ipseclab.ike.lifecycle import REAUTH_RETRY, arm_session, patience, postpone
 from ipseclab.ike.sa import ChildSa, IkeSa
 from ipseclab.ike.selectors import ChildWish
 from ipseclab.ike.start import begin
@@ -128,17 +133,65 @@ class TakeOver(Task):
             ctx.queue(sa, self)
             return None
         if missing and not any(child.usable for child in sa.children.values()):
-            # Better an old IKE_SA with traffic than a new one without.
-            ctx.notice("reauth_failed", connection=sa.connection.name, spi_i=sa.spi_i.hex())
-            ctx.queue(sa, DeleteIke(NO_CHILD), first=True)
-            ctx.timers.set(old.own_spi, TimerKind.REAUTH, now + REAUTH_RETRY)
+            self._failed(ctx, sa, now)
             return None
-        sa.renews = None
         old.reauthenticated = True
-        ctx.notice("reauth_done", connection=sa.connection.name, spi_i=sa.spi_i.hex())
+        self._done(ctx, sa, now)
         if old.alive:
             ctx.queue(old, DeleteIke(REAUTHENTICATED), first=True)
         return None
+
+    def _failed(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        """Better an old IKE_SA with traffic than a new one without."""
+        ctx.notice("reauth_failed", connection=sa.connection.name, spi_i=sa.spi_i.hex())
+        ctx.queue(sa, DeleteIke(NO_CHILD), first=True)
+        ctx.timers.set(self.old.current().own_spi, TimerKind.REAUTH, now + REAUTH_RETRY)
+
+    def _done(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        sa.renews = None
+        ctx.notice("reauth_done", connection=sa.connection.name, spi_i=sa.spi_i.hex())
+        settle_collision(ctx, sa.connection.name, now)
+
+
+class GiveWay(TakeOver):
+    """The same for an IKE_SA that the peer has made anew at the same time as this end: its own, of
+    the lowest nonce, goes."""
+
+    name = "give way to the peer's new IKE_SA"
+
+    @override
+    def _failed(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        """Two IKE_SAs are better than none with traffic."""
+
+    @override
+    def _done(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        ctx.notice("reauth_redundant", connection=sa.connection.name, spi_i=self.old.spi_i.hex())
+
+
+def begin_session(sa: IkeSa, now: float) -> None:
+    """Both ends of `sa` are authenticated."""
+    sa.session.nonce = min(sa.nonce_i, sa.nonce_r)
+    sa.session.since = now
+
+
+def settle_collision(ctx: Context, connection: str, now: float) -> None:
+    """Where both ends have authenticated anew at once, have the IKE_SA of the lowest nonce closed
+    if this end began it. It is the peer's, too, that came up while ours was under way, or soon
+    enough after it: its first request may have been lost."""
+    alive = [sa for sa in ctx.of_connection(connection) if sa.alive]
+    for own in alive:
+        begun = own.session.renewal
+        if begun is None or not own.session.begun_here or own.renews is not None:
+            continue
+        latest = own.session.since + patience(own.connection)
+        for other in alive:
+            session = other.session
+            at_once = not session.begun_here and begun <= session.since <= latest
+            if at_once and own.session.nonce < session.nonce:
+                own.session.renewal = None
+                # The peer has its CHILD_SA only when our answer has reached it.
+                postpone(ctx, other, GiveWay(own), now + other.round_trip)
+                break
 
 
 def _carried(child: ChildSa, sa: IkeSa) -> bool:

@@ -18,6 +18,12 @@ class Session:
     """What the peer has given this end."""
     begun_here: bool = False
     """True at the end that began IKE_AUTH, whoever has rekeyed since."""
+    nonce: bytes = b""
+    """The lower of the nonces of the IKE_SA_INIT that began it."""
+    renewal: float | None = None
+    """When this end began it to authenticate anew; None: it did not, or that is settled."""
+    since: float = 0.0
+    """When both ends were authenticated."""
     renew: float | None = None
     """When this end is to begin a reauthentication; None: never."""
     expires: float | None = None

@@ -60,6 +60,8 @@ def begin(
         replaces=replaces,
         renews=renews,
     )
+    if fresh or renews is not None:
+        sa.session.renewal = now
     ctx.sas[sa.own_spi] = sa
     ctx.enter(sa)
     take_into_use(ctx, sa, path, now)

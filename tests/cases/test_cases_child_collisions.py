@@ -13,6 +13,7 @@ from collide import (
     create,
     crossed,
     exchange,
+    held,
     info,
     redundant_at,
 )
@@ -191,3 +192,21 @@ def test_case_16_new_child_sa_while_the_ike_sa_is_rekeyed(side):
     assert pair.ike_spis(0) == pair.ike_spis(1)
     assert pair.spis(0) == pair.spis(1)
     assert len(pair.spis(0)) == 2
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("deleter", SIDES)
+@pytest.mark.parametrize("seen", [0, 1, 2, 3])
+def test_case_14_deleted_while_its_heir_waits_for_a_further_key_exchange(side, deleter, seen):
+    """After any number of the rekey's four messages; whoever wants the SA closed wants no heir."""
+    text = "aes128gcm16-x25519-ke1_x448"
+    pair, post = held(both={"esp_proposals": (parse_esp_proposal(text),)})
+    pair.do(side, "rekey_child", CONNECTION)
+    messages = (*create(side), *exchange(side, "IKE_FOLLOWUP_KE"))
+    post.deliver(*messages[:seen])
+    pair.do(deleter, "delete_child", CONNECTION)
+    post.open(LONG)
+    nothing_is_left(pair)
+    assert len(pair.ike_spis(0)) == 1
+    for gateway in pair.gateways:
+        assert all(not sa.half_made for sa in gateway.ike.ike_sas)

@@ -4,7 +4,7 @@ Message by message these are in tests/ike/test_child_sa.py and test_lifetimes.py
 """
 
 import pytest
-from collide import LONG, SIDES, connected, create, held, info
+from collide import LONG, SIDES, connected, create, exchange, held, info
 from forge import forge, ike_sa, receive
 from pair import CONNECTION
 from transcript import transcript
@@ -193,4 +193,23 @@ def test_case_08_traffic_in_flight_during_a_rekey(side):
         and s.item.packet[20:24] not in olds
     )
     assert first.at >= response.at + 2 * pair.delay
+    pair.agreed()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_case_08_the_old_sa_carries_traffic_until_the_further_key_exchange_is_done(side):
+    """RFC 9370 section 2.2.4: the new one has its keys then, and the old one goes after that."""
+    pair, post = held(both=SEVERAL)
+    old = pair.spis(0)
+    pair.do(side, "rekey_child", CONNECTION)
+    for message in (*create(side), *exchange(side, "IKE_FOLLOWUP_KE")):
+        assert pair.spis(side) == old
+        for sender in SIDES:
+            packet = pair.send(sender)
+            pair.run(0.1)
+            assert pair.delivered[1 - sender][-1:] == [packet]
+        post.deliver(message)
+    assert post.names == [info(side)[0]]
+    post.open(1.0)
+    assert not old & pair.spis(0)
     pair.agreed()
