@@ -284,6 +284,8 @@ class IkeLimits:
     """Half-open IKE_SAs from which on a COOKIE is demanded; 0: always (RFC 7296 section 2.6)."""
     puzzle_threshold: int | None = None
     """Half-open IKE_SAs from which on a puzzle must be solved, too (RFC 8019); None: never."""
+    auth_puzzle_threshold: int | None = None
+    """Those from which on one must be solved for IKE_AUTH (RFC 8019 section 7.2); None: never."""
     half_open_timeout: float = 30.0
     """Seconds after which an IKE_SA for which no IKE_AUTH request has come gives way, when there
     are so many that a COOKIE would be demanded or the table is full."""

@@ -100,12 +100,16 @@ class Cookies:
 
 
 def wanted_difficulty(limits: IkeLimits, half_open: int) -> int:
-    """Zero bits to ask for: the more, the fewer half-open IKE_SAs are left (RFC 8019 section 6);
-    0 while there is no need of puzzles."""
-    threshold = limits.puzzle_threshold
+    """Zero bits to ask for with a cookie; 0 while there is no need of puzzles."""
+    return difficulty_under(limits.puzzle_threshold, limits.half_open, half_open)
+
+
+def difficulty_under(threshold: int | None, most: int, half_open: int) -> int:
+    """Zero bits to ask for from `threshold` half-open IKE_SAs on: the more, the fewer are left of
+    `most` (RFC 8019 section 6)."""
     if threshold is None or half_open < threshold:
         return 0
-    load = (half_open - threshold) / max(1, limits.half_open - threshold)
+    load = (half_open - threshold) / max(1, most - threshold)
     return EASIEST + int((HARDEST - EASIEST) * min(1.0, load))
 
 

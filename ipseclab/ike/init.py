@@ -27,6 +27,7 @@ from ipseclab.errors import (
     UnsupportedCriticalPayload,
 )
 from ipseclab.ike import natt
+from ipseclab.ike.auth_puzzle import ask_for_solution, puzzle_in, solve_for
 from ipseclab.ike.capabilities import offers_in, offers_of_initiator, offers_of_responder
 from ipseclab.ike.certificates import build_certreqs, taken_requests
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, ConnectionConfig, TcpUse
@@ -143,6 +144,7 @@ class InitTask(Task):
             raise InvalidSyntax("additional key exchanges chosen, and no IKE_INTERMEDIATE")
         if ke.method != ke_method(proposal) or ke.method != self.method:
             raise InvalidSyntax(f"KE of {ke.method.name}, sent {self.method.name}")
+        puzzle = puzzle_in(message)
         secret = agree(self.private, ke)
         sa.round_trip = now - sa.created
         sa.spi_r = message.spi_r
@@ -154,6 +156,8 @@ class InitTask(Task):
         find_nat(sa, message, path)
         _first_keys(ctx, sa, proposal, secret)
         float_ports(sa)
+        if puzzle is not None:
+            solve_for(ctx, sa, puzzle)
         return True
 
     def _refused(
@@ -316,7 +320,10 @@ def _answer(
         sa.own_behind_nat = True
     _first_keys(ctx, sa, proposal, secret)
     sa.peer_offers = offers_in(message.all(NotifyPayload))
-    payloads = _response_payloads(sa, possible.connections, proposal, ke_r)
+    payloads = (
+        *_response_payloads(sa, possible.connections, proposal, ke_r),
+        *ask_for_solution(ctx, sa),
+    )
     sa.init_response = response_to(message, sa.spi_r, payloads)
     enter_half_open(ctx, sa, now)
     return sa.init_response

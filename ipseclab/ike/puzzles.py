@@ -1,9 +1,8 @@
 """Client puzzles: work that an initiator shows before a responder works for it (RFC 8019).
 
-A puzzle is a PRF, a string S (in IKE_SA_INIT the cookie) and a difficulty Z: find four different
-keys under which PRF(key, S) ends in at least Z zero bits. Four easier ones take less luck than one
-that is four times as hard. The keys go back one behind the other, all of the same size. Puzzles in
-IKE_AUTH (section 7.2) are not here.
+A puzzle is a PRF, a string S (the cookie; for IKE_AUTH see `auth_puzzle`) and a difficulty Z: find
+four different keys under which PRF(key, S) ends in at least Z zero bits. Four easier ones take less
+luck than one that is four times as hard. The keys go back one behind the other, all of one size.
 """
 
 from __future__ import annotations

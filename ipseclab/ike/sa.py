@@ -17,6 +17,7 @@ from ipseclab.crypto.prf import Prf
 from ipseclab.ike.config import ConnectionConfig, Mode, Ppk
 from ipseclab.ike.keys import IkeKeys
 from ipseclab.ike.protection import MessageProtection
+from ipseclab.ike.puzzles import Puzzle
 from ipseclab.ike.selectors import Trigger
 from ipseclab.ike.session import Session
 from ipseclab.outputs import TcpPath, UdpEndpoint, UdpPath
@@ -179,6 +180,10 @@ class IkeSa:
     """What the peer will show when it has lost this IKE_SA (RFC 6290); empty: nothing."""
     resumption: Resumption | None = None
     """Responder, until IKE_AUTH is through: the ticket that it is made from (RFC 5723)."""
+    puzzle: Puzzle | None = None
+    """Responder: what the first IKE_AUTH request must solve (RFC 8019 section 7.2)."""
+    solution: bytes = b""
+    """Initiator: the keys that solve such a puzzle, until they are sent."""
     authentication: AuthResponder | None = None
     """Responder: the rounds of IKE_AUTH so far, until all are through."""
     own_offers: dict[NotifyType, bytes] = field(default_factory=dict)

@@ -128,10 +128,16 @@ class LimitsFile(Strict):
     cookie_threshold: Annotated[int, Field(ge=0)] = 32
     puzzle_threshold: Annotated[int, Field(ge=0)] | None = None
     """None: no puzzles."""
+    auth_puzzle_threshold: Annotated[int, Field(ge=0)] | None = None
+    """None: none for IKE_AUTH."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        puzzles = self.puzzle_threshold
+        puzzles, later = self.puzzle_threshold, self.auth_puzzle_threshold
+        if later is not None and later >= self.half_open:
+            raise ValueError(
+                f"auth_puzzle_threshold: {later}, expected it below half_open ({self.half_open})"
+            )
         if puzzles is not None and not self.cookie_threshold <= puzzles < self.half_open:
             raise ValueError(
                 f"puzzle_threshold: {puzzles}, expected it from cookie_threshold "
@@ -145,6 +151,7 @@ class LimitsFile(Strict):
             half_open=self.half_open,
             cookie_threshold=self.cookie_threshold,
             puzzle_threshold=self.puzzle_threshold,
+            auth_puzzle_threshold=self.auth_puzzle_threshold,
         )
 
 

@@ -198,8 +198,9 @@ def _several_keys(name: str, added: str) -> Kit:
 
 
 def _puzzled() -> Kit:
-    """A gateway that always demands a COOKIE and a solved puzzle (RFC 8019)."""
-    return Kit("puzzled", limits=replace(LIMITS, cookie_threshold=0, puzzle_threshold=0))
+    """A gateway that always demands a COOKIE and solved puzzles (RFC 8019)."""
+    always = replace(LIMITS, cookie_threshold=0, puzzle_threshold=0, auth_puzzle_threshold=0)
+    return Kit("puzzled", limits=always)
 
 
 @cache

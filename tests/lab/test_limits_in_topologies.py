@@ -34,6 +34,12 @@ def told(limits):
         ({"cookie_threshold": 0}, (["COOKIE"], [])),
         ({"cookie_threshold": 0, "puzzle_threshold": 0}, (["COOKIE"], [8])),
         ({"cookie_threshold": 1, "puzzle_threshold": 1, "half_open": 2}, ([], [])),
+        ({"auth_puzzle_threshold": 0}, ([], [8])),
+        ({"auth_puzzle_threshold": 1}, ([], [])),
+        (
+            {"cookie_threshold": 0, "puzzle_threshold": 0, "auth_puzzle_threshold": 0},
+            (["COOKIE"], [8, 8]),
+        ),
     ],
 )
 def test_cookies_and_puzzles_at_their_thresholds(limits, expected):
@@ -54,6 +60,8 @@ def test_what_is_not_said_is_as_usual():
         ({"cookie_threshold": -1}, {}, r"nodes\.gw2\.limits\.cookie_threshold"),
         ({"puzzle_threshold": 5}, {}, r"puzzle_threshold: 5, expected it from cookie_threshold"),
         ({"puzzle_threshold": 1024}, {}, r"below half_open \(1024\)"),
+        ({"auth_puzzle_threshold": 1024}, {}, r"auth_puzzle_threshold: 1024, expected it below"),
+        ({"auth_puzzle_threshold": -1}, {}, r"nodes\.gw2\.limits\.auth_puzzle_threshold"),
         ({"pause": 1}, {}, r"limits\.pause: unknown key"),
         ({}, {"stack": "strongswan"}, r"limits: of a node with stack strongswan"),
     ],

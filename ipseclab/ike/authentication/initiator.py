@@ -12,6 +12,7 @@ from functools import partial
 from typing_extensions import override
 
 from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax
+from ipseclab.ike.auth_puzzle import take_solution
 from ipseclab.ike.authentication import ppk
 from ipseclab.ike.authentication.extensions import EXTENSIONS
 from ipseclab.ike.authentication.identities import (
@@ -122,7 +123,8 @@ class AuthTask(Task):
         more = self._last_request(ctx, sa)
         if progress.exchanges > 1:
             return (own_id, *certificates, *proof, *more)
-        return (own_id, *certificates, *self._first_request(ctx, sa, proof, more))
+        first = (*certificates, *self._first_request(ctx, sa, proof, more))
+        return (*take_solution(sa), own_id, *first)
 
     @staticmethod
     def _eap_peer(ctx: Context, sa: IkeSa, how: EapAuth, identity: Identity) -> EapPeer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ipseclab.errors import AuthenticationFailed, IkeError, InvalidSyntax
+from ipseclab.ike.auth_puzzle import check_solution
 from ipseclab.ike.authentication import ppk
 from ipseclab.ike.authentication.extensions import EXTENSIONS
 from ipseclab.ike.authentication.identities import (
@@ -54,6 +55,7 @@ def answer_auth(ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> 
     """The answer to one IKE_AUTH request. Raises AuthenticationFailed and InvalidSyntax, which end
     the IKE_SA."""
     if sa.authentication is None:
+        check_solution(sa, message)
         sa.authentication = AuthResponder(message)
         sa.round_trip = now - sa.created
     return sa.authentication.answer(ctx, sa, message, now)
