@@ -22,7 +22,17 @@ from ipseclab.measure.experiment import PlotSpec
 from ipseclab.measure.metrics import definition_of, mappings_lost, unit_of
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.results import Manifest, ResultsFolder, Row
-from ipseclab.measure.statistics import interval_95
+from ipseclab.measure.series import (
+    PART_NAMES,
+    Point,
+    chosen_rows,
+    chosen_run,
+    labels_of,
+    overhead_stacks,
+    plot_specs,
+    readable,
+    sweep_series,
+)
 from ipseclab.measure.timeline import SHORTEST_BIN, probe_rates, sa_lives, transfer_rates
 from ipseclab.measure.view import RunView, number
 
@@ -48,19 +58,7 @@ PART_STYLES: Mapping[str, tuple[str, str]] = {
     "icv": (VERMILION, ""),
 }
 """Colour and hatching of each part; parts of one header share a colour."""
-PART_NAMES: Mapping[str, str] = {
-    "outer_ip": "outer IP",
-    "udp": "UDP",
-    "ah_length": "AH length, RESERVED",
-    "spi": "SPI",
-    "iv": "IV",
-    "inner_ip": "inner IP",
-    "transport": "transport header",
-    "icv": "ICV",
-}
-"""Of the parts that are not called as they read."""
 MOST_BARS = 24
-SECONDS_SCALE = ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"))
 
 
 def draw(folder: ResultsFolder) -> tuple[Path, ...]:
@@ -80,15 +78,6 @@ def draw(folder: ResultsFolder) -> tuple[Path, ...]:
         if figure is not None:
             written.extend(save(figure, folder.figures / spec.stem))
     return tuple(written)
-
-
-def plot_specs(manifest: Manifest) -> tuple[PlotSpec, ...]:
-    """The figures that the experiment asked for when it ran."""
-    asked = manifest.details.get("plots")
-    try:
-        return tuple(PlotSpec(**item) for item in asked) if isinstance(asked, list) else ()
-    except TypeError as problem:
-        raise ConfigError(f"manifest.json asks for a figure that is none: {problem}") from None
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
@@ -251,14 +240,6 @@ def _mark_nat(axis: Axes, view: RunView) -> None:
         axis.axvline(record.t, color=BLACK, ls=style, lw=1.2, label=what if first else None)
 
 
-def chosen_run(rows: Sequence[Row], spec: PlotSpec) -> Row | None:
-    """The first run whose parameters are those that the figure names."""
-    for row in rows:
-        if all(row.parameters.get(key) == value for key, value in spec.where.items()):
-            return row
-    return None
-
-
 # --- sweeps --------------------------------------------------------------------------------------
 
 
@@ -267,18 +248,18 @@ def sweep(
 ) -> Figure | None:
     """A metric over a parameter: the mean of the repetitions with its 95 % confidence interval."""
     del folder
-    chosen = [r for r in rows if all(r.parameters.get(k) == v for k, v in spec.where.items())]
+    chosen = chosen_rows(rows, spec)
     series = sweep_series(chosen, spec)
     if not series:
         return None
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axis = figure.subplots()
     peak = max(mean for points in series.values() for _, mean, _ in points)
-    scale, unit = _readable(unit_of(spec.y), peak)
+    scale, unit = readable(unit_of(spec.y), peak)
     sizes = np.linspace(*MARKER_SIZES, len(series))
     for number_of, (name, points) in enumerate(series.items()):
         _draw_series(axis, points, scale, number_of, float(sizes[number_of]), name)
-    axis.set_xlabel(_labels(manifest, (spec.x,)))
+    axis.set_xlabel(labels_of(manifest, (spec.x,)))
     xs = {x for points in series.values() for x, _, _ in points}
     if any(isinstance(x, str) for x in xs):
         axis.set_xlim(-0.5, len(xs) - 0.5)
@@ -294,42 +275,12 @@ def sweep(
         axis.set_ylim(0, 1.06 * scale * max(tops) or 1.0)
     axis.grid(alpha=0.3)
     if len(series) > 1:
-        _legend_beside(axis, _labels(manifest, spec.series))
+        _legend_beside(axis, labels_of(manifest, spec.series))
     title = spec.title or f"{manifest.experiment}: {definition_of(spec.y)}"
     repeats = max((row.repetition for row in chosen), default=0) + 1
     note = f", mean and 95 % interval of {repeats} runs" if repeats > 1 else ""
     figure.suptitle(f"{title}\n{manifest.world}{note}", fontsize="medium")
     return figure
-
-
-Point = tuple[float | str, float, float]
-
-
-def sweep_series(rows: Sequence[Row], spec: PlotSpec) -> dict[str, list[Point]]:
-    """For each value of the series parameter the points (x, mean, half width of the interval)."""
-    groups: dict[str, dict[float | str, list[float]]] = {}
-    for row in rows:
-        x, y = row.parameters.get(spec.x), row.metrics.get(spec.y)
-        if x is None or y is None:
-            continue
-        name = ", ".join(str(row.parameters.get(key)) for key in spec.series)
-        place = float(x) if isinstance(x, int | float) and not isinstance(x, bool) else str(x)
-        groups.setdefault(name, {}).setdefault(place, []).append(y)
-    series: dict[str, list[Point]] = {}
-    for name, points in groups.items():
-        done = [(x, *interval_95(values)) for x, values in points.items()]
-        if all(isinstance(point[0], float) for point in done):
-            done.sort(key=lambda point: float(point[0]))
-        series[name] = done
-    return series
-
-
-def _labels(manifest: Manifest, parameters: Sequence[str]) -> str:
-    """The parameters' labels with their units, for an axis or a legend."""
-    labels = manifest.details.get("labels", {})
-    label_of = labels if isinstance(labels, Mapping) else {}
-    units = {key: f" ({unit})" for key in parameters if (unit := manifest.units.get(key))}
-    return "; ".join(f"{label_of.get(key, key)}{units.get(key, '')}" for key in parameters)
 
 
 def _legend_beside(axis: Axes, title: str | None, *, reverse: bool = False) -> None:
@@ -364,18 +315,6 @@ def _draw_series(
     )
 
 
-def _readable(unit: str, peak: float) -> tuple[float, str]:
-    """A factor and unit in which the largest value reads well."""
-    if unit == "s":
-        for limit, factor, name in SECONDS_SCALE:
-            if 0 < peak < limit:
-                return factor, name
-        return 1.0, "s"
-    if unit == "bit/s":
-        return 1e-6, "Mbit/s"
-    return 1.0, "" if unit == "1" else unit
-
-
 # --- octets by part, round trips -----------------------------------------------------------------
 
 
@@ -408,28 +347,13 @@ def overhead(
     for place, total in zip(places, base, strict=True):
         axis.annotate(f"{total:.4g}", (place, total), ha="center", va="bottom", fontsize="small")
     axis.set_xticks(list(places), [name for name, _ in stacks], fontsize="small")
-    axis.set_xlabel(_labels(manifest, [key for key in (*spec.series, spec.x) if key]))
+    axis.set_xlabel(labels_of(manifest, [key for key in (*spec.series, spec.x) if key]))
     axis.set_ylabel("octets a packet beside the payload")
     axis.set_ylim(0, max(base) * 1.12)
     _legend_beside(axis, None, reverse=True)
     title = spec.title or f"{manifest.experiment}: overhead of a packet by part"
     figure.suptitle(f"{title}\n{manifest.world}", fontsize="medium")
     return figure
-
-
-def overhead_stacks(rows: Sequence[Row], spec: PlotSpec) -> list[tuple[str, dict[str, float]]]:
-    """For each combination of the series' parameters (and x) its label and the parts' octets."""
-    keys = [key for key in (*spec.series, spec.x) if key]
-    stacks: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if any(row.parameters.get(key) != value for key, value in spec.where.items()):
-            continue
-        parts = {part: row.metrics.get(f"overhead.{part}") for part in OVERHEAD_PARTS}
-        if all(value is None for value in parts.values()):
-            continue
-        label = "\n".join(str(row.parameters.get(key)) for key in keys) or row.world
-        stacks.setdefault(label, {part: value or 0.0 for part, value in parts.items()})
-    return list(stacks.items())
 
 
 def rtt(
@@ -449,7 +373,7 @@ def rtt(
         return None
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axis = figure.subplots()
-    scale, unit = _readable("s", max(found[-1] for found in groups.values()))
+    scale, unit = readable("s", max(found[-1] for found in groups.values()))
     for (name, found), colour in zip(groups.items(), cycle(SERIES)):
         share = np.arange(len(found) + 1) / len(found)
         times = np.array([found[0], *found]) * scale
@@ -459,7 +383,7 @@ def rtt(
     axis.set_ylim(0, 1.02)
     axis.grid(alpha=0.3)
     if spec.series:
-        _legend_beside(axis, _labels(manifest, spec.series))
+        _legend_beside(axis, labels_of(manifest, spec.series))
     title = spec.title or f"{manifest.experiment}: round trips through the tunnel"
     figure.suptitle(f"{title}\n{manifest.world}", fontsize="medium")
     return figure

@@ -12,13 +12,12 @@ from ipseclab.lab.trace import Trace
 from ipseclab.measure.experiment import PlotSpec
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.results import Manifest, ResultsFolder, Row
+from ipseclab.measure.series import overhead_stacks, sweep_series
 from ipseclab.present.plots import (
     PART_STYLES,
     SERIES,
     _draw_series,
     draw,
-    overhead_stacks,
-    sweep_series,
 )
 
 SPECS = (
