@@ -19,6 +19,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from ipseclab.cli_compare import compare, compare_examples
+from ipseclab.cli_look import report, say_report
 from ipseclab.cli_pki import pki_app
 from ipseclab.errors import ConfigError, EnvironmentLacks
 
@@ -227,6 +228,9 @@ def plot(
     from ipseclab.measure.results import ResultsFolder
 
     _draw(ResultsFolder(results))
+
+
+app.command(epilog=examples("ipseclab report results/quickstart-sim"))(report)
 
 
 @app.command(
@@ -482,6 +486,7 @@ def _report(
         title = f"{experiment.name}, world {rows[0].world}, {count}"
         _console().print(metrics_table(rows, experiment.file.metrics, title))
         _draw(folder)
+        say_report(folder)
         print(f"results: {folder.path}")
         _warn(rows)
     if judgements:

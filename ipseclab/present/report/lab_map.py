@@ -22,8 +22,9 @@ MOST_IN_COLUMN = 6
 MOST_COLUMNS = 9
 MOST_LINES = 3
 """Counters below a node; the table beside the map has all."""
-COLUMN, ROW = 150.0, 120.0
+COLUMN, ROW = 165.0, 120.0
 EDGE = 70.0
+MOST_BEND = 90.0
 SPRING_SEED = 1
 ROUND, SQUARE = 20.0, 36.0
 
@@ -51,7 +52,7 @@ class LabMap:
 def lab_map(material: Material) -> LabMap:
     """The map of a run's lab."""
     topology, counters = material.topology, material.counters
-    numbers = {key: number for number, key in enumerate(counters.keys())}
+    numbers = {key: number for number, key in enumerate(counters.known())}
     graph = _drawn_graph(topology)
     places = positions(graph)
     width = max(x for x, _ in places.values()) + EDGE
@@ -75,7 +76,7 @@ def lab_map(material: Material) -> LabMap:
     )
     left_out = len(topology.nodes) - len(places)
     note = f"{len(places)} nodes are drawn, {left_out} more are left out." if left_out else ""
-    return LabMap(svg, counters.keys(), note)
+    return LabMap(svg, counters.known(), note)
 
 
 def positions(graph: nx.Graph) -> dict[str, tuple[float, float]]:
@@ -135,12 +136,14 @@ def _link(
     numbers: Mapping[CounterKey, int],
 ) -> Markup:
     (x1, y1), (x2, y2) = (places[end.node] for end in link.ends)
-    words = [link.name, *_impairment_words(link)]
-    lines = [_line(" ".join(words), (x1 + x2) / 2, (y1 + y2) / 2 - 8, "link-name")]
+    lines = [_line(link.name, (x1 + x2) / 2, (y1 + y2) / 2 - 8, "link-name")]
+    impairment = ", ".join(_impairment_words(link))
+    if impairment:
+        lines.append(_line(impairment, (x1 + x2) / 2, (y1 + y2) / 2 + 14, "link-name"))
     for name in ("dropped", "corrupted", "duplicated"):
         key = link.name, name
         if key in numbers:
-            at = (y1 + y2) / 2 + 16 * len(lines)
+            at = (y1 + y2) / 2 + 14 * len(lines) + (0 if impairment else 14)
             lines.append(_counter(key, (x1 + x2) / 2, at, counters, numbers, "lost"))
     path = element("path", class_="link", d=f"M{x1:.0f} {y1:.0f}L{x2:.0f} {y2:.0f}")
     return joined((path, *lines))
@@ -167,7 +170,7 @@ def _tunnel(
     (x1, y1), (x2, y2) = (places[end] for end in connection.ends)
     if (x1, y1) == (x2, y2):
         return Markup()
-    bend = 0.25 * abs(x2 - x1) + 18
+    bend = min(0.25 * abs(x2 - x1) + 18, MOST_BEND)
     start, end = f"{x1:.0f} {y1 - 12:.0f}", f"{x2:.0f} {y2 - 12:.0f}"
     path = f"M{start}Q{(x1 + x2) / 2:.0f} {(y1 + y2) / 2 - bend:.0f} {end}"
     keys = [(end, "CHILD_SAs") for end in connection.ends]
@@ -228,4 +231,4 @@ def _counter(
 
 def counter_rows(counters: Counters) -> Sequence[tuple[str, str, int, int]]:
     """Each counter's node, name, number and last value, for the table beside the map."""
-    return [(*key, number, counters.last(key)) for number, key in enumerate(counters.keys())]
+    return [(*key, number, counters.last(key)) for number, key in enumerate(counters.known())]

@@ -93,7 +93,7 @@ class Counters:
         """The first step of the slider that has what happened at that time."""
         return min(max(ceil(t / self.end * STEPS), 0), STEPS) if self.end > 0 else STEPS
 
-    def keys(self) -> tuple[CounterKey, ...]:
+    def known(self) -> tuple[CounterKey, ...]:
         """Every counter, by node and name."""
         return tuple(sorted(self._changes))
 

@@ -7,8 +7,8 @@ writes a trace has sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ipseclab.errors import ConfigError, WireError
@@ -16,7 +16,7 @@ from ipseclab.lab.keys_read import find_keys, read_secrets
 from ipseclab.lab.pcap_read import ipv4_packet, read_capture
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.trace import FieldValue
-from ipseclab.measure.view import RunView
+from ipseclab.measure.view import RunView, text
 from ipseclab.present.ladder import Rung, rungs
 from ipseclab.present.opener import Opener
 from ipseclab.present.report.dissect import Dissection, dissect
@@ -87,7 +87,11 @@ def make_ladder(
     """The ladder of a run. `octets` bounds what messages may take with all their panes; where that
     is used up, rows stay without."""
     names = {str(i.address): node.name for node in topology.nodes.values() for i in node.interfaces}
-    drawn = [*_traced(view, captured), *_untraced(captured, names), *_packets(captured, names)]
+    drawn = [
+        *_traced(view, captured),
+        *_untraced(captured, names),
+        *_packets(captured, names, _ends_of_spis(view)),
+    ]
     drawn.sort(key=lambda item: item[0].at)
     rows: list[LadderRow] = []
     bare = 0
@@ -247,7 +251,16 @@ def _untraced(captured: Captured, names: dict[str, str]) -> Iterator[_Item]:
         yield _seen(sighting, "not an IKE message", "ike", names, "on an IKE port"), sighting
 
 
-def _packets(captured: Captured, names: dict[str, str]) -> Iterator[_Item]:
+def _ends_of_spis(view: RunView) -> dict[str, tuple[str, str]]:
+    """Sender and receiver of each SA, where the trace names both: addresses would name a NAT."""
+    senders = {text(r, "spi_out"): r.node for r in view.events("child_ready")}
+    receivers = {text(r, "spi_in"): r.node for r in view.events("child_ready")}
+    return {spi: (node, receivers[spi]) for spi, node in senders.items() if spi in receivers}
+
+
+def _packets(
+    captured: Captured, names: dict[str, str], ends: Mapping[str, tuple[str, str]]
+) -> Iterator[_Item]:
     """The first packets of each ESP SA, and the last."""
     for flow in captured.esp.values():
         shown = [*flow.first, *([flow.last] if flow.last is not None else [])]
@@ -257,7 +270,9 @@ def _packets(captured: Captured, names: dict[str, str]) -> Iterator[_Item]:
             about = f"one of {flow.packets} packets of this SA"
             if sighting is flow.last:
                 about = f"the last of {flow.packets} packets of this SA"
-            yield _seen(sighting, words, "esp", names, about), sighting
+            row = _seen(sighting, words, "esp", names, about)
+            sender, receiver = ends.get(sighting.octets[:4].hex(), (row.sender, row.receiver))
+            yield replace(row, sender=sender, receiver=receiver), sighting
 
 
 def _seen(
@@ -265,7 +280,6 @@ def _seen(
 ) -> LadderRow:
     source, destination = sighting.source.address, sighting.destination.address
     what = f"at {sighting.interface}: {source} > {destination}, {sighting.carrier}, {about}"
-    # The sender is whose interface it was seen at first, whatever its address says.
     return LadderRow(
         sighting.time, words, names.get(source, source), names.get(destination, destination), kind,
         False, what, None,

@@ -13,12 +13,12 @@ from math import ceil, floor, log10
 from markupsafe import Markup, escape
 
 WIDTH = 860.0
-LEFT, RIGHT, TOP, BOTTOM = 66.0, 14.0, 26.0, 40.0
+LEFT, RIGHT, TOP, BOTTOM = 66.0, 14.0, 10.0, 40.0
 PLOT_WIDTH = WIDTH - LEFT - RIGHT
 COLOURS, DASHES, MARKERS = 7, 3, 6
 ABOUT_TICKS = 6
-LEGEND_LETTER = 6.7
-"""Octets of width of a letter in a legend, about."""
+LEGEND_LETTER, LEGEND_LINE = 6.7, 18.0
+"""The width of a letter in a legend, about, and the height of its lines."""
 
 Attribute = str | float | int
 
@@ -101,7 +101,7 @@ class Chart:
         self._title = title
         self.x, self.y = x, y
         self._bottom = TOP + height
-        self._height = self._bottom + BOTTOM
+        self._height = self._bottom + BOTTOM + LEGEND_LINE
         self._below: list[Markup] = []
         self._parts: list[Markup] = []
         self._legend = LEFT
@@ -175,11 +175,15 @@ class Chart:
         )
 
     def legend(self, words: str, kind: str) -> None:
-        """A key above the axes: a short line of that look."""
-        at = self._legend
-        self._parts.append(element("path", class_=kind, d=f"M{_value(at)} {_value(TOP - 12)}h18"))
-        self._parts.append(element("text", words, class_="note", x=at + 22, y=TOP - 8))
-        self._legend += 38 + LEGEND_LETTER * len(words)
+        """A key below the axes: a short line of that look, and its words."""
+        width = 38 + LEGEND_LETTER * len(words)
+        if self._legend > LEFT and self._legend + width > WIDTH:
+            self._legend = LEFT
+            self._height += LEGEND_LINE
+        at, y = self._legend, self._height - LEGEND_LINE + 9
+        self._parts.append(element("path", class_=kind, d=f"M{_value(at)} {_value(y)}h18"))
+        self._parts.append(element("text", words, class_="note", x=at + 22, y=y + 4))
+        self._legend += width
 
     def svg(self, *, time: bool = False) -> Markup:
         """The picture; with `time` the page's slider moves a line over it."""

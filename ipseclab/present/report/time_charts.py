@@ -21,8 +21,9 @@ MOST_FLOWS = COLOURS
 MOST_POINTS = 500
 MOST_TICKS = 200
 MOST_BARS = 60
-BAR = 26.0
-END = 11.0
+BAR = 38.0
+NAME, END = 14.0, 11.0
+"""Of a bar's height: for its name, and for each of its ends."""
 SHORTEST = 0.001
 
 
@@ -174,7 +175,7 @@ class _BarChart(Chart):
 
 def _draw_life(chart: Chart, line: int, life: SaLife, end: float) -> None:
     for place, sa in enumerate(life.ends[:2]):
-        top = line + (2.0 + place * END) / BAR
+        top = line + (NAME + 1.0 + place * END) / BAR
         gone = sa.gone if sa.gone is not None else end
         about = _end_words(life, sa)
         if life.kind == "ike":
@@ -185,7 +186,7 @@ def _draw_life(chart: Chart, line: int, life: SaLife, end: float) -> None:
         if active < gone:
             chart.bar(top, END - 1, active, gone, "sa carries", about)
     nodes = " and ".join(sa.node for sa in life.ends[:2])
-    chart.text(life.start, line, f"{life.name} at {nodes}", down=16.0)
+    chart.text(life.start, line, f"{life.name} at {nodes}", down=12.0)
 
 
 def _end_words(life: SaLife, sa: SaEnd) -> str:

@@ -151,6 +151,7 @@
       const first = cells[pane] && cells[pane][start];
       if (first) first.scrollIntoView({ block: "nearest", inline: "nearest" });
     };
+    // Parts without parts of their own (fields) appear when what they are in is chosen.
     const branch = (parts) => {
       const list = make("ul");
       parts.forEach(([words, pane, start, size, inside]) => {
@@ -158,9 +159,21 @@
         const part = make("button", words);
         part.type = "button";
         part.setAttribute("aria-pressed", "false");
-        part.addEventListener("click", () => select(part, pane, start, size));
         item.append(part);
-        if (inside) item.append(branch(inside));
+        const below = inside ? branch(inside) : null;
+        const fields = below !== null && inside.every((one) => one.length < 5);
+        if (below) item.append(below);
+        if (fields) {
+          below.hidden = true;
+          part.setAttribute("aria-expanded", "false");
+        }
+        part.addEventListener("click", () => {
+          if (fields) {
+            below.hidden = part.getAttribute("aria-pressed") === "true" && !below.hidden;
+            part.setAttribute("aria-expanded", String(!below.hidden));
+          }
+          select(part, pane, start, size);
+        });
         list.append(item);
       });
       return list;
