@@ -10,8 +10,8 @@ from __future__ import annotations
 from itertools import pairwise
 from statistics import fmean
 
-from ipseclab.errors import ConfigError
-from ipseclab.ike.proposals import child_suite_of, parse_esp_proposal
+from ipseclab.ike.config import Mode
+from ipseclab.ike.proposals import child_suite_of
 from ipseclab.ipsec.processing import PLAIN
 from ipseclab.lab.impairment import Bernoulli, ImpairmentConfig
 from ipseclab.lab.model import AuthKind, Connection, Direction, Stack
@@ -19,7 +19,8 @@ from ipseclab.lab.plan import Ping, Probe, RunPlan
 from ipseclab.lab.topology import Topology
 from ipseclab.measure.closed_form import handshake
 from ipseclab.measure.job import Job
-from ipseclab.measure.overhead import overhead, plain_overhead
+from ipseclab.measure.overhead import ah_overhead, overhead, plain_overhead
+from ipseclab.registry import ProtocolId
 
 TRANSPORT_HEADER = 8
 """Octets of a UDP header, and of an ICMP echo's."""
@@ -130,16 +131,16 @@ def _overhead(topology: Topology, plan: RunPlan) -> float | None:
         return None
     if connection.mode is None:
         return float(plain_overhead(transport=TRANSPORT_HEADER).total)
-    if connection.processing != PLAIN or len(connection.esp) != 1:
+    if connection.processing != PLAIN or len(connection.child) != 1:
         return None
-    try:
-        suite = child_suite_of(parse_esp_proposal(connection.esp[0]))
-    except ConfigError:
-        return None  # AH
+    suite = child_suite_of(connection.child_proposals[0])
+    tunnel = connection.mode is Mode.TUNNEL
+    if connection.protocol is ProtocolId.AH:
+        return float(ah_overhead(suite, tunnel=tunnel, transport=TRANSPORT_HEADER).total)
     return fmean(
         overhead(
             suite,
-            tunnel=connection.mode.value == "tunnel",
+            tunnel=tunnel,
             encapsulated=bool(connection.nats) or connection.force_encapsulation,
             payload_octets=size,
             transport=TRANSPORT_HEADER,

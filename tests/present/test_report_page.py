@@ -12,6 +12,7 @@ from ipseclab.errors import ConfigError
 from ipseclab.lab.trace import read_trace
 from ipseclab.measure.expect.judge import Judgement, Verdict
 from ipseclab.measure.expect.store import store_judgements
+from ipseclab.measure.on_paper import on_paper
 from ipseclab.measure.results import ResultsFolder
 from ipseclab.present.report import material, messages, page
 from ipseclab.present.report.lab_map import positions
@@ -75,9 +76,11 @@ def test_nothing_is_fetched(folder):
     elements = Elements(render(folder))
     assert not [attrs for _, attrs in elements.found if "src" in attrs]
     links = [attrs["href"] for _, attrs in elements.found if "href" in attrs]
-    assert links and all(link.startswith("#") for link in links)
+    assert links
+    assert all(link.startswith("#") for link in links)
     policy = [a["content"] for _, a in elements.found if a.get("http-equiv")]
-    assert policy and policy[0].startswith("default-src 'none'; style-src 'sha256-")
+    assert policy
+    assert policy[0].startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy[0]
     ids = {attrs["id"] for _, attrs in elements.found if "id" in attrs}
     assert {link.removeprefix("#") for link in links} <= ids
@@ -141,7 +144,8 @@ def test_parts_lie_within_their_panes_and_cover_them(folder):
         sizes = [len(octets) // 2 for _, octets in message["panes"]]
         covered = [set() for _ in sizes]
         for pane, start, size in ranges(message["parts"]):
-            assert size > 0 and start >= 0 and start + size <= sizes[pane]
+            assert size > 0
+            assert 0 <= start <= sizes[pane] - size
             covered[pane].update(range(start, start + size))
         assert covered[0] == set(range(sizes[0]))
         # Behind the chain of an SK payload stands its padding.
@@ -268,3 +272,23 @@ def test_no_two_nodes_of_a_map_are_in_one_place(spokes):
     found = positions(graph)
     assert len(set(found.values())) == len(graph)
     assert found == positions(graph)
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        ("connections.site.protocol: ah\n  connections.site.ah: sha256-x25519", "AH    SPI"),
+        ("connections.site.encapsulation: always", "ESP   SPI"),
+    ],
+    ids=["AH", "ESP in UDP"],
+)
+def test_each_protocol_is_taken_apart(setting, wanted, tmp_path):
+    text = REKEYED.replace("links.wan.loss: 2%", setting)
+    found = results_of(text, tmp_path / "here")
+    row = found.rows()[0]
+    text = render(found)
+    words = [w for m in data_of(text)[0]["messages"] if m for w in words_in(m["parts"])]
+    assert any(line.startswith(wanted) for line in words)
+    assert any(line.startswith("inner IPv4 header") for line in words)
+    run = material.read_material(found, row)
+    assert on_paper(run.job, run.topology)["overhead"] == row.metrics["overhead"]

@@ -2,7 +2,7 @@
 
 A part is (words, pane, first octet, octets, parts inside): pane 0 is the packet as it was on the
 wire, pane 1 what was found behind its encryption. Field positions are those of RFC 7296 section 3,
-RFC 4303 section 2 and RFC 3948 section 2; what decodes has been decoded before it is walked.
+RFC 4303, RFC 4302 and RFC 3948, each section 2; what decodes has been decoded before it is walked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ipseclab.errors import WireError
 from ipseclab.ike.natt import NON_ESP_MARKER
+from ipseclab.ipsec.ah import FIXED_SIZE as AH_FIXED_SIZE
 from ipseclab.present.describe import Context, describe_packet, describe_payload
 from ipseclab.present.opener import (
     ESP_HEADER_SIZE,
@@ -26,6 +27,7 @@ from ipseclab.present.opener import (
 from ipseclab.present.sighting import Sighting
 from ipseclab.registry import IpProtocol, PayloadType
 from ipseclab.wire.ip import IPV4_HEADER_SIZE, UDP_HEADER_SIZE
+from ipseclab.wire.ipv6 import decode_ip_header
 from ipseclab.wire.message import HEADER_SIZE, PAYLOAD_HEADER_SIZE, decode_header, decode_message
 from ipseclab.wire.payloads import (
     CpPayload,
@@ -84,6 +86,23 @@ IPV4_FIELDS: Fields = (
     ("Destination Address", 4),
     ("Options", 0),
 )
+IPV6_FIELDS: Fields = (
+    ("Version, Traffic Class, Flow Label", 4),
+    ("Payload Length", 2),
+    ("Next Header", 1),
+    ("Hop Limit", 1),
+    ("Source Address", 16),
+    ("Destination Address", 16),
+    ("Extension Headers", 0),
+)
+AH_FIELDS: Fields = (
+    ("Next Header", 1),
+    ("Payload Len", 1),
+    ("RESERVED", 2),
+    ("SPI", 4),
+    ("Sequence Number", 4),
+    ("ICV", 0),
+)
 UDP_FIELDS: Fields = (
     ("Source Port", 2),
     ("Destination Port", 2),
@@ -93,6 +112,11 @@ UDP_FIELDS: Fields = (
 TRANSPORT_HEADERS: Mapping[int, tuple[str, int]] = {
     IpProtocol.UDP: ("UDP header", UDP_HEADER_SIZE),
     IpProtocol.ICMP: ("ICMP header", 8),
+    IpProtocol.ICMPV6: ("ICMPv6 header", 8),
+}
+INNER: Mapping[int, tuple[str, Fields]] = {
+    IpProtocol.IPV4: ("IPv4", IPV4_FIELDS),
+    IpProtocol.IPV6: ("IPv6", IPV6_FIELDS),
 }
 
 
@@ -121,6 +145,8 @@ def dissect(sighting: Sighting, opener: Opener) -> Dissection:
         found, opened = _ike(sighting, opener)
     elif sighting.kind == "ESP":
         found, opened = _esp(sighting, opener)
+    elif sighting.kind == "AH":
+        found, opened = _ah(sighting), None
     else:
         found, opened = (Part("NAT keepalive", WIRE, sighting.offset, 1),), None
     panes: tuple[tuple[str, bytes], ...] = (("On the wire", sighting.packet),)
@@ -146,11 +172,12 @@ def fields(table: Fields, pane: int, start: int, octets: bytes) -> tuple[Part, .
 
 def _outer(sighting: Sighting) -> tuple[Part, ...]:
     packet = sighting.packet
-    size = (packet[0] & 0x0F) * 4
+    size = decode_ip_header(packet).header_length
+    family, table = ("IPv6", IPV6_FIELDS) if packet[0] >> 4 == 6 else ("IPv4", IPV4_FIELDS)
     source, destination = sighting.source, sighting.destination
     ip = Part(
-        f"IPv4 {source.address} > {destination.address}", WIRE, 0, size,
-        fields(IPV4_FIELDS, WIRE, 0, packet[:size]),
+        f"{family} {source.address} > {destination.address}", WIRE, 0, size,
+        fields(table, WIRE, 0, packet[:size]),
     )  # fmt: skip
     if not source.port:
         return (ip,)
@@ -318,11 +345,32 @@ def _esp(sighting: Sighting, opener: Opener) -> tuple[tuple[Part, ...], bytes | 
     return tuple(parts), opened.plaintext
 
 
+def _ah(sighting: Sighting) -> tuple[Part, ...]:
+    """RFC 4302 section 2: all in clear; the ICV's keys are in no table."""
+    octets, offset = sighting.octets, sighting.offset
+    size = (octets[1] + 2) * 4 if len(octets) >= AH_FIXED_SIZE else 0
+    if not AH_FIXED_SIZE <= size <= len(octets):
+        return (Part(f"AH cut short, {len(octets)} octets", WIRE, offset, len(octets)),)
+    spi, sequence = octets[4:8].hex(), int.from_bytes(octets[8:12], "big")
+    head = Part(
+        f"AH    SPI {spi} sequence {sequence}",
+        WIRE,
+        offset,
+        size,
+        fields(AH_FIELDS, WIRE, offset, octets[:size]),
+    )
+    payload, start = octets[size:], offset + size
+    inside = _packet_parts(octets[0], payload, WIRE, start)
+    return head, Part(describe_packet(octets[0], payload), WIRE, start, len(payload), inside)
+
+
 def _esp_inside(opened: OpenedEsp) -> tuple[Part, ...]:
     size, padding = len(opened.payload), opened.padding
     name = IpProtocol(opened.next_header).name
     words = describe_packet(opened.next_header, opened.payload)
-    parts = [Part(words, OPENED, 0, size, _packet_parts(opened.next_header, opened.payload))]
+    parts = [
+        Part(words, OPENED, 0, size, _packet_parts(opened.next_header, opened.payload, OPENED, 0))
+    ]
     if padding:
         parts.append(Part(f"Padding, {padding} octets", OPENED, size, padding))
     parts.append(Part(f"Pad Length {padding}", OPENED, size + padding, 1))
@@ -330,21 +378,26 @@ def _esp_inside(opened: OpenedEsp) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _packet_parts(protocol: int, packet: bytes) -> tuple[Part, ...]:
+def _packet_parts(protocol: int, packet: bytes, pane: int, start: int) -> tuple[Part, ...]:
     """Inner IP header, transport header, data, as far as they are there."""
     parts: list[Part] = []
     at = 0
-    if protocol == IpProtocol.IPV4 and len(packet) >= IPV4_HEADER_SIZE:
-        at = (packet[0] & 0x0F) * 4
-        inner = fields(IPV4_FIELDS, OPENED, 0, packet[:at])
-        parts.append(Part("inner IPv4 header", OPENED, 0, at, inner))
-        protocol = packet[9]
+    if protocol in INNER:
+        family, table = INNER[protocol]
+        try:
+            header = decode_ip_header(packet)
+        except WireError:
+            return ()
+        at, protocol = header.header_length, header.protocol
+        inner = fields(table, pane, start, packet[:at])
+        parts.append(Part(f"inner {family} header", pane, start, at, inner))
     name, size = TRANSPORT_HEADERS.get(protocol, ("", 0))
     if protocol == IpProtocol.TCP and len(packet) >= at + IPV4_HEADER_SIZE:
         name, size = "TCP header", (packet[at + 12] >> 4) * 4
     if size and at + size <= len(packet):
-        parts.append(Part(name, OPENED, at, size))
+        parts.append(Part(name, pane, start + at, size))
         at += size
     if at < len(packet):
-        parts.append(Part(f"data, {len(packet) - at} octets", OPENED, at, len(packet) - at))
+        rest = len(packet) - at
+        parts.append(Part(f"data, {rest} octets", pane, start + at, rest))
     return tuple(parts)

@@ -29,7 +29,7 @@ SPRING_SEED = 1
 ROUND, SQUARE = 20.0, 36.0
 
 SHOWN: Mapping[NodeKind, tuple[str, ...]] = {
-    NodeKind.GATEWAY: ("CHILD_SAs", "IKE sent", "ESP sent", "dropped"),
+    NodeKind.GATEWAY: ("CHILD_SAs", "IKE sent", "ESP sent", "AH sent", "dropped"),
     NodeKind.HOST: (
         "probes sent", "probes received", "pings sent", "pings answered", "TCP octets",
         "CHILD_SAs", "IKE sent", "ESP sent",

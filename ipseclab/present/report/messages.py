@@ -1,5 +1,5 @@
 """The report's ladder: what the trace says of each IKE message, with its octets from the capture,
-and of each ESP SA the first packets and the last.
+and of each ESP or AH SA the first packets and the last.
 
 The trace knows what was lost and what a NAT did; the capture has the octets, and what nobody who
 writes a trace has sent.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ipseclab.errors import ConfigError, WireError
 from ipseclab.lab.keys_read import find_keys, read_secrets
-from ipseclab.lab.pcap_read import ipv4_packet, read_capture
+from ipseclab.lab.pcap_read import ip_packet, read_capture
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.trace import FieldValue
 from ipseclab.measure.view import RunView, text
@@ -29,6 +29,8 @@ MOST_FRAMES = 250_000
 MOST_IKE = 2_000
 FIRST_ESP = 2
 MOST_ESP_SAS = 100
+SPI_AT = {"ESP": 0, "AH": 4}
+"""Where the SPI is, with the sequence number behind it: RFC 4303 and RFC 4302, section 2."""
 MOST_ROWS = 300
 """Messages that a ladder shows."""
 
@@ -139,7 +141,7 @@ def read_captured(capture: Path, counters: Counters, topology: Topology) -> Capt
             return found
         if number == MOST_FRAMES:
             break
-        packet = ipv4_packet(frame)
+        packet = ip_packet(frame)
         try:
             sighting = sighting_in(frame, packet) if packet is not None else None
         except WireError:
@@ -161,8 +163,8 @@ def _keep(found: Captured, sighting: Sighting, counters: Counters, node: str) ->
                 found.odd.append(sighting)
             else:
                 found.ike.setdefault(key, []).append(sighting)
-    elif sighting.kind == "ESP" and len(sighting.octets) >= 8:
-        spi = sighting.octets[:4]
+    elif sighting.kind in SPI_AT and len(sighting.octets) >= SPI_AT[sighting.kind] + 8:
+        spi = _spi_and_sequence(sighting)[0]
         flow = found.esp.get(spi)
         if flow is None:
             if len(found.esp) >= MOST_ESP_SAS:
@@ -170,14 +172,20 @@ def _keep(found: Captured, sighting: Sighting, counters: Counters, node: str) ->
             # Where an SA's packets are seen first is where they are sent.
             flow = found.esp[spi] = EspFlow(sighting.interface)
         if flow.interface != sighting.interface:
-            counters.add(sighting.time, node or sighting.interface, "ESP received", 1)
+            counters.add(sighting.time, node or sighting.interface, f"{sighting.kind} received", 1)
             return
-        counters.add(sighting.time, node or sighting.interface, "ESP sent", 1)
+        counters.add(sighting.time, node or sighting.interface, f"{sighting.kind} sent", 1)
         flow.packets += 1
         if len(flow.first) < FIRST_ESP:
             flow.first.append(sighting)
         else:
             flow.last = sighting
+
+
+def _spi_and_sequence(sighting: Sighting) -> tuple[bytes, int]:
+    at = SPI_AT[sighting.kind]
+    octets = sighting.octets
+    return octets[at : at + 4], int.from_bytes(octets[at + 4 : at + 8], "big")
 
 
 def _key_of(sighting: Sighting) -> IkeKey | None:
@@ -261,17 +269,17 @@ def _ends_of_spis(view: RunView) -> dict[str, tuple[str, str]]:
 def _packets(
     captured: Captured, names: dict[str, str], ends: Mapping[str, tuple[str, str]]
 ) -> Iterator[_Item]:
-    """The first packets of each ESP SA, and the last."""
+    """The first packets of each ESP or AH SA, and the last."""
     for flow in captured.esp.values():
         shown = [*flow.first, *([flow.last] if flow.last is not None else [])]
         for sighting in shown:
-            sequence = int.from_bytes(sighting.octets[4:8], "big")
-            words = f"ESP {sighting.octets[:4].hex()} sequence {sequence}"
+            spi, sequence = _spi_and_sequence(sighting)
+            words = f"{sighting.kind} {spi.hex()} sequence {sequence}"
             about = f"one of {flow.packets} packets of this SA"
             if sighting is flow.last:
                 about = f"the last of {flow.packets} packets of this SA"
             row = _seen(sighting, words, "esp", names, about)
-            sender, receiver = ends.get(sighting.octets[:4].hex(), (row.sender, row.receiver))
+            sender, receiver = ends.get(spi.hex(), (row.sender, row.receiver))
             yield replace(row, sender=sender, receiver=receiver), sighting
 
 

@@ -7,20 +7,29 @@ from dataclasses import asdict, dataclass
 
 from markupsafe import Markup
 
-from ipseclab.errors import ConfigError
-from ipseclab.ike.proposals import child_suite_of, parse_esp_proposal
+from ipseclab.ike.config import Mode
+from ipseclab.ike.proposals import child_suite_of
 from ipseclab.lab.plan import Ping, Probe, RunPlan
 from ipseclab.lab.topology import Topology
-from ipseclab.measure.overhead import OVERHEAD_PARTS, overhead, plain_overhead
+from ipseclab.measure.overhead import OVERHEAD_PARTS, ah_overhead, overhead, plain_overhead
 from ipseclab.measure.results import Row
 from ipseclab.measure.series import PART_NAMES
 from ipseclab.present.report.svg import element, joined
+from ipseclab.registry import ProtocolId
 
 USUAL_PAYLOAD = 64
 TRANSPORT_HEADER = 8
 WIDTH, LABEL, BAR, GAP = 860.0, 190.0, 26.0, 14.0
 LETTER = 7.0
-BEFORE_PAYLOAD = ("outer_ip", "udp", "spi", "sequence", "iv", "inner_ip", "transport")
+ESP_ORDER = (
+    "outer_ip", "udp", "spi", "sequence", "iv", "inner_ip", "transport", "payload",
+    "padding", "pad_length", "next_header", "icv",
+)  # fmt: skip
+AH_ORDER = (
+    "outer_ip", "udp", "next_header", "ah_length", "spi", "sequence", "icv", "inner_ip",
+    "transport", "payload",
+)  # fmt: skip
+"""On the wire; ESP inside AH is drawn as AH."""
 SEALED = ("inner_ip", "transport", "payload", "padding", "pad_length", "next_header")
 """What encryption covers, where there is any."""
 SHORT: Mapping[str, str] = {
@@ -65,30 +74,28 @@ def _payload(plan: RunPlan) -> int:
 
 
 def _by_mode(topology: Topology, payload: int) -> dict[str, dict[str, float]]:
-    """Empty for a lab without ESP."""
-    for connection in topology.connections:
-        if connection.mode is None or not connection.esp:
+    """Every mode of the protocol that the lab's first connection has; empty without IPsec."""
+    connection = next((c for c in topology.connections if c.mode is not None), None)
+    if connection is None:
+        return {}
+    suite = child_suite_of(connection.child_proposals[0])
+    found = {"no IPsec": asdict(plain_overhead(transport=TRANSPORT_HEADER))}
+    for mode in Mode:
+        tunnel = mode is Mode.TUNNEL
+        if connection.protocol is ProtocolId.AH:
+            parts = ah_overhead(suite, tunnel=tunnel, transport=TRANSPORT_HEADER)
+            found[f"AH, {mode.value}"] = asdict(parts)
             continue
-        try:
-            suite = child_suite_of(parse_esp_proposal(connection.esp[0]))
-        except ConfigError:
-            continue  # AH
-        found = {"no IPsec": asdict(plain_overhead(transport=TRANSPORT_HEADER))}
-        for tunnel in (False, True):
-            for encapsulated in (False, True):
-                mode = "tunnel" if tunnel else "transport"
-                name = f"{mode}, in UDP" if encapsulated else mode
-                found[name] = asdict(
-                    overhead(
-                        suite,
-                        tunnel=tunnel,
-                        encapsulated=encapsulated,
-                        payload_octets=payload,
-                        transport=TRANSPORT_HEADER,
-                    )
-                )
-        return found
-    return {}
+        for encapsulated in (False, True):
+            parts = overhead(
+                suite,
+                tunnel=tunnel,
+                encapsulated=encapsulated,
+                payload_octets=payload,
+                transport=TRANSPORT_HEADER,
+            )
+            found[f"ESP, {mode.value}{', in UDP' * encapsulated}"] = asdict(parts)
+    return found
 
 
 def layout_svg(layouts: Sequence[Layout]) -> Markup:
@@ -117,9 +124,10 @@ def layout_svg(layouts: Sequence[Layout]) -> Markup:
 def _bar(item: Layout, top: float, scale: float) -> list[Markup]:
     drawn: list[Markup] = []
     at = LABEL
-    after = tuple(part for part in OVERHEAD_PARTS if part not in BEFORE_PAYLOAD)
-    encrypted = item.parts.get("spi", 0.0) > 0
-    for part in (*BEFORE_PAYLOAD, "payload", *after):
+    has_ah, has_esp = item.parts.get("ah_length", 0.0) > 0, item.parts.get("pad_length", 0.0) > 0
+    order = AH_ORDER if has_ah else ESP_ORDER
+    encrypted = has_esp and not has_ah
+    for part in (*order, *(part for part in ESP_ORDER if part not in order)):
         octets = float(item.payload or 0) if part == "payload" else item.parts.get(part, 0.0)
         if not octets:
             continue
