@@ -278,7 +278,7 @@ def test_no_two_nodes_of_a_map_are_in_one_place(spokes):
     ("setting", "wanted"),
     [
         ("connections.site.protocol: ah\n  connections.site.ah: sha256-x25519", "AH    SPI"),
-        ("connections.site.encapsulation: always", "ESP   SPI"),
+        ("connections.site.encapsulation: forced", "ESP   SPI"),
     ],
     ids=["AH", "ESP in UDP"],
 )
