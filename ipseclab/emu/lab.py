@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ipseclab.emu import devices, overruns, routing
+from ipseclab.emu.attackbox import AskTallies, AttackerSpec, Begin, start_attacker
+from ipseclab.emu.box import AskOverruns
 from ipseclab.emu.capture import CaptureSpec, merge_captures, start_capture
 from ipseclab.emu.driver import (
     AskStatus,
@@ -31,7 +33,7 @@ from ipseclab.emu.driver import (
     start_gateway,
 )
 from ipseclab.emu.fastpath import FastDriver
-from ipseclab.emu.natbox import AskOverruns, NatSpec, Rebind, start_nat
+from ipseclab.emu.natbox import NatSpec, Rebind, start_nat
 from ipseclab.emu.nodes import Nodes, build_nodes, relay_interface
 from ipseclab.emu.peers.strongswan import KEYS_DETAIL, StrongswanSpec, start_strongswan
 from ipseclab.emu.probe import Measured, probe_links
@@ -50,6 +52,7 @@ from ipseclab.gateway import GatewayConfig
 from ipseclab.ike.config import IkeLimits
 from ipseclab.ike.secrets import SECRET_SIZE
 from ipseclab.lab.addresses import OutsideAddresses
+from ipseclab.lab.attacks import Tally
 from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.gateways import gateway_config
 from ipseclab.lab.impairment import ImpairmentConfig
@@ -74,6 +77,8 @@ SOCKETS_FOLDER = Path("/tmp/ipseclab")
 """The sandbox's own; not under /run, which each strongSwan daemon has another of."""
 KEYS_SECONDS = 0.5
 """How often the key tables are brought up to date."""
+BOXES = (NodeKind.NAT, NodeKind.ATTACKER)
+"""Kinds of nodes whose forwarding is a process of ours, and nothing of the kernel's."""
 READY_SECONDS = 60.0
 """Fifty gateways on two busy cores become ready one after the other."""
 
@@ -167,6 +172,7 @@ class Lab:
         self._nodes: Nodes | None = None
         self._links: dict[str, Child] = {}
         self._nats: dict[str, Child] = {}
+        self._attackers: dict[str, Child] = {}
         self._outside: dict[str, OutsideAddresses] = {}
         self._recorders: dict[str, Child] = {}
         self._captures: list[Path] = []
@@ -198,15 +204,17 @@ class Lab:
         return probe_links(self.topology, self.pid, self._seed, self.restart_links)
 
     def start_nodes(self) -> None:
-        """Start the NATs and the gateways."""
+        """Start the NATs, the attackers and the gateways."""
         warm_up(self.topology, self._keyring, *self.topology.nodes)
         for node in self.topology.of_kind(NodeKind.NAT):
             self._nats[node.name] = self._start_nat(node)
+        for node in self.topology.of_kind(NodeKind.ATTACKER):
+            self._attackers[node.name] = self._start_attacker(node)
         for node in self.topology.with_stack(Stack.IPSECLAB):
             self.gateways[node.name] = self._start_gateway(node)
         for node in self.topology.with_stack(Stack.STRONGSWAN):
             self.gateways[node.name] = self._start_strongswan(node)
-        self._await_ready([*self._nats.values(), *self.gateways.values()])
+        self._await_ready([*self._boxes().values(), *self.gateways.values()])
         for node in self.topology.with_stack(Stack.IPSECLAB):
             outside = unprotected_interfaces(self.topology, node.name)
             if outside:
@@ -231,8 +239,8 @@ class Lab:
         not the run's."""
         for name, relay in self._links.items():
             relay.ask(Restart(self.folders.part(f"link-{name}")))
-        for nat in self._nats.values():
-            nat.ask(AskOverruns())
+        for box in self._boxes().values():
+            box.ask(AskOverruns())
         self._lost_before = self._kernel_losses()
 
     def adopt(self, child: Child) -> Child:
@@ -241,14 +249,14 @@ class Lab:
         return child
 
     def _set_up(self, node: Node) -> None:
-        """Addresses, neighbours and routes; a NAT's kernel gets none of them."""
+        """Addresses, neighbours and routes; a kernel whose forwarding is ours gets none of them."""
         mtus = [_mtu(self.topology.link(item.link), node.name) for item in node.interfaces]
         with devices.in_network(self.pid(node.name)):
             routing.set_kernel(forwards=_kernel_forwards(node))
             for interface in node.interfaces:
                 if not self._fast_path or interface.link in self._relayed:
                     devices.offloads_off(interface.name)
-            if node.kind is NodeKind.NAT:
+            if node.kind in BOXES:
                 for interface, mtu in zip(node.interfaces, mtus, strict=True):
                     devices.set_mtu(interface.name, mtu)
                     devices.set_up(interface.name)
@@ -268,6 +276,17 @@ class Lab:
         spec = NatSpec(node, self.topology.routes(node.name), self._seed, trace)
         log = self.folders.log(f"nat-{node.name}")
         return self.adopt(start_nat(spec, network=self.pid(node.name), log=log))
+
+    def _start_attacker(self, node: Node) -> Child:
+        trace = self.folders.part(f"attacker-{node.name}")
+        routes = self.topology.routes(node.name)
+        spec = AttackerSpec(node, routes, self.topology.attacks, self._seed, trace)
+        log = self.folders.log(f"attacker-{node.name}")
+        return self.adopt(start_attacker(spec, network=self.pid(node.name), log=log))
+
+    def _boxes(self) -> dict[str, Child]:
+        """The processes that are all of their nodes' forwarding."""
+        return {**self._nats, **self._attackers}
 
     def _start_gateway(self, node: Node) -> Child:
         spec = GatewaySpec(
@@ -331,6 +350,17 @@ class Lab:
             child.await_ready(READY_SECONDS)
 
     # While it is up
+
+    def begin(self, at: float) -> None:
+        """The run starts at the monotonic time `at`."""
+        self.start_time = at
+        for attacker in self._attackers.values():
+            attacker.ask(Begin(at))
+
+    def attack_tallies(self) -> tuple[Tally, ...]:
+        """What came of each attack so far."""
+        found = [attacker.ask(AskTallies()) for attacker in self._attackers.values()]
+        return tuple(tally for tallies in found for tally in tallies)
 
     def initiate(self, wanted: Mapping[str, tuple[str, ...]]) -> None:
         """Have each of these nodes initiate its connections, all at the same time."""
@@ -458,8 +488,8 @@ class Lab:
         before = {name: self._lost_before.get(name, 0) for name in lost}
         return {
             **{name: max(0, lost[name] - before[name]) for name in lost},
-            # A NAT's process takes its frames past the kernel's own queues.
-            **{name: nat.ask(AskOverruns()) for name, nat in self._nats.items()},
+            # These processes take their frames past the kernel's own queues.
+            **{name: box.ask(AskOverruns()) for name, box in self._boxes().items()},
         }
 
     def _kernel_losses(self) -> dict[str, int]:
@@ -514,7 +544,7 @@ def _is_impaired(link: Link) -> bool:
 
 def _kernel_forwards(node: Node) -> bool:
     """A NAT's packets are all its process's; those for a host with our stack go by its TUN."""
-    if node.kind is NodeKind.NAT:
+    if node.kind in BOXES:
         return False
     return node.forwards or node.stack is Stack.IPSECLAB
 

@@ -24,6 +24,7 @@ from ipseclab.emu.traffic import (
     start_source,
     start_transfer_sink,
 )
+from ipseclab.lab.attacks import require_attacks
 from ipseclab.lab.gateways import starting_connections
 from ipseclab.lab.model import Direction, Link
 from ipseclab.lab.plan import RunPlan, Transfer
@@ -55,7 +56,8 @@ def run(
     `seed` decides the links' losses and the NATs' ports; keys come from the system. `fast_path`
     lets gateways move packets in trains; a capture would show the trains and not the packets that
     would be on a wire, so it is for runs without one. `make_lab` is for who wants a lab that does
-    more. Raises EnvironmentLacks, LinkMismatch among it, and ProcessFailed.
+    more. Raises EnvironmentLacks, LinkMismatch among it, ProcessFailed, and at the end
+    NothingAttacked where an attack befell no packet.
     """
     require_congestion_controls(plan.flows)
     changed = {action.link for action in plan.actions}
@@ -81,9 +83,11 @@ def run(
     lab.end_time = lab.start_time + plan.duration
     lab.wait_until(lab.end_time)
     _write(out / WORLD_FILE, lab.facts())
+    tallies = lab.attack_tallies()
     if capture:
         lab.stop_captures()
     lab.finish(trace)
+    require_attacks(tallies)
 
 
 def _start_flows(lab: Lab, plan: RunPlan) -> list[Child]:
@@ -113,7 +117,7 @@ def _start_flows(lab: Lab, plan: RunPlan) -> list[Child]:
 
 def _begin(lab: Lab, flows: list[Child]) -> None:
     """Set the run's time 0, and let connections and flows begin there."""
-    lab.start_time = time.monotonic() + LEAD_SECONDS
+    lab.begin(time.monotonic() + LEAD_SECONDS)
     for child in flows:
         child.control.send(Go(lab.start_time))
     lab.wait_until(lab.start_time)

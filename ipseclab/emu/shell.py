@@ -75,7 +75,7 @@ def inside(path: Path) -> int:
                 sys.stdout.write(f"{stage} ...\n")
                 sys.stdout.flush()
             step()
-        lab.start_time = time.monotonic()
+        lab.begin(time.monotonic())
         lab.initiate({name: starting_connections(topology, name) for name in lab.gateways})
         shell = Shell(lab)
         shell.serve()
