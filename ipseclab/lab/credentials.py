@@ -96,7 +96,7 @@ class Keyring:
     def _own_round(self, connection: Connection, node: str, kind: AuthKind) -> OwnAuth:
         match kind:
             case AuthKind.PSK:
-                return SharedKeyAuth(secret_octets(connection.psk))
+                return SharedKeyAuth(secret_octets(connection.psk_of(node)))
             case AuthKind.ANONYMOUS:
                 return NullAuth()
             case AuthKind.RAW_KEY:
@@ -115,9 +115,10 @@ class Keyring:
                 assert_never(kind)
 
     def _peer_round(self, connection: Connection, peer: str, one: Round) -> PeerAuth:
+        own = next(end for end in connection.ends if end != peer)
         match one.kind:
             case AuthKind.PSK:
-                return SharedKeyAuth(secret_octets(connection.psk))
+                return SharedKeyAuth(secret_octets(connection.psk_of(own)))
             case AuthKind.ANONYMOUS:
                 return NullAuth()
             case AuthKind.RAW_KEY:

@@ -137,7 +137,7 @@ def _connection(
         peer_address=_peer_address(item, initiator),
         own_id=own_id,
         peer_id=peer_id,
-        psk=secret_octets(item.psk),
+        psk=secret_octets(item.psk_of(node)),
         ike_proposals=tuple(parse_ike_proposal(text) for text in item.ike),
         esp_proposals=item.child_proposals,
         own_ts=_own_ts(item, node),

@@ -316,6 +316,8 @@ class Connection:
     rounds: tuple[tuple[Round, ...], tuple[Round, ...]]
     """Of initiator and responder: how each authenticates, in order; at least one."""
     psk: str
+    responder_psk: str
+    """The same, unless the two ends are not to agree."""
     ike: tuple[str, ...]
     child: tuple[str, ...]
     """What is proposed for CHILD_SAs, in the words of `protocol`."""
@@ -385,3 +387,7 @@ class Connection:
     def ends(self) -> tuple[str, str]:
         """Initiator and responder."""
         return self.initiator, self.responder
+
+    def psk_of(self, node: str) -> str:
+        """The pre-shared key that this end holds."""
+        return self.psk if node == self.initiator else self.responder_psk

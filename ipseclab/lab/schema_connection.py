@@ -310,6 +310,8 @@ class ConnectionFile(Strict):
     word or a list of them, which is several rounds (RFC 4739)."""
     psk: Secret | None = None
     """The pre-shared key: a text, or 0x and hexadecimal."""
+    responder_psk: Secret | None = None
+    """What the responder holds in its place, where it is to be the wrong one."""
     eap: EapFile = EapFile()
     ppk: PpkFile | None = None
     ids: IdPair | None = None

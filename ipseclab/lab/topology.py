@@ -389,6 +389,9 @@ def _connection(
         nats=ends.nats,
         rounds=entry.rounds,
         psk=entry.psk if entry.psk is not None else "",
+        responder_psk=next(
+            (key for key in (entry.responder_psk, entry.psk) if key is not None), ""
+        ),
         ike=tuple(entry.ike),
         child=tuple(entry.child),
         local_ts=_selectors(entry, ends.initiator, entry.local_ts, peers, routing),

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from math import inf
 from statistics import fmean
 
 import numpy as np
 
-from ipseclab.ipsec.counters import DropReason
-from ipseclab.lab.impairment import LinkDrop
-from ipseclab.lab.nat import NatDrop
 from ipseclab.lab.plan import Probe
 from ipseclab.lab.trace import TraceRecord
+from ipseclab.measure.attack_metrics import ATTACK_METRICS
+from ipseclab.measure.drops import drops
+from ipseclab.measure.metric import Better, Metric, MetricValue
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.view import ProbeLog, RunView, number, pair_key, text
 from ipseclab.registry import IpProtocol
@@ -31,37 +29,6 @@ last link."""
 IPV4_UDP_OCTETS = 28
 NAT_CHANGES = ("nat_rebound", "nat_expired")
 IKE_PORT, NAT_T_PORT = ":500", ":4500"
-DROPS = (
-    *(reason.value for reason in DropReason),
-    *("no_address", "no_route", "not_delivered"),
-    *(f"link_{reason.value}" for reason in LinkDrop),
-    "link_overrun",
-    *(f"nat_{reason.value}" for reason in NatDrop),
-    *("nat_no_route", "nat_not_sent", "nat_own_address"),
-)
-"""What `drops.<reason>` can be: reasons of gateways and hosts, then of links, then of NATs."""
-
-MetricValue = float | None
-
-
-class Better(Enum):
-    """Which way a metric is better; NEITHER says what happened, not how well."""
-
-    LOWER = "lower"
-    HIGHER = "higher"
-    NEITHER = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric's name and unit as they stand in the results, how it is computed, and which way it
-    is better."""
-
-    name: str
-    unit: str
-    definition: str
-    compute: Callable[[RunView], MetricValue]
-    better: Better
 
 
 def measure(view: RunView) -> dict[str, MetricValue]:
@@ -400,7 +367,7 @@ def ping_lost(view: RunView) -> MetricValue:
     return float(sent - len(view.events("ping_received"))) if sent else None
 
 
-# --- NAT and drops -------------------------------------------------------------------------------
+# --- NAT ---------------------------------------------------------------------------------------
 
 
 def nat_recovery(view: RunView) -> MetricValue:
@@ -461,21 +428,6 @@ def mappings_lost(view: RunView) -> list[TraceRecord]:
         if not text(record, "inside").endswith(IKE_PORT)
         or text(record, "inside").rpartition(":")[0] not in moved
     ]
-
-
-def drops(view: RunView) -> dict[str, MetricValue]:
-    """Packets dropped, by reason: a gateway's by its DropReason, `link_` and `nat_` before
-    others'."""
-    counts: dict[str, int] = {}
-    for event, prefix in (
-        ("packet_dropped", ""),
-        ("link_dropped", "link_"),
-        ("nat_dropped", "nat_"),
-    ):
-        for record in view.events(event):
-            name = f"drops.{prefix}{text(record, 'reason')}"
-            counts[name] = counts.get(name, 0) + 1
-    return {name: float(counts[name]) for name in sorted(counts)}
 
 
 # --- octets --------------------------------------------------------------------------------------
@@ -606,5 +558,6 @@ METRICS: dict[str, Metric] = {
             cpu_per_packet,
             Better.LOWER,
         ),
+        *ATTACK_METRICS,
     )
 }

@@ -31,7 +31,8 @@ from pathlib import Path
 
 import ipseclab
 from ipseclab.errors import ConfigError, Place
-from ipseclab.measure.metrics import MetricValue, definition_of, known, unit_of
+from ipseclab.measure.metric import MetricValue
+from ipseclab.measure.metrics import definition_of, known, unit_of
 
 SCHEMA = 1
 ROW_FILE = "row.json"

@@ -11,7 +11,7 @@ from ipseclab.lab.topology import Topology
 from ipseclab.lab.trace import TraceRecord, read_trace
 from ipseclab.measure import worker
 from ipseclab.measure.job import Job
-from ipseclab.measure.metrics import MetricValue
+from ipseclab.measure.metric import MetricValue
 from ipseclab.measure.results import ROW_FILE, Row
 
 SIM, NETNS = "sim", "netns"

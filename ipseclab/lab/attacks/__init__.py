@@ -7,10 +7,19 @@ attack is a rule (`attack.py`): which packets it is about, and what happens to t
 from ipseclab.lab.attacks.attack import Attack
 from ipseclab.lab.attacks.attacker import (
     Attacker,
+    AttackerDrop,
     AttackResult,
     NothingAttacked,
     require_attacks,
 )
 from ipseclab.lab.attacks.rule import Tally
 
-__all__ = ["Attack", "AttackResult", "Attacker", "NothingAttacked", "Tally", "require_attacks"]
+__all__ = [
+    "Attack",
+    "AttackResult",
+    "Attacker",
+    "AttackerDrop",
+    "NothingAttacked",
+    "Tally",
+    "require_attacks",
+]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -21,6 +22,18 @@ from ipseclab.outputs import Notice
 
 MOST_HELD = 4096
 """Packets of one attacker that wait for their time or for later ones; more are lost."""
+
+
+class AttackerDrop(Enum):
+    """Why an attacker did not pass a packet on though no attack stopped it; the reason in
+    `attacker_dropped`. All but the first two are for the world to find."""
+
+    MALFORMED = "malformed"
+    HELD_FULL = "held_full"
+    TTL_EXPIRED = "ttl_expired"
+    OWN_ADDRESS = "own_address"
+    NO_ROUTE = "no_route"
+    NOT_SENT = "not_sent"
 
 
 class AttackResult(NamedTuple):
@@ -78,7 +91,7 @@ class Attacker:
         try:
             sight = look(packet)
         except WireError:
-            return AttackResult((), (_lost("malformed", packet),))
+            return AttackResult((), (_lost(AttackerDrop.MALFORMED, packet),))
         elapsed = now - self._began
         passage, freed = _Passage(packet), list[Overtaken]()
         about = [rule for rule in self._rules if rule.about(packet, sight, link, elapsed)]
@@ -143,7 +156,7 @@ class Attacker:
     def _has_room(self, packet: bytes, passage: _Passage) -> bool:
         held = len(self._heap) + sum(len(rule.overtaken) for rule in self._rules)
         if held >= MOST_HELD:
-            passage.notices.append(_lost("held_full", packet))
+            passage.notices.append(_lost(AttackerDrop.HELD_FULL, packet))
         return held < MOST_HELD
 
 
@@ -166,5 +179,5 @@ def require_attacks(tallies: Iterable[Tally]) -> None:
         raise NothingAttacked(idle)
 
 
-def _lost(reason: str, packet: bytes) -> Notice:
-    return Notice("attacker_dropped", {"reason": reason, "octets": len(packet)})
+def _lost(reason: AttackerDrop, packet: bytes) -> Notice:
+    return Notice("attacker_dropped", {"reason": reason.value, "octets": len(packet)})

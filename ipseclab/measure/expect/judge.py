@@ -18,7 +18,8 @@ from ipseclab.measure.expect.evaluate import Compared, NoValue, Value, evaluate,
 from ipseclab.measure.expect.names import COUNTS, Constant, MetricUse
 from ipseclab.measure.expect.reading import Expectation
 from ipseclab.measure.job import Job
-from ipseclab.measure.metrics import Better, better
+from ipseclab.measure.metric import Better
+from ipseclab.measure.metrics import better
 from ipseclab.measure.results import Row, Scalar
 from ipseclab.measure.statistics import percentile
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from ipseclab.lab.yaml_source import one_of
+from ipseclab.measure.drops import DROPS
 from ipseclab.measure.expect.dimension import (
     BIT_RATE,
     NUMBER,
@@ -33,7 +34,7 @@ from ipseclab.measure.expect.expression import (
     Number,
     parts,
 )
-from ipseclab.measure.metrics import DROPS, METRICS, unit_of
+from ipseclab.measure.metrics import METRICS, unit_of
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 
 COUNTS = ("count", "share")
