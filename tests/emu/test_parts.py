@@ -33,6 +33,7 @@ def test_policy_routing_of_a_gateway() -> None:
     wan, lan = outside[0], next(i for i in node.interfaces if i not in outside)
     assert lines == [
         f"rule add pref 1 iif {wan.name} ipproto esp lookup local",
+        f"rule add pref 4 iif {wan.name} ipproto ah lookup local",
         f"rule add pref 2 iif {wan.name} ipproto udp dport 500 lookup local",
         f"rule add pref 3 iif {wan.name} ipproto udp dport 4500 lookup local",
         f"rule add pref 5 iif {wan.name} lookup 101",

@@ -31,7 +31,8 @@ from ipseclab.measure.compare.ranks import (
     relative,
     shift,
 )
-from ipseclab.measure.metrics import METRICS, Better, better, unit_of
+from ipseclab.measure.metric import Better
+from ipseclab.measure.metrics import METRICS, better, unit_of
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 from ipseclab.measure.results import Manifest, ResultsFolder, Row, Scalar
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ipseclab.measure.compare.comparison import ALPHA, Change, Compared, Finished, counted
 from ipseclab.measure.junit import Case, Outcome, junit_xml
-from ipseclab.measure.metrics import Better
+from ipseclab.measure.metric import Better
 from ipseclab.measure.results import Scalar, write_atomic
 from ipseclab.measure.statistics import interval_95
 
