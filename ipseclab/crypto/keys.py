@@ -78,6 +78,7 @@ def _ec(curve: ec.EllipticCurve) -> Generate:
 
 
 KEY_KINDS: Mapping[str, Generate] = {
+    "rsa-1024": _rsa(1024),  # to show that it is refused
     "rsa-2048": _rsa(2048),
     "rsa-3072": _rsa(3072),
     "rsa-4096": _rsa(4096),

@@ -26,7 +26,11 @@ def order_authorities(file: TopologyFile, source: YamlSource) -> tuple[Authority
     for name in stated:
         for link in reversed(_up(name, stated, source)):
             ordered.setdefault(link, _authority(link, stated[link]))
-        _check_days(stated[name].valid, ("certificates", "authorities", name), source)
+        path = ("certificates", "authorities", name)
+        _check_days(stated[name].valid, path, source)
+        if not stated[name].trusted and stated[name].issuer is not None:
+            problem = f"false below {stated[name].issuer!r}, expected it of a root"
+            raise source.error((*path, "trusted"), problem)
     return tuple(ordered.values())
 
 
@@ -87,7 +91,8 @@ def _check_days(days: Sequence[float], path: tuple[Key, ...], source: YamlSource
 def _authority(name: str, entry: AuthorityFile) -> AuthorityPlan:
     issuer = entry.issuer if entry.issuer is not None else ""
     days = (entry.valid[0], entry.valid[1])
-    return AuthorityPlan(name, entry.key, issuer, days, entry.revoked, entry.path_length)
+    options = (entry.revoked, entry.path_length, entry.trusted)
+    return AuthorityPlan(name, entry.key, issuer, days, *options)
 
 
 def _plan(

@@ -70,16 +70,13 @@ class Keyring:
     """All keys of a lab. `certificates` and `raw_keys` by node; empty where nobody needs them."""
 
     authorities: Mapping[str, Authority]
+    roots: tuple[x509.Certificate, ...]
+    """What every node trusts."""
     certificates: Mapping[str, Issued]
     raw_keys: Mapping[str, PrivateKey]
     crls: tuple[x509.CertificateRevocationList, ...]
     ocsp: Mapping[str, tuple[bytes, ...]]
     """By node: what its authorities say of its chain."""
-
-    @property
-    def roots(self) -> tuple[x509.Certificate, ...]:
-        """What every node trusts."""
-        return tuple(a.certificate for a in self.authorities.values() if a.issuer is None)
 
     def own_auth(self, connection: Connection, node: str) -> tuple[OwnAuth, ...]:
         """How `node` proves who it is, round by round."""
@@ -172,7 +169,7 @@ def _named(how: Way, one: Round, rounds: tuple[Round, ...]) -> Way:
     return replace(how, identity=identity(one.identity))
 
 
-EMPTY = Keyring({}, {}, {}, (), {})
+EMPTY = Keyring({}, (), {}, {}, (), {})
 """Of a lab with pre-shared keys alone."""
 
 
@@ -204,7 +201,12 @@ def make_keyring(
         for authority in authorities.values()
     )  # fmt: skip
     ocsp = {node: _ocsp(own, revoked, now) for node, own in issued.items()}
-    return Keyring(authorities, issued, raw, crls, ocsp)
+    roots = tuple(
+        authorities[plan.name].certificate
+        for plan in topology.authorities
+        if plan.name in authorities and not plan.issuer and plan.trusted
+    )
+    return Keyring(authorities, roots, issued, raw, crls, ocsp)
 
 
 def _authority(

@@ -214,6 +214,8 @@ class AuthorityPlan:
     """First and last day, from the start of the run."""
     revoked: bool
     path_length: int | None
+    trusted: bool = True
+    """Of a root: whether the nodes trust it."""
 
 
 @dataclass(frozen=True, slots=True)

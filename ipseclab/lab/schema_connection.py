@@ -106,6 +106,7 @@ class FragmentationFile(Strict):
 
 
 KeyKind = Literal[
+    "rsa-1024",
     "rsa-2048",
     "rsa-3072",
     "rsa-4096",
@@ -136,6 +137,8 @@ class AuthorityFile(_IssuedFile):
 
     path_length: Annotated[int, Field(ge=0, le=MOST_AUTHORITIES)] | None = None
     """How many authorities may follow below it."""
+    trusted: bool = True
+    """Of a root: false for one that no node trusts, so that what it issues is refused."""
 
 
 class CertificateFile(_IssuedFile):

@@ -83,11 +83,15 @@ def refused(demand, what, why, identity=GW1, now=NOW):
         trusted_key(demand, what, identity, now)
 
 
+UNUSED = ("rsa-1024", "rsa-4096")
+"""Too weak; too slow to make."""
+
+
 def demand_of(*authorities, **more):
     return CertificateDemand(tuple(item.certificate for item in authorities), **more)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KEY_KINDS if not kind.startswith("rsa-4")])
+@pytest.mark.parametrize("kind", [kind for kind in KEY_KINDS if kind not in UNUSED])
 def test_chain_of_each_kind_of_key_is_trusted(kind):
     if kind == "rsa-3072":
         keys = [rsa.generate_private_key(65537, 3072) for _ in range(2)]
