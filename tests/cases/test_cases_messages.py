@@ -19,6 +19,7 @@ from ipseclab.outputs import UdpEndpoint
 from ipseclab.registry import ExchangeType, IdType, IpProtocol, NotifyType, PayloadType
 from ipseclab.wire.ip import build_ipv4, build_udp
 from ipseclab.wire.message import decode_message
+from ipseclab.wire.payloads import NotifyPayload
 from ipseclab.wire.selector import TrafficSelector
 
 ASK_COOKIES = IkeLimits(cookie_threshold=0)
@@ -69,14 +70,15 @@ def test_case_21_repeated_request_gets_the_cached_response_and_has_no_second_eff
         (Retransmission(1.0, 2.0, 4, limit=3.0), [0.0, 1.0, 3.0, 6.0, 9.0], 12.0),
     ],
 )
-def test_case_21_schedule_of_retransmissions(schedule, times, end):
+@pytest.mark.parametrize("side", SIDES)
+def test_case_21_schedule_of_retransmissions(schedule, times, end, side):
     pair = connected(both={"retransmission": schedule})
     start = pair.now
     pair.fate = lambda sent: ()
-    pair.do(0, "check_liveness", CONNECTION)
+    pair.do(side, "check_liveness", CONNECTION)
     pair.run(200.0)
     assert [sent.at - start for sent in pair.sent] == pytest.approx(times)
-    gone = [at for at, side, n in pair.notices if side == 0 and n.event == "ike_gone"]
+    gone = [at for at, who, n in pair.notices if who == side and n.event == "ike_gone"]
     assert gone == [pytest.approx(start + end)]
 
 
@@ -106,23 +108,26 @@ def test_case_22_responses_out_of_order_in_a_window_of_four(side):
     assert pair.spis(0) == pair.spis(1)
 
 
+@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("window", [1, 4])
-def test_case_22_request_beyond_the_window_is_dropped(window):
+def test_case_22_request_beyond_the_window_is_dropped(window, side):
     pair = connected(both={"window": window})
     pair.run(1.0)
-    following = ike_sa(pair, 0).next_message_id
+    following = ike_sa(pair, side).next_message_id
     for number in (following - 1 - window, following + window, 0xFFFFFFFF):
-        octets = forge(pair, 0, ExchangeType.INFORMATIONAL, message_id=number & 0xFFFFFFFF)
-        assert receive(pair, 1, octets) == []
-    assert pair.b.counters["ike.message_id"] == 3
+        octets = forge(pair, side, ExchangeType.INFORMATIONAL, message_id=number & 0xFFFFFFFF)
+        assert receive(pair, 1 - side, octets) == []
+    assert pair.gateways[1 - side].counters["ike.message_id"] == 3
     assert MAX_WINDOW == 64
 
 
-def test_case_22_message_ids_do_not_wrap():
+@pytest.mark.parametrize("side", SIDES)
+def test_case_22_message_ids_do_not_wrap(side):
     pair = connected()
-    ike_sa(pair, 0).next_message_id = 0x1_0000_0000
-    pair.do(0, "check_liveness", CONNECTION)
-    assert [n.details["reason"] for n in pair.events("ike_gone", 0)] == ["message IDs exhausted"]
+    ike_sa(pair, side).next_message_id = 0x1_0000_0000
+    pair.do(side, "check_liveness", CONNECTION)
+    gone = [n.details["reason"] for n in pair.events("ike_gone", side)]
+    assert gone == ["message IDs exhausted"]
     assert not pair.sent
 
 
@@ -206,6 +211,30 @@ def test_case_24_cookie_and_another_group():
     pair.agreed()
 
 
+def test_case_24_another_group_and_then_a_cookie():
+    """The load comes between the two."""
+    groups = {
+        "a": {"ike_proposals": (parse_ike_proposal("aes128gcm16-prfsha256-ecp256-x25519"),)},
+        "b": {"ike_proposals": (parse_ike_proposal("aes128gcm16-prfsha256-x25519"),)},
+    }
+    pair = limited(IkeLimits(cookie_threshold=1), **groups)
+    pair.do(0, "initiate", CONNECTION)
+    pair.run(0.015)
+    stranger = make_pair(seed=7)
+    stranger.fate = lambda sent: ()
+    stranger.do(0, "initiate", CONNECTION)
+    receive(pair, 1, ike_octets(stranger.sent[0]))
+    assert pair.b.ike.half_open == 1
+    pair.run(1.0)
+    told = [decode_message(ike_octets(sent)) for sent in pair.sent if sent.sender == 1]
+    kinds = [next(n.notify_type for n in message.all(NotifyPayload)) for message in told[:3]]
+    assert kinds[0] == NotifyType.INVALID_KE_PAYLOAD
+    assert kinds[2] == NotifyType.COOKIE
+    assert len(pair.spis(0)) == 1
+    pair.run(LONG)
+    pair.agreed()
+
+
 @pytest.mark.rfc("7296", "2.6", "SHOULD", "ask-cookie")
 def test_case_24_half_open_flood_leaves_room_for_a_client():
     pair = limited(IkeLimits(half_open=16, cookie_threshold=4))
@@ -253,16 +282,29 @@ def test_case_25_what_is_unknown_and_uncritical_is_ignored_in_a_request(node, wh
     pair.agreed()
 
 
-def test_case_25_unknown_error_in_a_response_means_that_it_failed():
-    """RFC 7296 section 3.10.1; a status is ignored."""
+@pytest.mark.parametrize("side", SIDES)
+def test_case_25_unknown_error_in_a_response_means_that_it_failed(side):
+    """RFC 7296 section 3.10.1."""
     response = {"exchange": "CREATE_CHILD_SA", "kind": "response"}
-    sa_gone = fault("omit", "b", payload=PayloadType.SA, **response)
-    pair = faulty_pair(sa_gone, fault("add", "b", notify=9000, **response))
+    other = "ba"[side]
+    sa_gone = fault("omit", other, payload=PayloadType.SA, **response)
+    pair = faulty_pair(sa_gone, fault("add", other, notify=9000, **response))
     pair.connect()
-    pair.do(0, "create_child", CONNECTION)
+    pair.do(side, "create_child", CONNECTION)
     pair.run(1.0)
-    assert len(pair.spis(0)) == 1
-    assert pair.events("create_refused", 0)
+    assert len(pair.spis(side)) == 1
+    assert pair.events("create_refused", side)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_case_25_unknown_status_in_a_response_is_ignored(side):
+    response = {"exchange": "CREATE_CHILD_SA", "kind": "response"}
+    pair = faulty_pair(fault("add", "ba"[side], notify=40001, **response))
+    pair.connect()
+    pair.do(side, "create_child", CONNECTION)
+    pair.run(1.0)
+    assert len(pair.spis(0)) == 2
+    assert pair.spis(0) == pair.spis(1)
 
 
 # 26
