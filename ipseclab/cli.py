@@ -105,6 +105,16 @@ CostsOption = Annotated[
     ),
 ]
 
+SlowOption = Annotated[
+    float,
+    typer.Option(
+        min=1,
+        max=1000,
+        metavar="TIMES",
+        help="Let our stack take so many times as long, to see a comparison go red.",
+    ),
+]
+
 
 @app.command(
     epilog=examples(
@@ -122,6 +132,7 @@ def run(
     repetitions: RepetitionsOption = None,
     out: OutOption = None,
     costs: CostsOption = "default",
+    slow: SlowOption = 1.0,
 ) -> None:
     """Run an experiment: its results, its table, its figures, and whether what it expects held
     (exit code 1 when not)."""
@@ -129,6 +140,8 @@ def run(
 
     loaded = load_experiment(experiment)
     asked = _asked(loaded, world.value, costs, seed=seed, quick=quick, repetitions=repetitions)
+    if slow != 1.0:
+        asked = _slowed(asked, slow)
     folder = _results_folder(out, loaded, asked)
     rows, failures = _sweep(loaded, asked, folder, jobs)
     _report(loaded, folder, rows, failures)
@@ -350,24 +363,6 @@ def _busy() -> str:
     return f"Times of netns are real, and this machine is busy: load {load:.1f} on {cpus} CPUs."
 
 
-def _cost_text(costs: str) -> str:
-    """The cost table meant by an option, as JSON text."""
-    from ipseclab.sim.costs import CostTable
-
-    if costs == "zero":
-        return CostTable.zero().to_json()
-    if costs == "default":
-        return CostTable.default().to_json()
-    return CostTable.load(Path(costs)).to_json()
-
-
-def _costs_name(costs: str, text: str) -> str:
-    """A cost table's name in the manifest: another table is another run, whatever its file."""
-    import hashlib
-
-    return f"{costs} {hashlib.sha256(text.encode()).hexdigest()[:8]}" if text else ""
-
-
 def _calibrated(folder: Path) -> str:
     """This machine's cost table, as JSON text; `folder` holds a run meanwhile."""
     from ipseclab.measure.calibrate import calibrate as measure_costs
@@ -394,20 +389,30 @@ def _asked(
     quick: bool,
     repetitions: int | None,
 ) -> Asked:
+    from ipseclab.measure.cost_choice import cost_text, costs_name
     from ipseclab.measure.sweep import Asked
 
     if world not in experiment.file.worlds:
         raise experiment.source.error(("worlds",), f"not made for world {world}")
-    text = _cost_text(costs) if world == "sim" else ""
+    text = cost_text(costs) if world == "sim" else ""
     return Asked(
         world=world,
         seed=seed if seed is not None else experiment.file.seed,
         quick=quick,
         costs=text,
-        costs_name=_costs_name(costs, text),
+        costs_name=costs_name(costs, text),
         repetitions=repetitions,
         command=("ipseclab", *sys.argv[1:]),
     )
+
+
+def _slowed(asked: Asked, slow: float) -> Asked:
+    """The same, with our stack slower."""
+    from dataclasses import replace
+
+    if asked.costs_name.startswith("zero"):
+        raise ConfigError(f"--slow {slow:g}: with --costs zero there is nothing to slow down")
+    return replace(asked, slow=slow)
 
 
 def _results_folder(out: Path | None, experiment: Experiment, asked: Asked) -> ResultsFolder:

@@ -82,6 +82,8 @@ class GatewaySpec:
     """Whether IKE and ESP may go in TCP (RFC 9329)."""
     accepts_streams: bool = False
     """Whether peers may open TCP connections to it."""
+    slow: float = 1.0
+    """How many times as long the gateway is to take for everything, to see what that does."""
 
     @property
     def name(self) -> str:
@@ -158,6 +160,14 @@ def _is_not_esp(path: UdpPath, data: bytes) -> bool:
     return path.local.port != NAT_T_PORT or data.startswith(NON_ESP_MARKER)
 
 
+def _take_longer(since: float, times: float) -> None:
+    """Be busy for so many times as long as it took since then, as a slower gateway would be."""
+    now = time.monotonic()
+    until = now + times * (now - since)
+    while time.monotonic() < until:
+        continue
+
+
 class GatewayDriver:
     """Carries out what the gateway wants done, and tells it what has happened."""
 
@@ -167,6 +177,7 @@ class GatewayDriver:
             spec.config, spec.faults, rng=random.SystemRandom(), seed=spec.seed
         )
         self._name = spec.name
+        self._longer = spec.slow - 1.0
         self._keys = spec.keys.open("ab", buffering=0)
         self._trace = Trace(spec.trace.open("a", encoding="utf-8"), keep=False)
         self._protected = self._open_protected(PROTECTED_TUN)
@@ -332,6 +343,8 @@ class GatewayDriver:
 
     def _carry_out(self, outputs: Sequence[Output], now: float) -> None:
         """Packets first, in their order; what there is to write down about them can wait."""
+        if self._longer:
+            _take_longer(now, self._longer)
         happened = time.monotonic()
         notes: list[Notice | IkeKeyLog | EspKeyLog] = []
         for output in outputs:

@@ -134,6 +134,7 @@ class Lab:
     (`StrongswanSpec.settings`). `ike_limits`: those of our gateways.
     `fast_path`: let them move packets in trains, and leave bare links their offloads: what a
     capture of such a lab shows is what the kernel carries in one piece, up to 64 KiB.
+    `slow`: how many times as long our gateways take for what they do.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Lab:
         peer_settings: tuple[tuple[str, str], ...] = (),
         ike_limits: IkeLimits | None = None,
         fast_path: bool = False,
+        slow: float = 1.0,
     ) -> None:
         self.topology = topology
         self.folders = Folders(out)
@@ -157,6 +159,7 @@ class Lab:
         self.gateways: dict[str, Child] = {}
         self._seed = seed
         self._fast_path = fast_path
+        self._slow = slow
         today = datetime.now(UTC)
         self._wall_clock = today - timedelta(seconds=time.monotonic())
         self._keyring = make_keyring(
@@ -302,6 +305,7 @@ class Lab:
             source_routed(self.topology, node.name),
             uses_tcp(self.topology, node.name),
             accepts_tcp(self.topology, node.name),
+            self._slow,
         )
         spec.keys.touch()
         self._key_files.append(spec.keys.open("rb"))

@@ -48,6 +48,7 @@ def run(
     out: Path,
     capture: bool = True,
     fast_path: bool = False,
+    slow: float = 1.0,
     make_lab: Callable[..., Lab] = Lab,
 ) -> None:
     """Do one run of `plan` in a fresh lab; `out` gets capture, keys, logs, `links.json` (what each
@@ -55,9 +56,10 @@ def run(
 
     `seed` decides the links' losses and the NATs' ports; keys come from the system. `fast_path`
     lets gateways move packets in trains; a capture would show the trains and not the packets that
-    would be on a wire, so it is for runs without one. `make_lab` is for who wants a lab that does
-    more. Raises EnvironmentLacks, LinkMismatch among it, ProcessFailed, and at the end
-    NothingAttacked where an attack befell no packet.
+    would be on a wire, so it is for runs without one. `slow`: how many times as long our gateways
+    take for what they do. `make_lab` is for who wants a lab that does more. Raises
+    EnvironmentLacks, LinkMismatch among it, ProcessFailed, and at the end NothingAttacked where an
+    attack befell no packet.
     """
     require_congestion_controls(plan.flows)
     changed = {action.link for action in plan.actions}
@@ -68,6 +70,7 @@ def run(
         out=out,
         relayed=lambda link: link.name in changed,
         fast_path=fast_path,
+        slow=slow,
     )
     lab.build()
     _write(out / LINKS_FILE, _links_document(topology.links, lab.measure_links()))

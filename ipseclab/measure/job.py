@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Job:
     topology_file: str
     plan: RunPlan
     costs: str = ""
+    slow: float = 1.0
+    """How many times as long our stack takes, in either world."""
 
     def resolved(self) -> Topology:
         """The topology, made ready again."""
@@ -71,6 +73,7 @@ class Job:
                 "duration": self.plan.duration,
             },
             "costs": self.costs,
+            "slow": self.slow,
         }
         path = folder / JOB_FILE
         write_atomic(path, json.dumps(document, indent=1) + "\n")
@@ -107,6 +110,7 @@ def lay_out(
     quick: bool,
     repetitions: int,
     costs: str = "",
+    slow: float = 1.0,
 ) -> tuple[Job, ...]:
     """Every run of an experiment, in order. Raises ConfigError for any that could not be made
     ready."""
@@ -116,7 +120,8 @@ def lay_out(
         if world == "sim":
             _refuse_foreign_stacks(experiment, prepared.topology)
         for repetition in range(repetitions):
-            jobs.append(_job(prepared, len(jobs), repetition, world, seed, costs))
+            job = _job(prepared, len(jobs), repetition, world, seed)
+            jobs.append(replace(job, costs=costs if world == "sim" else "", slow=slow))
     return tuple(jobs)
 
 
@@ -126,7 +131,7 @@ def _refuse_foreign_stacks(experiment: Experiment, topology: Topology) -> None:
         raise experiment.source.error(("topology",), problem)
 
 
-def _job(prepared: Prepared, index: int, repetition: int, world: str, seed: int, costs: str) -> Job:
+def _job(prepared: Prepared, index: int, repetition: int, world: str, seed: int) -> Job:
     parameters = prepared.point.parameters
     return Job(
         run=run_name(index, parameters, repetition),
@@ -137,7 +142,6 @@ def _job(prepared: Prepared, index: int, repetition: int, world: str, seed: int,
         topology=prepared.source.data,
         topology_file=Path(prepared.source.file).name,
         plan=prepared.plan,
-        costs=costs if world == "sim" else "",
     )
 
 

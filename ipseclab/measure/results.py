@@ -45,6 +45,7 @@ IDENTITY = (
     "repetitions",
     "quick",
     "costs",
+    "slow",
     "sources",
 )
 """What must be equal for a sweep to go on in a folder that holds results already."""
@@ -102,6 +103,8 @@ class Manifest:
     runs: int
     repetitions: int = 1
     costs: str = "zero"
+    slow: float = 1.0
+    """How many times as long our stack took, on purpose (`run --slow`)."""
     sources: str = ""
     """A digest of the program (`sources_digest`): its commit alone says nothing of changes."""
     command: tuple[str, ...] = ()

@@ -73,6 +73,8 @@ class Asked:
     costs_name: str = "zero"
     repetitions: int | None = None
     """Of each point; None for the experiment's own."""
+    slow: float = 1.0
+    """How many times as long our stack is to take."""
     command: tuple[str, ...] = ()
 
     def repetitions_of(self, experiment: Experiment) -> int:
@@ -112,6 +114,7 @@ def lay_out_sweep(experiment: Experiment, asked: Asked) -> Sweep:
         quick=asked.quick,
         costs=asked.costs,
         repetitions=asked.repetitions_of(experiment),
+        slow=asked.slow,
     )
     return Sweep(experiment, asked, jobs)
 
@@ -127,6 +130,7 @@ def manifest_of(experiment: Experiment, asked: Asked, runs: int) -> Manifest:
         runs=runs,
         repetitions=asked.repetitions_of(experiment),
         costs=asked.costs_name if asked.world == "sim" else "",
+        slow=asked.slow,
         sources=sources_digest(),
         command=asked.command,
         units=experiment.units(),

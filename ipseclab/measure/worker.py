@@ -67,7 +67,7 @@ def simulate(job: Job, folder: Path) -> None:
             seed=job.seed,
             trace=Trace(sink, keep=False),
             capture=capture,
-            costs=costs,
+            costs=costs if job.slow == 1.0 else costs.slower(job.slow),
         )
 
 
@@ -102,6 +102,7 @@ def inside(path: Path) -> int:
                 seed=job.seed,
                 trace=Trace(sink, keep=False),
                 out=folder,
+                slow=job.slow,
             )
     except EnvironmentLacks as lacks:
         _fail(folder, kind="EnvironmentLacks", missing=lacks.missing, remedy=lacks.remedy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from math import inf
 from pathlib import Path
@@ -47,6 +47,10 @@ class PacketCost:
     def of(self, octets: int) -> float:
         """Seconds for a packet of that many octets."""
         return self.packet + self.octet * octets
+
+    def times(self, factor: float) -> PacketCost:
+        """So many times that cost."""
+        return PacketCost(self.packet * factor, self.octet * factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,18 @@ class CostTable:
     def to_json(self) -> str:
         """The table as JSON, keys sorted."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    def slower(self, times: float) -> CostTable:
+        """The table of a stack that takes so many times as long for IKE and ESP; the way of
+        packets through a node stays as it is."""
+        return replace(
+            self,
+            ike_message=self.ike_message * times,
+            ke_generate={name: cost * times for name, cost in self.ke_generate.items()},
+            ke_agree={name: cost * times for name, cost in self.ke_agree.items()},
+            esp_seal={name: cost.times(times) for name, cost in self.esp_seal.items()},
+            esp_open={name: cost.times(times) for name, cost in self.esp_open.items()},
+        )
 
     def for_ike_message(
         self, message: bytes, *, sent: bool, method: KeMethod | None = KeMethod.CURVE25519
