@@ -56,6 +56,8 @@ BAD = [
     (["run", "small.yaml", "--costs", "absent.json"], "absent.json: cannot be read"),
     (["run", "small.yaml", "--costs", "small.yaml"], "small.yaml:1:1"),
     (["run", "small.yaml", "--out", "small.yaml"], "small.yaml"),
+    (["run", "small.yaml", "--slow", "0.5"], "or equal to 1"),
+    (["run", "small.yaml", "--slow", "3", "--costs", "zero"], "nothing to slow down"),
     (["run", "small.yaml", "--out", "."], "something else"),
     (["plot", "absent"], "no manifest.json"),
     (["plot"], "Missing argument"),
@@ -218,6 +220,20 @@ def test_a_run_compared_with_itself_is_the_same_and_with_a_slower_one_is_exit_1(
     assert (tmp_path / "ci/compare.xml").is_file()
     code, _, _ = command("compare", "one", "two", "--threshold", "25%")
     assert code == 0
+
+
+def test_a_stack_made_slower_is_found_to_be_slower(command, tmp_path):
+    """At the round trip of 10 ms the stack's own time is a fifth of a handshake."""
+    words = ("run", "small.yaml", "--repetitions", "5")
+    command(*words, "--out", "base")
+    code, _, _ = command(*words, "--out", "slow", "--slow", "3", "--seed", "2")
+    assert code == 0
+    code, out, _ = command("compare", "base", "slow")
+    assert code == 1
+    assert "slower  │ handshake_time" in out
+    code, _, err = command(*words, "--out", "slow", "--seed", "2")
+    assert code == 2
+    assert "holds results with slow 3.0, not 1.0" in err
 
 
 def test_so_few_runs_that_nothing_can_be_said_are_warned_of(command):

@@ -125,3 +125,12 @@ def test_a_bad_table_is_refused(change: dict[str, object], complaint: str) -> No
 def test_what_is_no_table_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         CostTable.from_json(text)
+
+
+def test_a_slower_stack_is_slower_in_ike_and_esp_alone() -> None:
+    slower = TABLE.slower(3.0)
+    assert slower.ike_message == pytest.approx(3e-3)
+    assert slower.ke_generate == pytest.approx({"CURVE25519": 6e-3, "MODP_2048": 15e-3})
+    assert slower.for_esp(1000, sent=True) == pytest.approx(3 * TABLE.for_esp(1000, sent=True))
+    assert (slower.forward, slower.wake) == (TABLE.forward, TABLE.wake)
+    assert CostTable.from_json(slower.to_json()) == slower
