@@ -22,7 +22,7 @@ import hmac
 from ipseclab.ike.context import Context
 from ipseclab.ike.crash_token import token_notify
 from ipseclab.ike.lifecycle import close_ike
-from ipseclab.ike.sa import IkeSa
+from ipseclab.ike.sa import IkeSa, IkeState
 from ipseclab.ike.start import begin
 from ipseclab.outputs import UdpPath
 from ipseclab.registry import NotifyType, PayloadType
@@ -76,7 +76,7 @@ def take_crash(ctx: Context, sa: IkeSa, octets: bytes, now: float) -> None:
     message = decode_message(octets)
     shown = message.notify(NotifyType.QUICK_CRASH_DETECTION)
     lost = message.notify(NotifyType.INVALID_IKE_SPI) is not None
-    if not lost or shown is None or not sa.peer_token:
+    if not lost or shown is None or not sa.peer_token or sa.state is IkeState.GONE:
         ctx.drop("unprotected")
         return
     if not hmac.compare_digest(shown.data, sa.peer_token):
@@ -84,9 +84,10 @@ def take_crash(ctx: Context, sa: IkeSa, octets: bytes, now: float) -> None:
         return
     name = sa.connection.name
     ctx.notice("crash_detected", connection=name, spi_i=sa.spi_i.hex(), spi_r=sa.spi_r.hex())
-    was_current = sa.successor is None
+    # One that was replaced, or is being closed, is not to come back.
+    was_wanted = sa.alive
     close_ike(ctx, sa, CRASHED, now)
     configured = ctx.connection(name)
     able = configured.peer_address is not None and configured.provision is None
-    if was_current and able and ctx.newest(name) is None:
+    if was_wanted and able and ctx.newest(name) is None:
         begin(ctx, configured, now)

@@ -45,7 +45,7 @@ class Liveness(Task):
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...]:
-        return asks_for_mapping(sa)
+        return asks_for_mapping(sa, now)
 
     @override
     def response(self, ctx: Context, sa: IkeSa, message: OpenedMessage, now: float) -> None:

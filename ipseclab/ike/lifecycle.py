@@ -135,6 +135,7 @@ def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
     new.own_behind_nat, new.peer_behind_nat = old.own_behind_nat, old.peer_behind_nat
     if new.mobility is not None:
         new.mobility.renew()
+        _look_in_time(ctx, new, now)
     old.successor = new
     if old.state is not IkeState.GONE:
         old.state = IkeState.REPLACED
@@ -156,6 +157,14 @@ def succeed(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
     announce(ctx, new, replaces=old)
     if makes_tokens(ctx, new):
         ctx.queue(new, GiveToken())
+
+
+def _look_in_time(ctx: Context, sa: IkeSa, now: float) -> None:
+    """However often the IKE_SA is rekeyed, the end behind a NAT asks for its mapping as often."""
+    interval = sa.connection.liveness
+    if interval is not None and sa.mobility is not None and sa.own_behind_nat:
+        due = min(now, sa.mobility.asked) + interval
+        ctx.timers.set(sa.own_spi, TimerKind.LIVENESS, max(now, due))
 
 
 def arm_session(ctx: Context, sa: IkeSa) -> None:

@@ -89,7 +89,10 @@ def transmit_again(ctx: Context, sa: IkeSa, request: OwnRequest, now: float) -> 
         exchange, number = request.task.exchange, request.message_id
         envelope = Envelope(sa.spi_i, sa.spi_r, exchange, sa.initiator, False, number)
         size = min(SMALLEST_FRAGMENT_SIZE, sa.connection.fragment_size)
-        request.messages = sealed(sa, envelope, request.payloads, packet_size=size)
+        smaller = sealed(sa, envelope, request.payloads, packet_size=size)
+        if len(smaller) > len(request.messages):
+            # A receiver tells the two apart by their totals, and takes the greater (section 2.6).
+            request.messages = smaller
     transmit(ctx, sa, request, now)
 
 

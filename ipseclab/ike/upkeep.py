@@ -15,6 +15,7 @@ from ipseclab.ike.events import ChildSaMoved
 from ipseclab.ike.followup import drop_overdue
 from ipseclab.ike.informational import EXPIRED, DeleteIke, Liveness
 from ipseclab.ike.lifecycle import close_ike, forget_init, patience
+from ipseclab.ike.mobike.tasks import looks_at_mapping
 from ipseclab.ike.natt import KEEPALIVE
 from ipseclab.ike.reauth import auth_expired, reauth_due
 from ipseclab.ike.rekey import IkeRekey
@@ -127,9 +128,13 @@ def _liveness_due(ctx: Context, sa: IkeSa, now: float) -> None:
         return
     seen = (ctx.activity.last_inbound(spi) for spi in sa.children)
     due = max([sa.last_received, *(at for at in seen if at is not None)]) + interval
+    looks = looks_at_mapping(sa)
+    if looks and sa.mobility is not None:
+        # Whatever comes from the peer: its requests may go to a mapping that is no more.
+        due = min(due, sa.mobility.asked + interval)
     if due <= now:
-        # A request under way is as good a question.
-        if sa.own_request is None:
+        # A request under way is as good a question, unless it is about more than a sign of life.
+        if sa.own_request is None or looks:
             ctx.queue(sa, Liveness())
         due = now + interval
     ctx.timers.set(sa.own_spi, TimerKind.LIVENESS, max(due, nextafter(now, inf)))

@@ -3,17 +3,20 @@
 import pytest
 from pair import CONNECTION, make_pair
 
+from ipseclab.ike.protection import FLAG_INITIATOR
 from ipseclab.lab.schedules.invariants import (
     Holdings,
+    Lines,
     MessageIds,
     Violation,
+    Windows,
     busy,
     check_datapath,
     check_sealed,
     compare,
     holdings,
 )
-from ipseclab.registry import ExchangeType, IpProtocol
+from ipseclab.registry import ExchangeType, IpProtocol, PayloadType
 from ipseclab.wire.ip import build_ipv4
 
 SPIS = bytes(range(16))
@@ -43,19 +46,63 @@ def test_message_id_left_out_is_found():
 @pytest.mark.parametrize("response", [False, True])
 def test_message_id_used_for_two_messages_is_found(response):
     ids = MessageIds("a")
-    ids.check(message(1, response=response))
-    with pytest.raises(Violation, match="used message ID 1 twice"):
-        ids.check(message(1, response=response, end=b"!"))
+    ids.check(message(0, response=response))
+    with pytest.raises(Violation, match="used message ID 0 twice"):
+        ids.check(message(0, response=response, end=b"!"))
 
 
 def test_ike_sa_init_may_be_asked_again_and_fragments_share_an_id():
     ids = MessageIds("a")
     ids.check(message(0, exchange=ExchangeType.IKE_SA_INIT, first=33))
     ids.check(message(0, exchange=ExchangeType.IKE_SA_INIT, first=33, end=b"!"))
-    fragments = [bytearray(message(1, first=53)) for _ in range(2)]
+    auth = message(1, exchange=ExchangeType.IKE_AUTH, first=53)
+    fragments = [bytearray(auth) for _ in range(2)]
     for number, octets in enumerate(fragments, 1):
         octets[32:36] = bytes([0, number, 0, 2])
         ids.check(bytes(octets))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "begins"), [(ExchangeType.IKE_AUTH, 1), (ExchangeType.CREATE_CHILD_SA, 0)]
+)
+def test_message_ids_begin_with_0_and_at_the_initiator_of_a_set_up_with_1(exchange, begins):
+    MessageIds("a").check(message(begins, exchange=exchange))
+    with pytest.raises(Violation, match=f"a sent {begins + 1} after {begins - 1}"):
+        MessageIds("a").check(message(begins + 1, exchange=exchange))
+
+
+def test_answer_about_an_unknown_ike_sa_has_no_message_id_of_its_own():
+    ids = MessageIds("a")
+    ids.check(message(0, response=True))
+    ids.check(message(0, response=True, first=PayloadType.NOTIFY, end=b"!"))
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_request_beyond_the_window_is_found(window):
+    windows = Windows(window)
+    for number in range(window):
+        windows.check("a", message(number))
+    with pytest.raises(Violation, match=f"a sent request {window}, and 0 was not answered"):
+        windows.check("a", message(window))
+    from_peer = bytearray(message(0, response=True))
+    from_peer[19] |= FLAG_INITIATOR
+    windows.check("b", bytes(from_peer))
+    windows.check("a", message(window))
+
+
+def test_two_sas_of_one_line_are_found():
+    pair = make_pair()
+    pair.connect()
+    pair.do(0, "create_child", CONNECTION)
+    pair.run(1.0)
+    first, second = (child.spi_in.hex() for child in pair.a.ike.child_sas)
+    lines = Lines()
+    lines.add(first, None)
+    lines.add(second, None)
+    lines.check("a", pair.a)
+    lines.add(second, first)
+    with pytest.raises(Violation, match="redundant: a has"):
+        lines.check("a", pair.a)
 
 
 def test_plain_packet_is_found():

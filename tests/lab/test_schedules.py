@@ -6,7 +6,7 @@
 import pytest
 
 from ipseclab.lab.schedules.invariants import MOST_ENTRIES, Violation, check_empty, check_memory
-from ipseclab.lab.schedules.parties import Terms, chain
+from ipseclab.lab.schedules.parties import Limits, Terms, chain
 from ipseclab.lab.schedules.schedule import Action, Mishap, Schedule, draw, run
 from ipseclab.lab.schedules.world import World
 from ipseclab.lab.trace import Trace
@@ -31,7 +31,14 @@ def test_seeds_draw_all_that_there_is():
     assert {action.what for schedule in drawn for action in schedule.actions} == {
         *("rekey_child", "rekey_ike", "create_child", "delete_child", "delete_ike"),
         *("check_liveness", "initiate", "traffic", "restart", "move"),
+        *("reauthenticate", "packet", "roam"),
     }
+    for name, plain in zip(Terms._fields, Terms(), strict=True):
+        values = {getattr(schedule.terms, name) for schedule in drawn}
+        assert plain in values
+        assert len(values) > 1 or name == "liveness"
+    assert {schedule.terms.limits for schedule in drawn} == set(Limits)
+    assert {schedule.children for schedule in drawn} == {1, 2, 3}
     assert {schedule.gateways for schedule in drawn} == {2, 3}
     fates = {len(mishap.copies) for schedule in drawn for mishap in schedule.mishaps}
     assert fates == {0, 1, 2}
@@ -46,8 +53,22 @@ def test_same_schedule_same_trace():
         assert traces[0].records == traces[1].records
 
 
+def test_schedule_begins_as_if_it_had_set_up_by_itself():
+    """What was prepared by another schedule is no other world than the one that is made anew."""
+    for seed in range(60):
+        assert run(draw(seed)) == run(draw(seed), trace=Trace())
+        assert run(draw(seed)) == run(draw(seed))
+
+
 def schedule(*actions, mishaps=(), **changes):
-    base = {"seed": 1, "gateways": 2, "terms": Terms(), "delay": 0.01, "connected": True}
+    base = {
+        "seed": 1,
+        "children": 1,
+        "gateways": 2,
+        "terms": Terms(),
+        "delay": 0.01,
+        "connected": True,
+    }
     return Schedule(**{**base, **changes}, actions=actions, mishaps=mishaps)
 
 

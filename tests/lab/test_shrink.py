@@ -45,7 +45,9 @@ def test_order_of_actions_that_matters_is_kept():
 
 
 def test_gateways_nat_and_start_become_plain_where_they_do_not_matter():
-    start = replace(draw(1), terms=Terms(True, 4, True, True), gateways=3, connected=False)
+    start = replace(
+        draw(1), terms=Terms(True, 4, True, True), gateways=3, children=3, connected=False
+    )
     found = shrink(start, fails_when(lambda s: len(s.actions) >= 1))
     assert (found.schedule.terms, found.schedule.connected) == (Terms(), True)
     assert found.schedule.mishaps == ()

@@ -29,6 +29,8 @@ class Mobility:
     seen_as: bytes = b""
     """Hash of this end's address and port as the peer saw them last (section 3.8); empty after a
     rekey, as it covers the SPIs."""
+    asked: float = 0.0
+    """When this end has asked for that last."""
     fallback: UdpPath | None = None
     """The path before the change that is under way: the peer still uses it."""
     refused: tuple[UdpPath, ...] = ()

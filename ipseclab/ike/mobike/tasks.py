@@ -12,7 +12,6 @@ from typing_extensions import override
 from ipseclab.ike.context import Context
 from ipseclab.ike.lifecycle import close_ike
 from ipseclab.ike.mobike.move import (
-    keep_mapping,
     move_children,
     seen_as,
     take_nats,
@@ -44,6 +43,23 @@ class _Checked(Task):
     exclusive = False
     cookie = b""
 
+    @override
+    def may_overlap(self, other: Task) -> bool:
+        """One at a time, whatever the window: answers to several that went along several paths
+        would have the ends change paths for ever."""
+        return not isinstance(other, _Checked) and super().may_overlap(other)
+
+    @override
+    def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        """Without an answer when the IKE_SA ends; where another has taken its place, the question
+        is still one."""
+        standing = sa.current()
+        if standing is not sa and standing.alive:
+            self._ask_again(ctx, standing)
+
+    def _ask_again(self, ctx: Context, sa: IkeSa) -> None:
+        ctx.queue(sa, self, first=True)
+
     def _with_cookie(self, ctx: Context, *payloads: Payload) -> tuple[Payload, ...]:
         self.cookie = ctx.rng.randbytes(COOKIE2_SIZE)
         return (*payloads, NotifyPayload(NotifyType.COOKIE2, self.cookie))
@@ -65,6 +81,10 @@ class UpdateAddresses(_Checked):
         self.changes = 0
 
     @override
+    def _ask_again(self, ctx: Context, sa: IkeSa) -> None:
+        want_update(ctx, sa)
+
+    @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         mobility = sa.mobility
         if mobility is None or not sa.alive:
@@ -81,8 +101,9 @@ class UpdateAddresses(_Checked):
             return
         successor, mobility = sa.current(), sa.mobility
         assert mobility is not None
-        if self.strayed or self.changes != mobility.changes:
-            # Which of the paths the peer has taken it for does not show.
+        if self.strayed or self.changes != mobility.changes or successor is not sa:
+            # Which of the paths the peer has taken it for does not show, nor whether it has taken
+            # it at all: an update of an IKE_SA that was rekeyed says nothing of the new one.
             want_update(ctx, successor)
             return
         if message.notify(NotifyType.UNEXPECTED_NAT_DETECTED) is not None:
@@ -97,21 +118,17 @@ class UpdateAddresses(_Checked):
             _refused(ctx, successor, "unacceptable addresses", now)
             return
         take_nats(ctx, sa, message, sa.path, now)
-        if successor is not sa:
-            successor.own_behind_nat = sa.own_behind_nat
-            successor.peer_behind_nat = sa.peer_behind_nat
-            keep_mapping(ctx, successor, now)
-        mobility.proven = successor.path.remote.address
+        mobility.proven = sa.path.remote.address
         mobility.fallback = None
-        mobility.seen_as = seen_as(message) if successor is sa else b""
-        move_children(ctx, successor)
+        mobility.seen_as = seen_as(message)
+        move_children(ctx, sa)
         ctx.notice(
             "addresses_updated",
-            spi_i=successor.spi_i.hex(),
-            spi_r=successor.spi_r.hex(),
-            local=str(successor.path.local),
-            remote=str(successor.path.remote),
-            encapsulated=successor.encapsulated,
+            spi_i=sa.spi_i.hex(),
+            spi_r=sa.spi_r.hex(),
+            local=str(sa.path.local),
+            remote=str(sa.path.remote),
+            encapsulated=sa.encapsulated,
         )
 
 
@@ -121,12 +138,20 @@ def want_update(ctx: Context, sa: IkeSa) -> None:
         ctx.queue(sa, UpdateAddresses(), first=True)
 
 
-def asks_for_mapping(sa: IkeSa) -> tuple[NotifyPayload, ...]:
-    """What a liveness check holds beside, where this end decides and is behind a NAT: how does the
-    peer see it? (Section 3.8.)"""
+def looks_at_mapping(sa: IkeSa) -> bool:
+    """Whether this end has to find out by itself that a NAT sees it elsewhere: it decides, and is
+    behind one (section 3.8)."""
     mobility = sa.mobility
     behind = mobility is not None and mobility.decides and sa.own_behind_nat
-    return detection(sa, sa.path) if behind and sa.nat_traversal else ()
+    return behind and sa.nat_traversal
+
+
+def asks_for_mapping(sa: IkeSa, now: float) -> tuple[NotifyPayload, ...]:
+    """What a liveness check then holds beside: how does the peer see this end?"""
+    if sa.mobility is None or not looks_at_mapping(sa):
+        return ()
+    sa.mobility.asked = now
+    return detection(sa, sa.path)
 
 
 def check_mapping(ctx: Context, sa: IkeSa, message: Message) -> None:
@@ -199,8 +224,13 @@ class ListAddresses(_Checked):
         self.retries += unexpected
         if self.strayed or (unexpected and self.retries <= sa.connection.retransmission.tries):
             # Section 3.6: sent from several addresses, the list holds for one of them alone.
-            mobility.told = ()
-            ctx.queue(successor, self, first=True)
+            self._ask_again(ctx, successor)
+
+    @override
+    def _ask_again(self, ctx: Context, sa: IkeSa) -> None:
+        if sa.mobility is not None:
+            sa.mobility.told = ()
+        ctx.queue(sa, self, first=True)
 
 
 def _own_list(ctx: Context, sa: IkeSa, path: UdpPath) -> tuple[NotifyPayload, ...]:
@@ -240,6 +270,10 @@ class CheckRoute(_Checked):
 
     def __init__(self) -> None:
         self.changes = 0
+
+    @override
+    def _ask_again(self, ctx: Context, sa: IkeSa) -> None:
+        want_check(ctx, sa)
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:

@@ -1,9 +1,11 @@
 """What must hold of gateways whatever happens: after each step, and once all has come to rest.
 
 After each step: nothing leaves in clear, a message ID stands for one message and they come in order
-(RFC 7296 section 2.2), no packet is delivered twice (RFC 4303 section 3.4.3), tables stay bounded.
+(RFC 7296 section 2.2), no more requests are outstanding than the window allows (section 2.3), no
+packet is delivered twice (RFC 4303 section 3.4.3), tables stay bounded.
 At rest: both ends hold the same IKE_SAs and CHILD_SAs with the same keys (section 2.25), none on
-its way out, the datapath has what IKE has. In the end, with all closed, no table holds anything.
+its way out, one of each line of rekeys (section 2.8.1), the datapath has what IKE has. In the end,
+with all closed, no table holds anything.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from typing import NamedTuple
 from ipseclab.errors import IpsecLabError
 from ipseclab.gateway import Gateway
 from ipseclab.ike.config import NAT_T_PORT
-from ipseclab.ike.informational import REDUNDANT, REKEYED
+from ipseclab.ike.informational import REAUTHENTICATED, REDUNDANT, REKEYED
 from ipseclab.ike.natt import NON_ESP_MARKER
-from ipseclab.ike.protection import FLAG_RESPONSE
+from ipseclab.ike.protection import FLAG_INITIATOR, FLAG_RESPONSE
 from ipseclab.ike.sa import ChildState, IkeState
 from ipseclab.ipsec.sad import SadEntry
 from ipseclab.lab.schedules.parties import NAMES, connection_between, links, number_of
@@ -31,8 +33,19 @@ _HEADER_SIZE = 28
 _FRAGMENT = slice(_HEADER_SIZE + 4, _HEADER_SIZE + 8)
 """Where an Encrypted Fragment has its number and total (RFC 7383 section 2.5)."""
 
+MOST_MESSAGES = 4000
+"""That whole schedules take; one in a thousand takes a quarter."""
+MEMORY_LOOKS = 16
+"""Steps from one look at the tables to the next: each step adds a few entries at most."""
+
+_ASKS_FOR_SA = (ExchangeType.IKE_SA_INIT, ExchangeType.IKE_SESSION_RESUME)
+_PROTECTED = (PayloadType.SK, PayloadType.SKF)
+_AFTER_FIRST = (ExchangeType.IKE_AUTH, ExchangeType.IKE_INTERMEDIATE)
+"""The second exchanges of an IKE_SA that was set up; one that a rekey made has others."""
+
 _ENDINGS = ("ike_gone", "ike_failed", "child_gone")
-ORDINARY = (REKEYED, REDUNDANT)
+GIVEN_UP = "no answer"
+ORDINARY = (REKEYED, REDUNDANT, REAUTHENTICATED)
 """Why an IKE_SA or CHILD_SA may end although nobody wanted the connection closed."""
 
 
@@ -55,8 +68,10 @@ class MessageIds:
 
     def check(self, octets: bytes) -> None:
         """Another IKE message was sent. Raises Violation."""
-        if octets[18] == ExchangeType.IKE_SA_INIT:
+        if octets[18] in _ASKS_FOR_SA:
             return  # asked again with a cookie or another group it is another message (section 2.1)
+        if octets[16] not in _PROTECTED:
+            return  # about an IKE_SA that the sender does not have (section 2.21.4)
         spis, kind_and_id = octets[:16], octets[18:24]
         if octets[16] == PayloadType.SKF:
             kind_and_id += octets[_FRAGMENT]
@@ -65,34 +80,90 @@ class MessageIds:
         if before != octets:
             raise Violation("message id", f"{self._name} used message ID {number} twice")
         if not octets[19] & FLAG_RESPONSE:
-            last = self._requests.get(spis, -1)
-            if number > max(last, 0) + 1:
+            begins = 1 if octets[18] in _AFTER_FIRST else 0
+            last = self._requests.get(spis, begins - 1)
+            if number > last + 1:
                 raise Violation("message id", f"{self._name} sent {number} after {last}")
             self._requests[spis] = max(last, number)
+
+
+class Windows:
+    """Who may have a further request outstanding: the peer has answered the one before the window.
+    What was answered is known from the response, on its way as it is."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._answered: set[tuple[bytes, bool, int]] = set()
+
+    def check(self, name: str, octets: bytes) -> None:
+        """Another IKE message was sent. Raises Violation."""
+        flags, number = octets[19], int.from_bytes(octets[20:24], "big")
+        by_initiator = bool(flags & FLAG_INITIATOR)
+        if flags & FLAG_RESPONSE:
+            self._answered.add((octets[:16], not by_initiator, number))
+            return
+        before = number - self._window
+        if before >= 0 and (octets[:16], by_initiator, before) not in self._answered:
+            problem = f"{name} sent request {number}, and {before} was not answered"
+            raise Violation("window", problem)
+
+
+class Lines:
+    """Which CHILD_SAs of one gateway come from which by rekeying."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+
+    def add(self, spi_in: str, rekeys: str | None) -> None:
+        """An SA was made, perhaps in place of another."""
+        self._first[spi_in] = self._first.get(rekeys, rekeys) if rekeys is not None else spi_in
+
+    def check(self, name: str, gateway: Gateway) -> None:
+        """One SA is left of each line (RFC 7296 section 2.8.1). Raises Violation."""
+        seen: dict[str, str] = {}
+        for child in gateway.ike.child_sas:
+            spi = child.spi_in.hex()
+            first = self._first[spi]
+            if first in seen:
+                problem = f"{name} has {seen[first]} and {spi} in the place of {first}"
+                raise Violation("redundant", problem)
+            seen[first] = spi
 
 
 class Watch:
     """Looks on while a world runs, and raises Violation."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int = 1) -> None:
         self.delivered_numbers: dict[int, int] = {}
         """Which packets came out, and where."""
         self.unusual_endings = 0
         """SAs that ended for another reason than having been replaced."""
+        self.given_up = ""
+        """Who has given a peer up for want of an answer."""
+        self.expired_at = 0.0
+        """When a CHILD_SA has last come to the end of its lifetime."""
         self._message_ids: dict[tuple[int, int], MessageIds] = {}
+        self._windows = Windows(window)
+        self._lines: dict[int, Lines] = {}
+        self._steps = self._sent = 0
 
     # Observer
 
     def sent(self, world: World, parcel: Parcel) -> None:
         """Nothing in clear; message IDs in order, each for one message."""
         sender = parcel.sender
+        self._sent += 1
+        if self._sent > MOST_MESSAGES:
+            raise Violation("storm", f"more than {MOST_MESSAGES} messages and packets")
         if parcel.path is None:
             check_sealed(NAMES[sender], parcel.octets)
         elif parcel.kind == "ike":
             life = sender, world.restarts[sender]
             if life not in self._message_ids:
                 self._message_ids[life] = MessageIds(NAMES[sender])
-            self._message_ids[life].check(ike_message(parcel.path, parcel.octets))
+            message = ike_message(parcel.path, parcel.octets)
+            self._message_ids[life].check(message)
+            self._windows.check(NAMES[sender], message)
 
     def delivered(self, world: World, receiver: int, packet: bytes) -> None:
         """No packet twice."""
@@ -102,13 +173,34 @@ class Watch:
         self.delivered_numbers[number] = receiver
 
     def noticed(self, world: World, node: int, notice: Notice) -> None:
-        """Whether an SA ended in another way than by being replaced."""
+        """How SAs begin and end."""
         if notice.event in _ENDINGS:
-            self.unusual_endings += notice.details["reason"] not in ORDINARY
+            reason = notice.details["reason"]
+            self.unusual_endings += reason not in ORDINARY
+            if reason == GIVEN_UP:
+                self.given_up = NAMES[node]
+        elif notice.event == "hard_expired":
+            self.expired_at = world.now
+        elif notice.event == "child_ready":
+            rekeys = notice.details["rekeys"]
+            lines = self._lines.setdefault(node, Lines())
+            lines.add(str(notice.details["spi_in"]), str(rekeys) if rekeys is not None else None)
 
     def stepped(self, world: World, node: int) -> None:
         """Bounded tables."""
-        check_memory(NAMES[node], world.gateways[node])
+        self._steps += 1
+        if not self._steps % MEMORY_LOOKS:
+            check_memory(NAMES[node], world.gateways[node])
+
+    def check_rest(self, world: World) -> None:
+        """All is at rest: both ends agree, and hold nothing twice."""
+        check_agreement(world.gateways)
+        for node, lines in self._lines.items():
+            lines.check(NAMES[node], world.gateways[node])
+            for sa in world.gateways[node].ike.ike_sas:
+                if sa.reauthenticated:
+                    problem = f"{NAMES[node]} keeps an IKE_SA that another one has taken over from"
+                    raise Violation("redundant", problem)
 
 
 def check_sealed(name: str, packet: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from ipseclab.lab.schedules.invariants import Violation, Watch, busy, check_agreement, check_empty
@@ -16,13 +17,15 @@ from ipseclab.lab.schedules.parties import (
     HALF_OPEN_TIMEOUT,
     LIVENESS,
     NAMES,
-    Chain,
+    RETRANSMISSION,
+    Limits,
     Terms,
     chain,
     connection_between,
     links,
     packet,
 )
+from ipseclab.lab.schedules.prepared import Prepared
 from ipseclab.lab.schedules.world import Parcel, World
 from ipseclab.lab.trace import Trace
 
@@ -34,23 +37,44 @@ for minutes."""
 PATIENCE_STEP = 5.0
 BURST = 4
 """Packets of one traffic action."""
+RENEWED = 16.0
+"""Seconds of calm after which every SA with a lifetime was rekeyed in time: a CHILD_SA's."""
 MOST_CLOSINGS = 40
+SET_UP_SEED = 1
+"""Of what there is before anything happens: the same for all schedules."""
+MOST_PREPARED = 2000
+"""Set-ups that are kept, some 20 KB each."""
 
 _WEIGHTS = {
     "rekey_child": 6,
     "rekey_ike": 6,
-    "traffic": 4,
+    "traffic": 3,
     "create_child": 3,
     "delete_child": 3,
+    "reauthenticate": 2,
     "check_liveness": 2,
     "initiate": 2,
     "delete_ike": 2,
     "restart": 1,
 }
+_PACKET = "packet"
+"""A single one, on its way while something else happens."""
 _MOVE = "move"
 """The address change: the first gateway's NAT forgets its mappings."""
-_HARMLESS = ("rekey_child", "rekey_ike", "create_child", "check_liveness", "traffic", "initiate")
+_ROAM = "roam"
+"""The other address change, of an end with MOBIKE: by the initiator or the responder."""
+_HARMLESS = (
+    *("rekey_child", "rekey_ike", "create_child", "reauthenticate", "check_liveness"),
+    *("traffic", "initiate", _PACKET),
+)
 """Actions after which no packet may be missing, as long as no packet is lost on the way."""
+_UNPREDICTABLE = ("restart", _MOVE, _ROAM)
+"""Actions after which a peer may be given up although few messages were lost."""
+LATE = 0.4
+"""Seconds from which on a message may be asked for again: the first time that a request is sent is
+as good as lost."""
+LIKELY, SELDOM = 0.3, 0.12
+"""Chances of what a schedule may have beyond the plain case."""
 
 
 class Action(NamedTuple):
@@ -82,15 +106,14 @@ class Schedule:
     delay: float
     connected: bool
     """Whether the connections stand at the start."""
+    children: int
+    """CHILD_SAs of each connection then."""
     actions: tuple[Action, ...]
     mishaps: tuple[Mishap, ...]
 
     def lines(self) -> list[str]:
         """For people: what is done, then what befalls messages."""
-        where = ", a behind a NAT" if self.terms.nat else ""
-        where += f", windows of {self.terms.window}" if self.terms.window > 1 else ""
-        where += ", contrary groups" if self.terms.contrary else ""
-        where += ", two key exchanges" if self.terms.further else ""
+        where = "".join(f", {what}" for what in _described(self.terms, self.children))
         start = "connected" if self.connected else "not connected"
         head = f"{self.gateways} gateways, {start}{where}, {self.delay * 1e3:g} ms one way"
         acts = [
@@ -98,6 +121,26 @@ class Schedule:
             for act in self.actions
         ]
         return [head, *acts, *(_mishap_line(mishap) for mishap in self.mishaps)]
+
+
+def _described(terms: Terms, children: int) -> list[str]:
+    """What is not as it mostly is."""
+    return [
+        text
+        for there, text in (
+            (children > 1, f"{children} CHILD_SAs"),
+            (terms.nat, "a behind a NAT"),
+            (terms.mobike, "MOBIKE"),
+            (terms.window > 1, f"windows of {terms.window}"),
+            (terms.contrary, "contrary groups"),
+            (terms.further, "two key exchanges"),
+            (terms.limits is not Limits.NONE, f"limits in {terms.limits.name.lower()}"),
+            (terms.fragments, "fragments"),
+            (terms.resumption, "resumption"),
+            (not terms.initial_contact, "no INITIAL_CONTACT"),
+        )
+        if there
+    ]
 
 
 def _mishap_line(mishap: Mishap) -> str:
@@ -124,39 +167,77 @@ class Outcome:
 def draw(seed: int) -> Schedule:
     """The schedule of that seed."""
     rng = random.Random(f"schedule {seed}")
-    count = 3 if rng.random() < 0.12 else 2
-    nat = rng.random() < 0.2
+    count = 3 if rng.random() < SELDOM else 2
+    terms = _draw_terms(rng)
     delay = rng.choice((0.001, 0.01, 0.05, 0.15))
-    span = rng.choice((2.0 * delay, 8.0 * delay, 1.0, 8.0, 30.0))
-    weights = {**_WEIGHTS, **({_MOVE: 3} if nat else {})}
+    weights = dict(_WEIGHTS)
     if rng.random() < 0.4:
-        weights = {what: weights[what] for what in _HARMLESS}
-    actions = tuple(
-        sorted(_draw_action(rng, count, span, weights) for _ in range(rng.randint(2, 7)))
-    )
+        weights = {what: weight for what, weight in weights.items() if what in _HARMLESS}
+    elif terms.nat:
+        weights[_MOVE] = 5
+    elif terms.mobike:
+        weights[_ROAM] = 8
     return Schedule(
         seed=seed,
         gateways=count,
         delay=delay,
-        connected=rng.random() < 0.85,
-        actions=actions,
+        connected=rng.random() < 0.9,
+        children=rng.choice((2, 3)) if rng.random() < SELDOM else 1,
+        actions=_draw_actions(rng, count, delay, weights),
         mishaps=_draw_mishaps(rng, count, delay),
-        terms=Terms(
-            nat=nat,
-            window=rng.choice((1, 1, 1, 4)),
-            contrary=rng.random() < 0.15,
-            further=rng.random() < 0.15,
-        ),
+        terms=terms,
     )
 
 
-def _draw_action(rng: random.Random, count: int, span: float, weights: dict[str, int]) -> Action:
+def _draw_terms(rng: random.Random) -> Terms:
+    """Mostly plain, else with a few of all that connections may have."""
+    if rng.random() < LIKELY:
+        return Terms()
+    return Terms(
+        nat=rng.random() < 0.15,
+        window=4 if rng.random() < 0.25 else 1,
+        contrary=rng.random() < SELDOM,
+        further=rng.random() < SELDOM,
+        limits=rng.choice(list(Limits)) if rng.random() < SELDOM else Limits.NONE,
+        fragments=rng.random() < SELDOM,
+        mobike=rng.random() < 0.25,
+        resumption=rng.random() < 0.2,
+        initial_contact=rng.random() >= 0.2,
+    )
+
+
+def _draw_actions(
+    rng: random.Random, count: int, delay: float, weights: dict[str, int]
+) -> tuple[Action, ...]:
+    """Mostly within a round trip of each other, as what goes wrong is what overlaps; a part of them
+    at both ends of a connection, a part with packets all the while."""
+    span = rng.choice((2.0 * delay, 8.0 * delay, 8.0 * delay, 1.0, 6.0, 20.0))
+    moments = [rng.uniform(0.0, span) for _ in range(rng.choice((1, 1, 2)))]
+    dense = rng.random() < 0.6
+    found: list[Action] = []
+    for _ in range(rng.randint(2, 6)):
+        at = rng.choice(moments) if dense else rng.uniform(0.0, span)
+        action = _draw_action(rng, count, at + rng.uniform(0.0, 2.5 * delay), weights)
+        found.append(action)
+        if rng.random() < 0.25:
+            again = round(action.at + rng.uniform(0.0, 2.0 * delay), 4)
+            found.append(Action(again, action.peer, action.gateway, action.what))
+    if rng.random() < LIKELY:
+        for _ in range(rng.randint(4, 14)):
+            at = rng.choice(found).at + rng.uniform(0.0, 7.0 * delay)
+            left, right = rng.choice(links(count))
+            ends = (left, right) if rng.random() < 0.5 else (right, left)
+            found.append(Action(round(at, 4), *ends, _PACKET))
+    return tuple(sorted(found))
+
+
+def _draw_action(rng: random.Random, count: int, at: float, weights: dict[str, int]) -> Action:
     (what,) = rng.choices(list(weights), list(weights.values()))
     ends = rng.choice(links(count))
     side = rng.randrange(2)
     if what == _MOVE:
         ends, side = (0, 1), 0
-    return Action(round(rng.uniform(0.0, span), 4), ends[side], ends[1 - side], what)
+    return Action(round(at, 4), ends[side], ends[1 - side], what)
 
 
 def _draw_mishaps(rng: random.Random, count: int, delay: float) -> tuple[Mishap, ...]:
@@ -186,9 +267,14 @@ def _draw_copies(rng: random.Random, latest: float) -> tuple[float, ...]:
 
 
 def run(schedule: Schedule, *, trace: Trace | None = None) -> Outcome:
-    """Carry a schedule out. Bugs show as exceptions, broken invariants in the outcome."""
-    watch = Watch()
-    runner = _Run(schedule, watch, trace)
+    """Carry a schedule out. Bugs show as exceptions, broken invariants in the outcome.
+
+    With a `trace` it has the set-up in it; without, the set-up is that of an earlier schedule.
+    """
+    start = _Start(schedule.gateways, schedule.terms, schedule.delay, _children(schedule))
+    world = set_up(start, trace) if trace is not None else _prepared(start).copy()
+    world.reseed(schedule.seed)
+    runner = _Run(schedule, world)
     try:
         runner.all()
     except Violation as violation:
@@ -196,33 +282,63 @@ def run(schedule: Schedule, *, trace: Trace | None = None) -> Outcome:
     return Outcome(schedule, messages=runner.messages)
 
 
+def _children(schedule: Schedule) -> int:
+    return schedule.children if schedule.connected else 0
+
+
+class _Start(NamedTuple):
+    """What a set-up depends on."""
+
+    gateways: int
+    terms: Terms
+    delay: float
+    children: int
+    """CHILD_SAs of each connection; 0: no IKE_SA either."""
+
+
+@lru_cache(MOST_PREPARED)
+def _prepared(start: _Start) -> Prepared:
+    return Prepared(set_up(start))
+
+
+def set_up(start: _Start, trace: Trace | None = None) -> World:
+    """Gateways before anything happens."""
+    world = World(
+        chain(start.gateways, start.terms),
+        seed=SET_UP_SEED,
+        delay=start.delay,
+        observer=Watch(start.terms.window),
+        nat=start.terms.nat,
+        trace=trace,
+    )
+    ends = links(start.gateways)
+    if start.children:
+        for left, right in ends:
+            world.do(left, "initiate", connection_between(left, right))
+        # IKE_SA_INIT twice, a further key exchange, IKE_AUTH, SET_WINDOW_SIZE.
+        world.run(12.0 * start.delay)
+    for _ in range(1, start.children):
+        for left, right in ends:
+            world.do(left, "create_child", connection_between(left, right))
+        world.run(6.0 * start.delay)
+    return world
+
+
 class _Run:
     """One schedule under way."""
 
-    def __init__(self, schedule: Schedule, watch: Watch, trace: Trace | None) -> None:
-        configs: Chain = chain(schedule.gateways, schedule.terms)
+    def __init__(self, schedule: Schedule, world: World) -> None:
+        assert isinstance(world.observer, Watch)
         self._schedule = schedule
-        self._watch = watch
-        self._world = World(
-            configs,
-            seed=schedule.seed,
-            delay=schedule.delay,
-            observer=watch,
-            nat=schedule.terms.nat,
-            trace=trace,
-        )
+        self._world = world
+        self._watch = world.observer
         self._ends = links(schedule.gateways)
         self._mishaps = {(m.sender, m.kind, m.number): m.copies for m in schedule.mishaps}
         self._packets = 0
         self.messages = 0
 
     def all(self) -> None:
-        """Set up, stir, rest, use, close."""
-        if self._schedule.connected:
-            for left, right in self._ends:
-                self._world.do(left, "initiate", connection_between(left, right))
-            # IKE_SA_INIT twice, a further key exchange, IKE_AUTH, SET_WINDOW_SIZE.
-            self._world.run(12.0 * self._schedule.delay)
+        """Stir, rest, use, close."""
         self._stir()
         self._rest()
         self._use()
@@ -238,9 +354,25 @@ class _Run:
             self._act(action)
         last = max((max(m.copies, default=0.0) for m in self._schedule.mishaps), default=0.0)
         world.run(last + 20.0 * self._schedule.delay)
-        lossless = all(m.kind == "ike" for m in self._schedule.mishaps)
-        harmless = all(action.what in _HARMLESS for action in self._schedule.actions)
-        self._all_must_arrive = self._schedule.connected and lossless and harmless
+
+    def _must_all_arrive(self) -> bool:
+        """Whether every packet has to come out."""
+        schedule = self._schedule
+        lossless = all(m.kind == "ike" for m in schedule.mishaps)
+        harmless = all(action.what in _HARMLESS for action in schedule.actions)
+        if not (schedule.connected and lossless and harmless):
+            return False
+        return schedule.terms.limits is Limits.NONE and not self._watch.unusual_endings
+
+    def _may_give_up(self) -> bool:
+        """Whether a request may have stayed without an answer for all its repetitions."""
+        schedule = self._schedule
+        harmed = [
+            m for m in schedule.mishaps if m.kind == "ike" and min(m.copies, default=9) > LATE
+        ]
+        if any(action.what in _UNPREDICTABLE for action in schedule.actions):
+            return True
+        return len(harmed) > RETRANSMISSION.tries
 
     def _fate(self, parcel: Parcel) -> Sequence[float]:
         self.messages += parcel.kind == "ike"
@@ -250,8 +382,12 @@ class _Run:
         world = self._world
         if action.what == _MOVE:
             world.rebind()
+        elif action.what == _ROAM:
+            world.roam(action.gateway)
         elif action.what == "restart":
             world.restart(action.gateway)
+        elif action.what == _PACKET:
+            self._send(action.gateway, action.peer)
         elif action.what == "traffic":
             for _ in range(BURST):
                 self._send(action.gateway, action.peer)
@@ -270,39 +406,61 @@ class _Run:
         check finds out."""
         world = self._world
         world.fate = lambda parcel: (0.0,)
+        calm = world.now
+        world.run_until(world.last_arrival)
         self._settle()
-        world.run(LIVENESS + GIVEN_UP + 10.0 * self._schedule.delay)
-        self._settle()
-        check_agreement(world.gateways)
+        if self._is_stale():
+            world.run(LIVENESS + GIVEN_UP + 10.0 * self._schedule.delay)
+            self._settle()
+        self._watch.check_rest(world)
         watch = self._watch
-        if self._all_must_arrive and not watch.unusual_endings:
+        if watch.given_up and not self._may_give_up():
+            raise Violation("given up", f"{watch.given_up} has given its peer up after few losses")
+        if watch.expired_at > calm + RENEWED:
+            raise Violation("expired", "a CHILD_SA was not rekeyed before its end")
+        if self._must_all_arrive():
             lost = self._packets - len(watch.delivered_numbers)
             if lost:
                 raise Violation("loss", f"{lost} of {self._packets} packets lost")
+
+    def _is_stale(self) -> bool:
+        """Whether the ends differ in what a liveness check would show: an SA or an address."""
+        try:
+            check_agreement(self._world.gateways)
+        except Violation:
+            return True
+        limited = self._schedule.terms.limits is not Limits.NONE
+        return limited or any(act.what in _UNPREDICTABLE for act in self._schedule.actions)
 
     def _settle(self) -> None:
         """Let time pass until nothing is under way. A liveness check may just be: look again."""
         world = self._world
         end = world.now + LONGEST_UNREST
-        while what := busy(world.gateways):
+        while (what := busy(world.gateways)) or world.under_way("ike"):
             if world.now >= end:
                 raise Violation("rest", f"after {LONGEST_UNREST:g} s of calm {what}")
-            world.run(PATIENCE_STEP)
-        if world.under_way("ike"):
-            world.run(2.0 * self._schedule.delay)
+            world.run(PATIENCE_STEP if what else 2.0 * self._schedule.delay)
 
     def _use(self) -> None:
         """Every connection works again, in both directions."""
         world = self._world
         for left, right in self._ends:
             for source, destination in ((left, right), (right, left)):
-                number = self._send(source, destination)
-                world.run(GIVEN_UP)
-                if self._watch.delivered_numbers.get(number) != destination:
-                    ends = f"{NAMES[source]} to {NAMES[destination]}"
-                    raise Violation("recovery", f"a packet from {ends} does not arrive")
+                self._pass(source, destination)
         self._settle()
-        check_agreement(world.gateways)
+        self._watch.check_rest(world)
+
+    def _pass(self, source: int, destination: int) -> None:
+        """A packet arrives, soon where there are SAs. Where there are none a second one may be
+        needed, as the first may have asked for an SA just when there was no having one."""
+        world, delivered = self._world, self._watch.delivered_numbers
+        for patience in (1.5 * self._schedule.delay, GIVEN_UP, GIVEN_UP):
+            number = self._send(source, destination)
+            world.run(patience)
+            if delivered.get(number) == destination:
+                return
+        ends = f"{NAMES[source]} to {NAMES[destination]}"
+        raise Violation("recovery", f"a packet from {ends} does not arrive")
 
     def _close(self) -> None:
         """Close all that there is, from either end; nothing may be left."""

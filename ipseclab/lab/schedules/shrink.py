@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from ipseclab.lab.schedules.parties import Terms
 from ipseclab.lab.schedules.schedule import Outcome, Schedule, run
 
+_BELONGS = {"move": "nat", "roam": "mobike"}
 MOST_RUNS = 3000
 """Of one shrinking; what is left then is short enough."""
 ROUND_TIMES = (0, 1, 2, 3)
@@ -50,18 +52,20 @@ def _simpler(schedule: Schedule) -> Iterator[Schedule]:
     if schedule.gateways == 3 and 2 not in ends:
         kept = tuple(mishap for mishap in mishaps if mishap.sender != 2)
         yield replace(schedule, gateways=2, mishaps=kept)
-    terms = schedule.terms
-    if terms.nat and all(action.what != "move" for action in actions):
-        yield replace(schedule, terms=terms._replace(nat=False))
-    if terms.window > 1:
-        yield replace(schedule, terms=terms._replace(window=1))
-    if terms.further:
-        yield replace(schedule, terms=terms._replace(further=False))
-    if terms.contrary:
-        yield replace(schedule, terms=terms._replace(contrary=False))
+    if schedule.children > 1:
+        yield replace(schedule, children=schedule.children - 1)
+    terms, plain = schedule.terms, Terms()
+    for name in Terms._fields:
+        if getattr(terms, name) != getattr(plain, name) and not _needs(schedule, name):
+            yield replace(schedule, terms=terms._replace(**{name: getattr(plain, name)}))
     if not schedule.connected:
         yield replace(schedule, connected=True)
     yield from _rounder(schedule)
+
+
+def _needs(schedule: Schedule, name: str) -> bool:
+    """Whether an action makes no sense without that term."""
+    return any(_BELONGS.get(action.what) == name for action in schedule.actions)
 
 
 def _rounder(schedule: Schedule) -> Iterator[Schedule]:

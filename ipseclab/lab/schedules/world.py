@@ -2,7 +2,8 @@
 
 Whatever a gateway sends arrives after `delay` seconds, unless `fate` says otherwise: for each thing
 sent, the extra delays of the copies that arrive (none: lost). An address of the first gateway may
-be translated, and its NAT may forget what it knew.
+be translated, and its NAT may forget what it knew. Gateways may change their addresses: what goes
+to or comes from one that they have not is lost.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import NamedTuple, Protocol, assert_never
 from ipseclab.gateway import Gateway
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.ike.natt import NON_ESP_MARKER
-from ipseclab.lab.schedules.parties import ADDRESSES, NAMES, NAT_ADDRESS, Chain
+from ipseclab.lab.schedules.parties import (
+    ADDRESSES,
+    NAMES,
+    NAT_ADDRESS,
+    SECOND_ADDRESSES,
+    Chain,
+)
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import (
     CloseStream,
@@ -32,14 +39,19 @@ from ipseclab.outputs import (
     UdpEndpoint,
     UdpPath,
 )
+from ipseclab.wire.ip import packed_address
 
 NAT_PORTS = 100
 """How far apart the outside ports of one mapping and the next are."""
 
-_OWNERS = {address: index for index, address in enumerate(ADDRESSES)}
-_PACKED_OWNERS = {
-    bytes(int(part) for part in address.split(".")): index for address, index in _OWNERS.items()
+_OWNERS = {
+    address: index
+    for addresses in (ADDRESSES, SECOND_ADDRESSES)
+    for index, address in enumerate(addresses)
 }
+_PACKED = {packed_address(address): address for address in _OWNERS}
+_STAYS = ((0, 1), (1,), (0,), (1, 0))
+"""Which of its two addresses a gateway has, the best first, each time that it roams; then anew."""
 
 
 class Parcel(NamedTuple):
@@ -99,11 +111,13 @@ class World:
         self.restarts = [0] * len(configs)
         self._configs = configs
         self._seed = seed
+        self._rngs = [random.Random() for _ in configs]
         self._delay = delay
-        self._observer = observer
+        self.observer = observer
         self._nat = nat
         self._mapping = 0
-        self._trace = trace
+        self._roamed = [0] * len(configs)
+        self.trace = trace
         self._queue: list[tuple[float, int, Parcel]] = []
         self._posted = 0
         self._sent: dict[tuple[int, str], int] = {}
@@ -113,10 +127,30 @@ class World:
         """Call a gateway's method now and carry out what it returns."""
         self._carry_out(index, getattr(self.gateways[index], method)(*arguments, self.now))
 
+    def reseed(self, seed: int) -> None:
+        """What is drawn from now on follows from `seed`, whatever was drawn before."""
+        self._seed = seed
+        for index, rng in enumerate(self._rngs):
+            rng.seed(self._seed_of(index))
+
     def restart(self, index: int) -> None:
         """The gateway loses all that it knew."""
         self.restarts[index] += 1
         self.gateways[index] = self._fresh(index)
+
+        if self._roamed[index]:
+            self._carry_out(
+                index, self.gateways[index].change_addresses(self._own(index), self.now)
+            )
+
+    def roam(self, index: int) -> None:
+        """The gateway has other addresses from now on (RFC 4555)."""
+        self._roamed[index] += 1
+        self._carry_out(index, self.gateways[index].change_addresses(self._own(index), self.now))
+
+    def _own(self, index: int) -> list[str]:
+        both = ADDRESSES[index], SECOND_ADDRESSES[index]
+        return [both[which] for which in _STAYS[self._roamed[index] % len(_STAYS)]]
 
     def rebind(self) -> None:
         """The NAT forgets its mappings: new ones get other ports, the old ones lead nowhere."""
@@ -144,13 +178,21 @@ class World:
                 self._carry_out(who, self.gateways[who].handle_timeout(self.now))
         self.now = max(self.now, end)
 
+    @property
+    def last_arrival(self) -> float:
+        """When all that is under way has arrived."""
+        return max((at for at, _, _ in self._queue), default=self.now)
+
     def under_way(self, kind: str) -> bool:
         """True while something of that kind has still to arrive."""
         return any(parcel.kind == kind for _, _, parcel in self._queue)
 
     def _fresh(self, index: int) -> Gateway:
-        seed = f"{self._seed}/{index}/{self.restarts[index]}"
-        return Gateway(self._configs[index], rng=random.Random(seed))
+        self._rngs[index] = random.Random(self._seed_of(index))
+        return Gateway(self._configs[index], rng=self._rngs[index])
+
+    def _seed_of(self, index: int) -> str:
+        return f"{self._seed}/{index}/{self.restarts[index]}"
 
     def _carry_out(self, index: int, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -158,37 +200,40 @@ class World:
                 case SendDatagram() | SendPacket():
                     self._post(index, output)
                 case DeliverPacket(packet):
-                    self._observer.delivered(self, index, packet)
+                    self.observer.delivered(self, index, packet)
                 case Notice(event, details):
-                    if self._trace is not None:
-                        self._trace.record(self.now, NAMES[index], event, **details)
-                    self._observer.noticed(self, index, output)
+                    if self.trace is not None:
+                        self.trace.record(self.now, NAMES[index], event, **details)
+                    self.observer.noticed(self, index, output)
                 case IkeKeyLog() | EspKeyLog() | InternalConfiguration():
                     pass
                 case OpenStream() | SendStream() | CloseStream():
                     raise AssertionError("a schedule's connections are none in TCP")
                 case _:
                     assert_never(output)
-        self._observer.stepped(self, index)
+        self.observer.stepped(self, index)
 
     def _post(self, sender: int, item: SendDatagram | SendPacket) -> None:
         parcel, arrives = self._addressed(sender, item)
-        self._observer.sent(self, parcel)
+        self.observer.sent(self, parcel)
         for extra in self.fate(parcel) if arrives else ():
             self._posted += 1
             heappush(self._queue, (self.now + self._delay + extra, self._posted, parcel))
 
     def _addressed(self, sender: int, item: SendDatagram | SendPacket) -> tuple[Parcel, bool]:
         """The parcel that `item` becomes, and whether its address leads anywhere."""
-        arrives = True
         if isinstance(item, SendPacket):
-            receiver = _PACKED_OWNERS[item.packet[16:20]]
+            source, destination = _PACKED[item.packet[12:16]], _PACKED[item.packet[16:20]]
+            receiver = _OWNERS[destination]
+            arrives = self._has(sender, source) and self._has(receiver, destination)
             return self._numbered(sender, receiver, "esp", item.packet, None), arrives
         local, remote = item.path
+        arrives = self._has(sender, local.address)
         if self._nat and sender == 0:
             local = UdpEndpoint(NAT_ADDRESS, self._outside(local.port))
         if remote.address != NAT_ADDRESS:
             receiver = _OWNERS[remote.address]
+            arrives = arrives and self._has(receiver, remote.address)
         else:
             inside = [port for port in (500, NAT_T_PORT) if self._outside(port) == remote.port]
             arrives = bool(inside)
@@ -197,6 +242,9 @@ class World:
         if path.local.port == NAT_T_PORT and not data.startswith(NON_ESP_MARKER):
             kind = "esp"
         return self._numbered(sender, receiver, kind, data, path), arrives
+
+    def _has(self, index: int, address: str) -> bool:
+        return not self._roamed[index] or address in self._own(index)
 
     def _outside(self, port: int) -> int:
         return port + 20_000 + NAT_PORTS * self._mapping
@@ -214,8 +262,16 @@ class World:
 
     def _arrive(self, parcel: Parcel) -> None:
         gateway = self.gateways[parcel.receiver]
+        if not self._has(parcel.receiver, _destination(parcel)):
+            return
         if parcel.path is None:
             outputs = gateway.receive_packet(parcel.octets, self.now)
         else:
             outputs = gateway.receive_datagram(parcel.path, parcel.octets, self.now)
         self._carry_out(parcel.receiver, outputs)
+
+
+def _destination(parcel: Parcel) -> str:
+    if parcel.path is not None:
+        return parcel.path.local.address
+    return _PACKED[parcel.octets[16:20]]
