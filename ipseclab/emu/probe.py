@@ -22,6 +22,7 @@ from itertools import islice
 from ipseclab.emu import devices
 from ipseclab.emu.process import PrecisePoll
 from ipseclab.errors import EnvironmentLacks
+from ipseclab.lab.firewall import Blocked
 from ipseclab.lab.impairment import ImpairmentConfig, losses
 from ipseclab.lab.model import DIRECTIONS, Direction, Link
 from ipseclab.lab.topology import Topology
@@ -44,6 +45,9 @@ ATTEMPTS = 3
 DELAY_TOLERANCE = 0.0015
 SHARE_TOLERANCE = 0.05
 RATE_TOLERANCE = 0.1
+BLOCKED_FRAMES = 3
+FIRST_BLOCKED = 60_000
+"""Above the numbers of the other frames."""
 _LATE = 0.25
 """Seconds that a frame may be late before it counts as lost."""
 _IDENTIFICATION = struct.Struct("!18xH")
@@ -63,6 +67,13 @@ class Measured:
     rate: float | None = None
 
 
+def _blocked_packet(rule: Blocked, ends: Sequence[bytes], number: int) -> bytes:
+    """A packet that the rule stops, with that number."""
+    ports = rule.ports if rule.ports is not None else (0, 0)
+    data = ports[0].to_bytes(2, "big") * 2 + bytes(PACKET_OCTETS - IPV4_HEADER_SIZE - 4)
+    return build_ipv4(ends[0], ends[1], rule.protocol, data, identification=number)
+
+
 class _Way:
     """One direction under test: where frames go in and come out, and what came of them."""
 
@@ -79,6 +90,8 @@ class _Way:
         drawn = losses(self.config.loss, seed, link.name, self.direction)
         self.lost_as_drawn = [n for n, lost in enumerate(islice(drawn, self.count)) if lost]
         self.lost: list[int] = []
+        self.leaks: list[str] = []
+        """What the link is to stop and lets pass."""
         self.sent: dict[int, float] = {}
         self.received: dict[int, float] = {}
 
@@ -109,6 +122,20 @@ class _Way:
         header = devices.ETHERNET_HEADER.pack(NOBODY, NOBODY, devices.ETH_P_IP)
         self.sent[number] = time.monotonic()
         self._sender.send(header + packet)
+
+    def send_blocked(self) -> None:
+        """Send a few frames of each kind that the link stops, numbered from `FIRST_BLOCKED` on."""
+        header = devices.ETHERNET_HEADER.pack(NOBODY, NOBODY, devices.ETH_P_IP)
+        for index in range(BLOCKED_FRAMES * len(self.config.block)):
+            rule = self.config.block[index // BLOCKED_FRAMES]
+            self._sender.send(header + _blocked_packet(rule, self._ends, FIRST_BLOCKED + index))
+
+    @property
+    def passed_firewall(self) -> list[str]:
+        """The rules that did not stop their frames."""
+        rules = self.config.block
+        passed = [number for number in self.received if number >= FIRST_BLOCKED]
+        return sorted({str(rules[(number - FIRST_BLOCKED) // BLOCKED_FRAMES]) for number in passed})
 
     def receive(self) -> None:
         """Note the frames that have come."""
@@ -171,8 +198,10 @@ def _measure(ways: Sequence[_Way]) -> dict[_Way, Measured]:
     """Delay and loss of each way by single frames, then its rate by a burst."""
     _pass_singles(ways)
     singles = {way: dict(way.received) for way in ways}
+    leaks = _pass_blocked(ways)
     for way in ways:
-        way.lost = [number for number in range(way.count) if number not in way.received]
+        way.leaks = leaks[way]
+        way.lost = [number for number in range(way.count) if number not in singles[way]]
     rates = _pass_bursts([way for way in ways if way.config.rate is not None])
     found = {}
     for way, received in singles.items():
@@ -206,6 +235,21 @@ def _pass_singles(ways: Sequence[_Way]) -> None:
             ways[index].send(number, PACKET_OCTETS)
         for descriptor in poll.wait((due[0][0] if due else until) - time.monotonic()):
             by_descriptor[descriptor].receive()
+
+
+def _pass_blocked(ways: Sequence[_Way]) -> dict[_Way, list[str]]:
+    """Send what each way is to stop, and see what comes."""
+    stopping = [way for way in ways if way.config.block]
+    for way in stopping:
+        way.received.clear()
+        way.send_blocked()
+    until = time.monotonic() + max((way.longest for way in stopping), default=0.0)
+    by_descriptor = {way.receiver.fileno(): way for way in stopping}
+    poll = PrecisePoll(*by_descriptor)
+    while stopping and time.monotonic() < until:
+        for descriptor in poll.wait(until - time.monotonic()):
+            by_descriptor[descriptor].receive()
+    return {way: way.passed_firewall for way in ways}
 
 
 def _pass_bursts(ways: Sequence[_Way]) -> dict[_Way, float]:
@@ -263,6 +307,8 @@ def _mismatches(way: _Way, measured: Measured) -> Iterator[str]:
             f"{name}: the seed takes {len(way.lost_as_drawn)} of {way.count} packets "
             f"({wanted}...), {len(way.lost)} were lost ({lost}...)"
         )
+    if way.leaks:
+        yield f"{name}: {', '.join(way.leaks)} set to be blocked, and it passes"
     rate = config.rate
     if rate is None or rate > LARGEST_JUDGED_RATE:
         return

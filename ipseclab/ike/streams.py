@@ -21,8 +21,9 @@ from ipseclab.outputs import SendMessage, SendStream, TcpPath, UdpEndpoint
 if TYPE_CHECKING:
     from ipseclab.ike.sa import IkeSa
 
-STREAM_PORTS = range(61_000, 65_536)
-"""Local ports of connections that this end opens: above those that Linux gives by itself."""
+STREAM_PORTS = range(61_000, 65_535)
+"""Local ports of connections that this end opens: above those that Linux gives by itself, and below
+the last one, with which its routing rules cannot end a range."""
 MOST_UNSENT = 65_536
 """Octets handed to a driver that TCP has not taken: more would only age in its queue."""
 MOST_QUEUED = 262_144

@@ -5,9 +5,9 @@ Everything random is drawn by packet index: each packet offered takes the same n
 a generator derived from (seed, link, direction), whatever becomes of it and whenever it comes. So
 the packets with the same indexes are lost, held back or corrupted in every world.
 
-A packet goes through: MTU, queue (tail drop) and serialisation, loss, corruption, delay. Sizes are
-octets of the IPv4 packet, without a link header. Packets keep their order under jitter (a late one
-holds up those behind it, as in a queue); only `reorder` lets one be overtaken.
+A packet goes through: firewall, MTU, queue (tail drop) and serialisation, loss, corruption, delay.
+Sizes are octets of the IPv4 packet, without a link header. Packets keep their order under jitter (a
+late one holds up those behind it, as in a queue); only `reorder` lets one be overtaken.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple, assert_never
+
+from ipseclab.lab.firewall import Blocked
 
 DEFAULT_MTU = 1500
 DEFAULT_QUEUE_PACKETS = 1000
@@ -105,6 +107,8 @@ class ImpairmentConfig:
     queue_packets: int = DEFAULT_QUEUE_PACKETS
     queue_octets: int | None = None
     mtu: int = DEFAULT_MTU
+    block: tuple[Blocked, ...] = ()
+    """What a firewall at the beginning of the link stops."""
 
     @property
     def mean_loss(self) -> float:
@@ -118,6 +122,7 @@ class LinkDrop(Enum):
     LOSS = "loss"
     QUEUE_FULL = "queue_full"
     TOO_BIG = "too_big"
+    BLOCKED = "blocked"
 
 
 @dataclass(slots=True)
@@ -210,6 +215,7 @@ class Impairment:
         self._nothing_random = config.loss is None and not (
             config.jitter or config.reorder or config.duplicate or config.corrupt
         )
+        self._short_way = self._nothing_random and not config.block
 
     def pass_unharmed(self, octets: int, now: float) -> float | None:
         """When a packet of `octets` offered at `now` comes out, if nothing else can happen to it.
@@ -218,7 +224,7 @@ class Impairment:
         packets of a lab take this short way.
         """
         config = self.config
-        if not self._nothing_random or octets > config.mtu:
+        if not self._short_way or octets > config.mtu:
             return None
         sent_at = now if config.rate is None else self._serialise(octets, now)
         if sent_at is None:
@@ -239,6 +245,8 @@ class Impairment:
         else:
             draws = self._draw()
             lost = self._loss.loses(config.loss, index, draws)
+        if config.block and any(rule.stops(packet) for rule in config.block):
+            return [Dropped(LinkDrop.BLOCKED, index)]
         if len(packet) > config.mtu:
             return [Dropped(LinkDrop.TOO_BIG, index)]
         sent_at = self._serialise(len(packet), now)

@@ -7,10 +7,13 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    PlainValidator,
+    WithJsonSchema,
     model_validator,
 )
 
 from ipseclab.ike.config import IkeLimits
+from ipseclab.lab.firewall import Blocked, parse_rules
 from ipseclab.lab.impairment import (
     DEFAULT_MTU,
     DEFAULT_QUEUE_PACKETS,
@@ -85,6 +88,13 @@ def _loss(value: object) -> object:
 Loss = Annotated[LossFile, BeforeValidator(_loss)]
 
 
+Blocks = Annotated[
+    tuple[Blocked, ...],
+    PlainValidator(parse_rules),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+
+
 class ImpairmentFile(Strict):
     """What a link, or one direction of it, does to packets."""
 
@@ -102,6 +112,8 @@ class ImpairmentFile(Strict):
     queue_packets: Annotated[int, Field(ge=0)] = DEFAULT_QUEUE_PACKETS
     queue_octets: Octets | None = None
     mtu: Annotated[int, Field(ge=SMALLEST_MTU, le=LARGEST_MTU)] = DEFAULT_MTU
+    block: Blocks = ()
+    """What does not pass: a protocol, of tcp and udp perhaps some ports (udp/4500, tcp/1-1023)."""
 
 
 class LinkFile(ImpairmentFile):

@@ -17,6 +17,7 @@ from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Protection, Suite
 from ipseclab.errors import ConfigError, IntegrityFailure, WireError
+from ipseclab.ike.tcp_stream import LENGTH_SIZE
 from ipseclab.ipsec.ah import FIXED_SIZE as AH_FIXED_SIZE
 from ipseclab.ipsec.esp import open_captured
 from ipseclab.lab.keys import ESP_TABLE, KEYS_FOLDER, read_esp_rows
@@ -153,7 +154,21 @@ def open_packet(packet: bytes, openers: Mapping[bytes, _Opener]) -> Opened | Non
             return _open_esp(data, openers, header.header_length, udp=UDP_HEADER_SIZE)
         if any(port in IKE_PORTS for port in ports):
             return None
+    if header.protocol == IpProtocol.TCP and len(body) >= _TCP_SMALLEST_HEADER:
+        ports = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
+        if NAT_T_PORT in ports:
+            return _open_frame(body, openers, header.header_length)
     return _plain(header.protocol, body, header.header_length)
+
+
+def _open_frame(segment: bytes, openers: Mapping[bytes, _Opener], outer_ip: int) -> Opened | None:
+    """The ESP packet of a segment that holds just that (RFC 9329); where a stream is cut elsewhere
+    its packets are not looked for."""
+    start = (segment[12] >> 4) * 4
+    data = segment[start:]
+    if int.from_bytes(data[:LENGTH_SIZE], "big") != len(data):
+        return None
+    return _open_esp(data[LENGTH_SIZE:], openers, outer_ip, udp=start + LENGTH_SIZE)
 
 
 def _plain(protocol: int, body: bytes, outer_ip: int) -> Opened | None:

@@ -33,6 +33,7 @@ SETTABLE = (
     "duplicate",
     "corrupt",
     "rate",
+    "block",
 )
 """What link_set may change while packets are under way."""
 
@@ -89,12 +90,14 @@ def link_arguments(settings: dict[str, object]) -> dict[str, ArgumentValue]:
     return arguments
 
 
-def _plain(key: str, value: object) -> float:
+def _plain(key: str, value: object) -> ArgumentValue:
     try:
         impairment = ImpairmentFile.model_validate({key: value})
     except ValidationError as problem:
         text = str(problem.errors()[0]["msg"]).removeprefix("Value error, ")
         raise ValueError(f"{key}: {text}") from None
+    if key == "block":
+        return " ".join(str(rule) for rule in impairment.block) or "none"
     if key == "loss":
         if impairment.loss is None or impairment.loss.probability is None:
             raise ValueError(f"loss: {value!r}, expected a probability")
