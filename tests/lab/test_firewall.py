@@ -72,7 +72,7 @@ def test_none_blocks_nothing():
         ("quic", "'quic' is no protocol, expected udp, tcp, esp, ..."),
         ("esp/500", "'esp/500' has no ports that there could be, expected udp/500-4500"),
         ("udp/9-4", "'udp/9-4' has no ports that there could be, expected udp/500-4500"),
-        ("udp:4500", "'udp:4500' is no rule, expected a protocol, or with ports: udp/500"),
+        ("udp:4500", "'udp:4500' is no rule, expected a protocol, or one with ports: udp/500"),
         ("300", "protocol 300, expected 1 to 255"),
         (7, "7 is no rule, expected a list such as [udp, tcp/22]"),
     ],
