@@ -240,6 +240,8 @@ def check_connections(
             _check_ah(entry, path, source)
         if entry.mobike is not None:
             _check_mobike(entry, path, ends, source)
+        if entry.redirect is not None:
+            _check_redirect(file, index, nodes, source)
         if entry.encapsulation in ("tcp", "auto-tcp"):
             _check_tcp(entry, path, nodes, source)
         if entry.mode == "transport":
@@ -278,6 +280,26 @@ def _check_mobike(
         if entry.encapsulation == "forced":
             problem = "no NATs allowed with encapsulation forced, expected nats: true"
             raise source.error((*where, "nats"), problem)
+
+
+def _check_redirect(
+    file: TopologyFile, index: int, nodes: Mapping[str, Node], source: YamlSource
+) -> None:
+    """The other gateway takes the same client, and both ends are ours."""
+    entry, where = file.connections[index], ("connections", index, "redirect")
+    assert entry.redirect is not None
+    for name in (entry.initiator, entry.responder):
+        if nodes[name].stack is not Stack.IPSECLAB:
+            raise source.error(where, f"{name} does not run ipseclab, expected ends that do")
+    to = entry.redirect.to
+    choices = [
+        one.responder
+        for one in file.connections
+        if one.initiator == entry.initiator and one.responder != entry.responder
+    ]
+    if to not in choices:
+        problem = f"{to!r} is no responder of another connection of {entry.initiator}, "
+        raise source.error((*where, "to"), problem + one_of(choices, to))
 
 
 def _check_tcp(

@@ -27,6 +27,7 @@ from ipseclab.ike.config import (
 from ipseclab.ike.credentials import LAB_EPOCH
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ike.proposals import parse_ike_proposal
+from ipseclab.ike.redirect.settings import Redirect
 from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.lab.access import (
@@ -169,6 +170,7 @@ def _connection(
         keepalive=item.keepalive,
         force_encapsulation=item.force_encapsulation,
         tcp=item.tcp,
+        redirect=_redirect(topology, item, node),
         mobike=_mobike(topology, item, node),
         replay_window=item.replay_window,
     )
@@ -190,6 +192,22 @@ def _mobike(topology: Topology, item: Connection, node: str) -> Mobike | None:
         for end in (node, peer)
     )
     return replace(item.mobike, own=own, peer=others)
+
+
+def _redirect(topology: Topology, item: Connection, node: str) -> Redirect | None:
+    """A responder's as the file says; an initiator follows wherever one of its gateways redirects,
+    and knows all gateways that are named."""
+    if node == item.responder:
+        plan = item.redirect
+        if plan is None:
+            return None
+        to = plan.name if plan.name is not None else plan.address
+        return Redirect(to=to, when=plan.when, above=plan.above)
+    plans = [one.redirect for one in topology.connections_of(node) if one.redirect is not None]
+    if not plans:
+        return None
+    names = tuple((plan.name, plan.address) for plan in plans if plan.name is not None)
+    return Redirect(follow=True, names=names)
 
 
 def _identity(item: Connection, end: str) -> Identity:

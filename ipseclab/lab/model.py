@@ -21,6 +21,7 @@ from ipseclab.ike.config import (
 )
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ike.proposals import parse_child_proposal
+from ipseclab.ike.redirect.settings import RedirectWhen
 from ipseclab.ipsec.processing import PLAIN, Processing
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.nat import NatConfig
@@ -193,6 +194,16 @@ class AccessPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class RedirectPlan:
+    """To which gateway a responder sends its initiator (RFC 5685)."""
+
+    address: str
+    when: RedirectWhen
+    above: int = 0
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PpkPlan:
     """Post-quantum preshared keys of a connection (RFC 8784, RFC 9867)."""
 
@@ -342,6 +353,7 @@ class Connection:
     protocol: ProtocolId = ProtocolId.ESP
     """Of its CHILD_SAs: ESP or AH."""
     tcp: TcpUse = TcpUse.NEVER
+    redirect: RedirectPlan | None = None
     replay_window: int = 64
     processing: Processing = PLAIN
     manual: Manual | None = None

@@ -20,6 +20,7 @@ ActionName = Literal[
     "liveness",
     "keepalive",
     "reauthenticate",
+    "redirect",
     "restart",
     "nat_rebind",
     "address_change",

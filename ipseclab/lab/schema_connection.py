@@ -283,6 +283,19 @@ class MobikeFile(Strict):
     """Networks in which the initiator may be; by default anywhere."""
 
 
+class RedirectFile(Strict):
+    """To which other gateway the responder sends its client (RFC 5685)."""
+
+    to: NodeName
+    """A node that is the responder of another connection of the same initiator."""
+    when: Literal["init", "auth", "asked"] = "asked"
+    """In answer to IKE_SA_INIT, when the client is authenticated, or by the action `redirect`."""
+    above: Annotated[int, Field(ge=0)] = 0
+    """IKE_SAs that the responder keeps before it sends more of them away."""
+    name: Domain | None = None
+    """By this name, which the client knows the address of; by default by the address."""
+
+
 def _mobike(value: object) -> object:
     """true: as it comes; false: not at all."""
     if isinstance(value, bool):
@@ -365,6 +378,8 @@ class ConnectionFile(Strict):
         MobikeFile | None, BeforeValidator(_mobike), WithJsonSchema({"type": ["boolean", "object"]})
     ] = None
     """Whether addresses may change (RFC 4555); the ends then have all their unprotected ones."""
+    redirect: RedirectFile | None = None
+    """Where the responder sends the initiator; initiators follow (RFC 5685)."""
     replay_window: Annotated[int, Field(ge=REPLAY_WINDOW_MIN, le=REPLAY_WINDOW_MAX)] = 64
     """Packets."""
     processing: ProcessingFile = ProcessingFile()

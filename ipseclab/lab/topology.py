@@ -24,6 +24,7 @@ from ipseclab.ike.config import (
     TcpUse,
 )
 from ipseclab.ike.mobike.settings import Mobike
+from ipseclab.ike.redirect.settings import RedirectWhen
 from ipseclab.lab.access import access_plan, check_access, initiators_side
 from ipseclab.lab.attack_plans import attack_plans, check_attacks
 from ipseclab.lab.attacks.attack import Attack
@@ -50,6 +51,7 @@ from ipseclab.lab.model import (
     Node,
     NodeKind,
     PpkPlan,
+    RedirectPlan,
     Stack,
     Start,
 )
@@ -246,6 +248,18 @@ def _fault(entry: FaultFile, index: int) -> Fault:
     )
 
 
+def _redirect(
+    entry: ConnectionFile, nodes: Mapping[str, Node], routing: Routing
+) -> RedirectPlan | None:
+    file = entry.redirect
+    if file is None:
+        return None
+    way = routing.path(entry.initiator, file.to)
+    assert way is not None, f"{entry.connection_name}: no way to {file.to} of a checked topology"
+    address = nodes[file.to].interface_to(way[-2]).address
+    return RedirectPlan(str(address), RedirectWhen(file.when), file.above, file.name)
+
+
 def _mobike(entry: ConnectionFile) -> Mobike | None:
     file = entry.mobike
     if file is None:
@@ -407,6 +421,7 @@ def _connection(
         force_encapsulation=entry.encapsulation == "forced",
         mobike=_mobike(entry),
         tcp=_TCP_USES.get(entry.encapsulation, TcpUse.NEVER),
+        redirect=_redirect(entry, nodes, routing),
         start=Start(entry.start),
         protocol=entry.protocol_id,
         replay_window=entry.replay_window,

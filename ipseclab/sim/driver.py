@@ -146,6 +146,7 @@ class GatewayDriver:
             "liveness": gateway.check_liveness,
             "keepalive": gateway.send_keepalive,
             "reauthenticate": gateway.reauthenticate,
+            "redirect": gateway.redirect,
             "restart": lambda _connection, now: gateway.restart(now),
         }
 
