@@ -1,7 +1,7 @@
 """What attackers did and what came of it: read, and taken for good by hosts.
 
-Only of runs in which an attack befell something; of others these have no value. What a receiver's
-IPsec refused is among its drops.
+Only of runs in which an attack of that kind befell something; of others these have no value. What a
+receiver's IPsec refused is among its drops.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from ipseclab.lab.trace import TraceRecord
 from ipseclab.measure.metric import Better, Metric, MetricValue
 from ipseclab.measure.view import RunView, number, text
+
+SENT = ("alter", "replay", "spoof", "forge", "insert")
+"""Attacks that send what nobody else did, for a host to take or not."""
 
 
 def attacks(view: RunView) -> MetricValue:
@@ -60,7 +63,8 @@ def _from_their_source(view: RunView) -> Iterator[TraceRecord]:
 
 
 def _where_attacked(view: RunView, count: int) -> MetricValue:
-    return float(count) if view.events("attack") else None
+    done = any(text(record, "do") in SENT for record in view.events("attack"))
+    return float(count) if done else None
 
 
 ATTACK_METRICS = (

@@ -52,6 +52,7 @@ class PlotSpec:
     y: str = ""
     x: str = ""
     series: Sequence[str] = ()
+    cells: Sequence[str] = ()
     where: Mapping[str, Scalar] = field(default_factory=dict)
     log_x: bool = False
     log_y: bool = False
@@ -381,10 +382,22 @@ def _check_names(experiment: Experiment) -> None:
             )
         if plot.kind == "sweep" and not plot.x:
             raise source.error(path, "a sweep without x, expected the name of a parameter")
+        if plot.kind == "matrix":
+            _check_matrix(plot, path, source)
         stem = _plot_spec(plot).stem
         if stem in stems:
             raise source.error(path, f"a second figure {stem!r}, expected stem with another name")
         stems.append(stem)
+
+
+def _check_matrix(plot: PlotFile, path: KeyPath, source: YamlSource) -> None:
+    for key, what in (("x", "a parameter"), ("series", "parameters"), ("cells", "metrics")):
+        if not getattr(plot, key):
+            raise source.error(path, f"a matrix without {key}, expected the name of {what}")
+    for place, name in enumerate(plot.cells):
+        if not known(name):
+            problem = f"{name!r} is no metric, {one_of(list(METRICS), name)}"
+            raise source.error((*path, "cells", place), problem)
 
 
 def _plot_parameters(plot: PlotFile) -> Iterator[tuple[str, str]]:
@@ -407,6 +420,7 @@ def _plot_spec(plot: PlotFile) -> PlotSpec:
         y=plot.y,
         x=plot.x,
         series=tuple(name for name in series if name),
+        cells=tuple(plot.cells),
         where=plot.where,
         log_x=plot.log_x,
         log_y=plot.log_y,

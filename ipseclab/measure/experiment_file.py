@@ -167,7 +167,7 @@ class SweepFile(Strict):
 class PlotFile(Strict):
     """A figure."""
 
-    kind: Literal["timeline", "sweep", "overhead", "rtt"]
+    kind: Literal["timeline", "sweep", "overhead", "rtt", "matrix"]
     title: str = ""
     """What one sees."""
     stem: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] | None = None
@@ -178,6 +178,8 @@ class PlotFile(Strict):
     """A parameter."""
     series: str | list[str] = []
     """Parameters, a line (or bar) for each of their values."""
+    cells: list[str] = []
+    """Metrics, for a matrix: a cell shows the first that has a value there."""
     where: dict[str, Scalar] = {}
     """Only runs with these parameters."""
     log_x: bool = False

@@ -317,6 +317,14 @@ def probe_lost(view: RunView) -> MetricValue:
     return float(sum(len(probe.sent.keys() - probe.received.keys()) for probe in probes))
 
 
+def probe_delivered(view: RunView) -> MetricValue:
+    """A second copy counts no more."""
+    probes = view.probes()
+    if not probes:
+        return None
+    return float(sum(len(probe.sent.keys() & probe.received.keys()) for probe in probes))
+
+
 # --- TCP and ping --------------------------------------------------------------------------------
 
 
@@ -528,6 +536,13 @@ METRICS: dict[str, Metric] = {
         Metric("ping_lost", "packets", "echo requests without an answer", ping_lost, Better.LOWER),
         Metric(
             "probe_lost", "packets", "probes sent and never delivered", probe_lost, Better.LOWER
+        ),
+        Metric(
+            "probe_delivered",
+            "packets",
+            "probes sent and delivered, each counted once",
+            probe_delivered,
+            Better.HIGHER,
         ),
         Metric(
             "nat_recovery",

@@ -27,7 +27,23 @@ plots:
 
 # (what is wrong, the text replaced, the text put there, line, what the error names)
 H1_TO_H2 = "source: h1, destination: h2}"
+PLOT = "kind: sweep, y: rekey_time, x: loss, series: size"
 KINDS = [
+    ("matrix without cells", PLOT, "kind: matrix, x: loss, series: size", 16, "without cells"),
+    (
+        "matrix of no metric",
+        PLOT,
+        "kind: matrix, x: loss, series: size, cells: [rekey_tim]",
+        16,
+        "did you mean 'rekey_time'",
+    ),
+    (
+        "attack at a gateway",
+        "actions:",
+        "attacks:\n  - {node: gw1, do: read}\nactions:",
+        9,
+        "attacks[0].node: 'gw1' is a gateway",
+    ),
     ("not YAML", "duration: 5s", "duration: [5s", 3, "not YAML"),
     ("not a mapping", GOOD, "- just\n- a list\n", 1, "a list"),
     ("unknown key", "duration: 5s", "duration: 5s\ndelya: 3", 3, "unknown key"),

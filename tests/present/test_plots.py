@@ -26,6 +26,7 @@ SPECS = (
     PlotSpec("sweep", "words", y="rekey_time", x="mode", log_y=True),
     PlotSpec("overhead", "overhead", series=("mode",)),
     PlotSpec("rtt", "rtt", series=("mode",)),
+    PlotSpec("matrix", "matrix", x="mode", series=("loss",), cells=("rekey_lost", "rekey_time")),
 )
 
 

@@ -99,11 +99,11 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("encapsulation", ["auto", "forced"])
+@pytest.mark.parametrize("connection", ["protocol: esp", "encapsulation: forced", "protocol: ah"])
 @pytest.mark.parametrize("name", EXACT)
-def test_the_receivers_counters_are_what_the_attacker_did(name, encapsulation):
+def test_the_receivers_counters_are_what_the_attacker_did(name, connection):
     attack, struck, counted, delivered = EXACT[name]
-    records = attacked(attack, connection=f"encapsulation: {encapsulation}")
+    records = attacked(attack, connection=connection)
     assert len(events(records, "attack")) == struck
     assert drops(records) == counted
     assert received(records) == delivered
@@ -115,6 +115,19 @@ def test_a_wider_window_takes_what_a_narrow_one_refuses():
     attack = f"do: reorder, {DATA}, nth: 1, after: 127"
     assert drops(attacked(attack)) == {"replayed": 1}
     assert drops(attacked(attack, connection="replay_window: 128")) == {}
+
+
+@pytest.mark.parametrize(("protocol", "counted"), [("ah", {"bad_icv": 50}), ("esp", {})])
+def test_the_outer_source_is_covered_by_ah_alone(protocol, counted):
+    attack = f"do: alter, {DATA}, field: source, every: 4"
+    assert drops(attacked(attack, connection=f"protocol: {protocol}")) == counted
+
+
+def test_a_wrong_key_at_one_end_lets_nothing_up():
+    records = attacked("do: read", connection="responder_psk: another")
+    assert events(records, "auth_failed")
+    assert not events(records, "child_ready")
+    assert received(records) == 0
 
 
 def test_without_ipsec_it_all_goes_through():
@@ -136,7 +149,12 @@ def test_without_ipsec_it_all_goes_through():
 
 @pytest.mark.parametrize(
     ("connection", "clear"),
-    [("mode: none", 200), ("mode: tunnel", 0), ("esp: null-sha256-x25519", 200)],
+    [
+        ("mode: none", 200),
+        ("mode: tunnel", 0),
+        ("esp: null-sha256-x25519", 200),
+        ("protocol: ah", 200),
+    ],
 )
 def test_what_is_read(connection, clear):
     records = attacked(f"do: read, {DATA}", connection=connection)
