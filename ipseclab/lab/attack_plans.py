@@ -12,6 +12,8 @@ from ipseclab.lab.model import Node, NodeKind
 from ipseclab.lab.schema_attacks import AttackFile
 from ipseclab.lab.yaml_source import YamlSource, one_of
 
+IPV4 = 4
+
 
 def attack_plans(entries: Sequence[AttackFile], nodes: Mapping[str, Node]) -> tuple[Attack, ...]:
     """The attacks of a file that `check_attacks` has passed."""
@@ -21,10 +23,14 @@ def attack_plans(entries: Sequence[AttackFile], nodes: Mapping[str, Node]) -> tu
 def check_attacks(
     entries: Sequence[AttackFile], nodes: Mapping[str, Node], source: YamlSource
 ) -> None:
-    """Each attack is that of an attacker, by one of its links, between nodes that there are.
-
-    Raises ConfigError."""
+    """Attackers are on links that they can read; each attack is that of one of them, by one of its
+    links, between nodes that there are. Raises ConfigError."""
     attackers = [node.name for node in nodes.values() if node.kind is NodeKind.ATTACKER]
+    for name in attackers:
+        for interface in nodes[name].interfaces:
+            if interface.address.version != IPV4:
+                problem = f"link {interface.link!r} has IPv6, expected an attacker on IPv4 alone"
+                raise source.error(("nodes", name), problem)
     names = [_name(entry, index) for index, entry in enumerate(entries)]
     for index, entry in enumerate(entries):
         path = ("attacks", index)

@@ -235,6 +235,9 @@ def check_connections(
             _check_manual(entry, path, ends, nodes, source)
         elif entry.mode != "none" and entry.psk is None and any("psk" in e for e in entry.auth):
             raise source.error((*path, "psk"), "missing, expected the pre-shared key as a text")
+        if entry.responder_psk is not None and entry.psk is None:
+            problem = "another key than psk, which is missing, expected both"
+            raise source.error((*path, "responder_psk"), problem)
         check_rounds(entry, path, source)
         if entry.protocol == "ah" and entry.mode != "none":
             _check_ah(entry, path, source)

@@ -14,6 +14,7 @@ from ipseclab.sim.link import Interface, Take
 from ipseclab.sim.node import Node
 from ipseclab.wire.ip import IPV4_HEADER_SIZE
 
+IPV4 = 4
 _TTL, _DESTINATION = 8, slice(16, 20)
 
 
@@ -47,7 +48,7 @@ class AttackBox(Node):
         """The emulator's attacker says nothing either; the link has written it down."""
 
     def _take(self, link: str, packet: bytes) -> None:
-        if len(packet) < IPV4_HEADER_SIZE:
+        if len(packet) < IPV4_HEADER_SIZE or packet[0] >> 4 != IPV4:
             self._drop("malformed", packet)
         elif self.owns(packet[_DESTINATION]):
             self._drop("own_address", packet)

@@ -1,12 +1,14 @@
 """Attacks as a topology file says them: read, or refused with line, column, what was expected."""
 
 import re
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
 import pytest
 
 from ipseclab.errors import ConfigError
+from ipseclab.lab.attack_plans import check_attacks
 from ipseclab.lab.attacks import Attack
 from ipseclab.lab.attacks.attack import ATTACK_NAMES
 from ipseclab.lab.schema_attacks import AttackFile
@@ -161,6 +163,18 @@ def test_wrong_attacks_are_named(line):
 def test_two_attacks_of_one_name():
     with pytest.raises(ConfigError, match=r"14:\d+: attacks\[1\].name: the name 'a' is that of an"):
         attacks("{node: mal, do: drop, name: a}", "{node: mal, do: read, name: a}")
+
+
+def test_an_attacker_reads_no_ipv6():
+    topology = parse_topology(BASE.removesuffix("attacks:\n"), "lab.yaml")
+    mal = topology.nodes["mal"]
+    second = replace(mal.interfaces[1], address=ip_address("2001:db8::1"))
+    nodes = {"mal": replace(mal, interfaces=(mal.interfaces[0], second))}
+    with pytest.raises(ConfigError) as caught:
+        check_attacks((), nodes, topology.source)
+    assert str(caught.value) == (
+        "lab.yaml:4:3: nodes.mal: link 'right' has IPv6, expected an attacker on IPv4 alone"
+    )
 
 
 def test_schema_and_guide_know_every_attack():

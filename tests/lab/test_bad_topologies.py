@@ -335,6 +335,11 @@ BAD = {
         "",
         "23:5: connections[0].psk: missing, expected the pre-shared key as a text",
     ),
+    "another key of the responder alone": (
+        "    psk: secret\n",
+        "    responder_psk: secret\n    mode: none\n",
+        "26:5: connections[0].responder_psk: another key than psk, which is missing, expected both",
+    ),
     "a pre-shared key that is a number": (
         "psk: secret",
         "psk: 12345",
