@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -51,7 +52,7 @@ class Port:
         )
 
 
-class Box:
+class Box(ABC):
     """The ports of a node, its routing table and its trace; what it drops is a `dropped` event."""
 
     dropped = "box_dropped"
@@ -65,24 +66,26 @@ class Box:
 
     # For a subclass to say
 
+    @abstractmethod
     def next_deadline(self) -> float | None:
         """When `expire` may have something to do."""
-        return None
 
+    @abstractmethod
     def expire(self, now: float) -> None:
         """Do what is due."""
 
+    @abstractmethod
     def rehearse(self) -> None:
         """Do once what will be done for every packet: a process's first time after its fork is
         slow."""
 
+    @abstractmethod
     def take(self, port: Port, packet: bytes, now: float) -> None:
         """A packet, with a whole IPv4 header at least, has come in at a port."""
-        raise AssertionError("a box of a kind")
 
+    @abstractmethod
     def obey(self, message: object, control: Control) -> bool:
         """Carry out one control message; False when it is none of its kind."""
-        return False
 
     # What they have in common
 
