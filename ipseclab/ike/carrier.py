@@ -16,7 +16,8 @@ from ipseclab.ike.events import ChildSaMoved
 from ipseclab.ike.informational import Liveness
 from ipseclab.ike.init import InitTask
 from ipseclab.ike.lifecycle import close_ike, retransmission_wait
-from ipseclab.ike.mobike.tasks import want_update
+from ipseclab.ike.mobike.paths import candidates
+from ipseclab.ike.mobike.tasks import move, want_update
 from ipseclab.ike.resume import ResumeTask
 from ipseclab.ike.sa import IkeSa, IkeState, OwnRequest
 from ipseclab.ike.start import begin
@@ -126,8 +127,7 @@ def _lost(ctx: Context, stream: Stream, now: float) -> None:
 
 def _replace(ctx: Context, old: Stream, now: float) -> None:
     """Another connection for all that the broken one carried."""
-    ends = old.path.local.address, old.path.remote.address
-    path = open_stream(ctx, *ends, attempts=old.attempts + 1)
+    path = open_stream(ctx, *_ends_for(ctx, old), attempts=old.attempts + 1)
     sas = tuple(old.sas.values())
     close_stream(ctx, old, "")
     for sa in sas:
@@ -135,6 +135,17 @@ def _replace(ctx: Context, old: Stream, now: float) -> None:
             close_ike(ctx, sa, NO_CONNECTION, now)
         else:
             go_over(ctx, sa, path, now)
+
+
+def _ends_for(ctx: Context, old: Stream) -> tuple[str, str]:
+    """Between which addresses to try next: with MOBIKE between all there are, in turn."""
+    sa = next(iter(old.sas.values()))
+    present = old.path.local.address, old.path.remote.address
+    if sa.mobility is None or not sa.mobility.decides:
+        return present
+    pairs = ((path.local.address, path.remote.address) for path in candidates(ctx, sa))
+    found = list(dict.fromkeys(pairs))
+    return found[old.attempts % len(found)] if found else present
 
 
 def go_over(ctx: Context, sa: IkeSa, path: TcpPath, now: float) -> None:
@@ -199,14 +210,24 @@ def stalled(ctx: Context, sa: IkeSa, request: OwnRequest, now: float) -> bool:
 
 
 def falls_back(sa: IkeSa, request: OwnRequest) -> bool:
-    """Whether it is time to try TCP: nothing has come back in UDP so far (section 5)."""
+    """Whether it is time to try TCP: nothing comes back in UDP, so far (section 5) or along the
+    present path of an IKE_SA that may change it (section 7.1)."""
     beginning = sa.initiator and sa.state in (IkeState.INIT_SENT, IkeState.HALF_OPEN)
+    moving = sa.alive and sa.mobility is not None and sa.mobility.decides
     may = sa.connection.tcp is TcpUse.FALLBACK and not isinstance(sa.path, TcpPath)
-    return beginning and may and request.attempt >= FALL_BACK_AFTER
+    return (beginning or moving) and may and request.attempt >= FALL_BACK_AFTER
 
 
 def fall_back(ctx: Context, sa: IkeSa, now: float) -> None:
-    """Begin again in TCP, with an SPI of its own (section 5)."""
+    """Begin again in TCP, with an SPI of its own (section 5); an IKE_SA that stands moves there."""
+    if sa.alive:
+        path = open_stream(ctx, sa.path.local.address, sa.path.remote.address)
+        ctx.notice("fell_back", connection=sa.connection.name, spi_i=sa.spi_i.hex())
+        if path is None:
+            close_ike(ctx, sa, NO_CONNECTION, now)
+        else:
+            move(ctx, sa, path, now)
+        return
     renews, sa.renews = sa.renews, None
     ctx.notice("fell_back", connection=sa.connection.name, spi_i=sa.spi_i.hex())
     close_ike(ctx, sa, "no answer in UDP", now)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+from ipseclab.ike.config import TcpUse
 from ipseclab.ike.context import Context
 from ipseclab.ike.lifecycle import close_ike
 from ipseclab.ike.mobike.move import move_children, use_path
@@ -13,8 +14,9 @@ from ipseclab.ike.mobike.paths import candidates
 from ipseclab.ike.mobike.tasks import ListAddresses, TestPath, move
 from ipseclab.ike.sa import IkeSa, IkeState
 from ipseclab.ike.start import begin
+from ipseclab.ike.stream_use import open_stream
 from ipseclab.ike.task import Task
-from ipseclab.outputs import UdpEndpoint, UdpPath
+from ipseclab.outputs import TcpPath, UdpPath
 
 MOST_OWN = 16
 """Own addresses taken note of; the rest is counted and left out."""
@@ -62,12 +64,17 @@ def _decide(ctx: Context, sa: IkeSa, now: float) -> None:
     if not found:
         return
     if sa.path.local.address not in ctx.addresses:
-        move(ctx, sa, found[0], now)
+        target: UdpPath | None = found[0]
+        if sa.connection.tcp is TcpUse.ALWAYS:
+            target = open_stream(ctx, found[0].local.address, found[0].remote.address)
+        # Where there is a choice UDP comes first, whatever it was before (RFC 9329 section 7.1).
+        if target is not None:
+            move(ctx, sa, target, now)
         return
     version = ip_address(sa.path.remote.address).version
     best = next(one for one in ctx.addresses if ip_address(one).version == version)
-    if best != sa.path.local.address:
-        better = UdpPath(UdpEndpoint(best, sa.path.local.port), sa.path.remote)
+    if best != sa.path.local.address and sa.connection.tcp is not TcpUse.ALWAYS:
+        better = next(path for path in found if path.local.address == best)
         ctx.queue(sa, TestPath(better))
     ctx.queue(sa, ListAddresses())
 
@@ -77,7 +84,8 @@ def _tell(ctx: Context, sa: IkeSa, now: float) -> None:
     itself, the CHILD_SAs' too (the exception at the end of section 3.5)."""
     assert sa.mobility is not None
     found = candidates(ctx, sa)
-    if found and sa.path.local.address not in ctx.addresses:
+    in_udp = not isinstance(sa.path, TcpPath)  # a connection is the initiator's to open
+    if found and in_udp and sa.path.local.address not in ctx.addresses:
         sa.mobility.displaced = True
         use_path(ctx, sa, found[0], now)
         move_children(ctx, sa)

@@ -7,9 +7,10 @@ from ipseclab.ike.config import Mode
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaMoved
 from ipseclab.ike.sa import IkeSa
+from ipseclab.ike.stream_use import take_into_use
 from ipseclab.ike.timers import TimerKind
 from ipseclab.ike.transmit import transmit
-from ipseclab.outputs import UdpPath
+from ipseclab.outputs import TcpPath, UdpPath
 from ipseclab.registry import NotifyType
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import NotifyPayload
@@ -21,7 +22,8 @@ def use_path(ctx: Context, sa: IkeSa, path: UdpPath, now: float) -> None:
     assert sa.mobility is not None
     if path == sa.path:
         return
-    old, sa.path = sa.path, path
+    old = sa.path
+    take_into_use(ctx, sa, path, now)
     sa.mobility.changes += 1
     ctx.notice(
         "path_changed",
@@ -63,7 +65,8 @@ def take_nats(ctx: Context, sa: IkeSa, message: Message, seen_along: UdpPath, no
 def keep_mapping(ctx: Context, sa: IkeSa, now: float) -> None:
     """Keepalives where this end is behind a NAT, and only there (RFC 3948 section 4)."""
     interval = sa.connection.keepalive
-    if sa.own_behind_nat and interval is not None:
+    in_udp = not isinstance(sa.path, TcpPath)
+    if sa.own_behind_nat and interval is not None and in_udp:
         ctx.timers.set(sa.own_spi, TimerKind.KEEPALIVE, now + interval)
     else:
         ctx.timers.cancel(sa.own_spi, TimerKind.KEEPALIVE)

@@ -68,7 +68,9 @@ def ways(ctx: Context, sa: IkeSa, request: OwnRequest) -> tuple[UdpPath, ...]:
     task = request.task
     found: tuple[UdpPath, ...] = (task.path if task.path is not None else sa.path,)
     if isinstance(sa.path, TcpPath):
-        return found if request.attempt < task.search_after else (sa.path,)
+        # A connection is the one way of its IKE_SA; only a test of another path goes elsewhere.
+        found = found if request.attempt < task.search_after else (sa.path,)
+        return _noted(request, found) if sa.mobility is not None else found
     if sa.state is IkeState.INIT_SENT:
         if sa.connection.mobike is not None and request.attempt:
             options = first_paths(ctx, sa.connection)
@@ -80,10 +82,15 @@ def ways(ctx: Context, sa: IkeSa, request: OwnRequest) -> tuple[UdpPath, ...]:
     if (mobility.decides or task.searches) and request.attempt >= task.search_after:
         every = candidates(ctx, sa)
         found = every if every else found
+    return _noted(request, found)
+
+
+def _noted(request: OwnRequest, found: tuple[UdpPath, ...]) -> tuple[UdpPath, ...]:
+    """`found`; whether the request has strayed by then shows in its task."""
     if request.first_path is None:
         request.first_path = found[0]
     if any(path != request.first_path for path in found):
-        task.strayed = True
+        request.task.strayed = True
     return found
 
 

@@ -28,7 +28,7 @@ from ipseclab.ike.mobike.paths import candidates, suspects_nat
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.sa import IkeSa
 from ipseclab.ike.task import Task
-from ipseclab.outputs import UdpPath
+from ipseclab.outputs import TcpPath, UdpPath
 from ipseclab.registry import ExchangeType, NotifyType
 from ipseclab.wire.message import Message
 from ipseclab.wire.payloads import NotifyPayload, Payload
@@ -169,7 +169,8 @@ def move(ctx: Context, sa: IkeSa, path: UdpPath, now: float) -> None:
     mobility, settings = sa.mobility, sa.connection.mobike
     assert mobility is not None
     assert settings is not None
-    if mobility.fallback is None:
+    if mobility.fallback is None and not isinstance(sa.path, TcpPath):
+        # Back to a connection there is no way: it closes when it is left.
         mobility.fallback = sa.path
     use_path(ctx, sa, path, now)
     if sa.nat_traversal and suspects_nat(path):
