@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ipseclab.errors import IpsecLabError
-from ipseclab.gateway import Gateway
+from ipseclab.gateway import Gateway, GatewayConfig
+from ipseclab.ike.config import TcpUse
 from ipseclab.lab.credentials import Keyring
 from ipseclab.lab.gateways import gateway_config
 from ipseclab.lab.topology import Topology
@@ -38,11 +40,7 @@ def warm_up(topology: Topology, keyring: Keyring, *nodes: str) -> None:
 
 def _rehearse(topology: Topology, keyring: Keyring, name: str, ends: tuple[str, str]) -> None:
     gateways = {
-        end: Gateway(
-            gateway_config(topology, end, keyring=keyring, wall_clock=datetime.now(UTC)),
-            rng=random.SystemRandom(),
-        )
-        for end in ends
+        end: Gateway(_in_udp(topology, end, keyring), rng=random.SystemRandom()) for end in ends
     }
     initiator, responder = ends
     now = 0.0
@@ -55,6 +53,13 @@ def _rehearse(topology: Topology, keyring: Keyring, name: str, ends: tuple[str, 
         _carry(gateways, initiator, responder, outputs, now)
         packet = build_ipv4(bytes(4), bytes(4), IpProtocol.UDP, bytes(64))
         gateways[initiator].send_packet(packet, now)
+
+
+def _in_udp(topology: Topology, end: str, keyring: Keyring) -> GatewayConfig:
+    """What that end is told, but for TCP: messages are handed over as they are."""
+    config = gateway_config(topology, end, keyring=keyring, wall_clock=datetime.now(UTC))
+    connections = tuple(replace(one, tcp=TcpUse.NEVER) for one in config.ike.connections)
+    return replace(config, ike=replace(config.ike, connections=connections))
 
 
 def _carry(

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, assert_never
 
 from ipseclab.crypto.names import transform_named
+from ipseclab.errors import WireError
 from ipseclab.gateway import Gateway
 from ipseclab.ike.config import NAT_T_PORT
-from ipseclab.ike.tcp_stream import LENGTH_SIZE, STREAM_PREFIX
+from ipseclab.ike.tcp_stream import LENGTH_SIZE, STREAM_PREFIX, StreamReader
 from ipseclab.lab.keys import Capture
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import (
@@ -40,6 +41,7 @@ from ipseclab.wire.ip import IPV4_HEADER_SIZE
 
 NON_ESP_MARKER = bytes(4)
 SPI_SIZE = 4
+MOST_READERS = 4096
 _SPI_AT = {int(IpProtocol.ESP): IPV4_HEADER_SIZE, int(IpProtocol.AH): IPV4_HEADER_SIZE + 4}
 _SUITE_TYPES = (TransformType.ENCR, TransformType.INTEG)
 
@@ -93,6 +95,8 @@ class GatewayDriver:
         self._deadline: Deadline | None = None
         self._processing = None if costs == CostTable.zero() else Processing(costs)
         self._cpu = Cpu(costs)
+        self._readers: dict[TcpPath, StreamReader] = {}
+        """What finds the messages whose processing takes time."""
 
     def send_packet(self, packet: bytes) -> None:
         """A packet from the protected side or the node's own stack."""
@@ -125,7 +129,28 @@ class GatewayDriver:
 
     def receive_stream(self, path: TcpPath, octets: bytes) -> None:
         """Octets of a TCP connection."""
-        self._take(self.gateway.receive_stream(path, octets, self._clock.now), octets)
+        outputs = self.gateway.receive_stream(path, octets, self._clock.now)
+        if self._processing is None:
+            self._carry_out(outputs)
+            self._set_timer()
+            return
+        # The work is that of the messages that became whole.
+        messages = self._whole_messages(path, octets)
+        ike = [found for one in messages if (found := _ike_message(path, one)) is not None]
+        esp = next((one for one in messages if _ike_message(path, one) is None), octets)
+        self._take(outputs, esp, ike=ike[0] if ike else None)
+
+    def _whole_messages(self, path: TcpPath, octets: bytes) -> list[bytes]:
+        reader = self._readers.get(path)
+        if reader is None:
+            if len(self._readers) >= MOST_READERS:
+                self._readers.clear()
+            reader = StreamReader(prefixed=path.local.port == NAT_T_PORT)
+            self._readers[path] = reader
+        try:
+            return reader.take(octets)
+        except WireError:
+            return []
 
     def change_addresses(self, addresses: tuple[str, ...]) -> None:
         """The node has these unprotected addresses now."""
@@ -167,6 +192,9 @@ class GatewayDriver:
             seconds = self._processing.seconds(outputs, received, ike)
             done = self._cpu.work(self._clock.now, seconds, woken=bool(received))
             self._clock.call_at(done, self._carry_out, outputs)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
         deadline = self.gateway.next_deadline()
         if deadline is not self._deadline:
             self._deadline = deadline

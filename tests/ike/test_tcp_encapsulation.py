@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pair import ADDRESSES, CONNECTION
 from streams import StreamPair, make_stream_pair, stranger
 
 from ipseclab.ike.config import IkeLimits, Retransmission, TcpUse
 from ipseclab.ike.sa import IkeState
 from ipseclab.ike.streams import MOST_BAD, MOST_QUEUED, MOST_UNSENT, STREAM_PORTS
-from ipseclab.ike.tcp_stream import STREAM_PREFIX, StreamReader, frame
+from ipseclab.ike.tcp_stream import LARGEST_FRAME, STREAM_PREFIX, StreamReader, frame
+from ipseclab.lab.faults import Fault, gateway_with
 from ipseclab.outputs import TcpPath, UdpEndpoint
 from ipseclab.registry import ExchangeType
 
@@ -425,3 +430,41 @@ def test_same_seed_same_octets():
     first, second = connected(seed=4), connected(seed=4)
     assert first.pipes[0].octets == second.pipes[0].octets
     assert first.pipes[0].paths == second.pipes[0].paths
+
+
+octets_of_a_stream = st.lists(
+    st.one_of(
+        st.binary(max_size=80),
+        st.binary(min_size=1, max_size=200).map(frame),
+        st.binary(min_size=28, max_size=200).map(lambda octets: frame(bytes(4) + octets)),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(parts=octets_of_a_stream, prefixed=st.booleans())
+def test_no_octets_harm_the_gateway(parts, prefixed):
+    pair = connected()
+    pair.do(1, "stream_accepted", stranger())
+    if prefixed:
+        pair.do(1, "receive_stream", stranger(), STREAM_PREFIX)
+    for part in parts:
+        pair.do(1, "receive_stream", stranger(), part)
+    stream = pair.b.ike.streams.get(stranger())
+    assert stream is None or stream.reader.kept <= LARGEST_FRAME
+    pair.run(20.0)
+    assert pair.b.ike.streams.get(stranger()) is None
+    works(pair)
+
+
+def test_faults_strike_in_tcp_as_elsewhere():
+    pair = make_stream_pair(both=dict(TCP))
+    fault = Fault("lost", "a", "drop", "out", "ike", exchange="IKE_AUTH", nth=(1,))
+    pair.gateways[0] = gateway_with(pair.configs[0], (fault,), rng=random.Random(3), seed=1)
+    pair.connect()
+    assert not pair.ike_spis(1) or pair.b.ike.ike_sas[0].state is IkeState.HALF_OPEN
+    (struck,) = pair.events("fault", 0)
+    assert struck.details["exchange"] == "IKE_AUTH"
+    pair.run(120.0)  # the connection has stalled: another one, and the request again
+    works(pair)

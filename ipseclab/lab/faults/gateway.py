@@ -29,7 +29,9 @@ from ipseclab.outputs import (
     Notice,
     Output,
     SendDatagram,
+    SendMessage,
     SendPacket,
+    TcpPath,
     UdpPath,
 )
 from ipseclab.registry import ExchangeType, IpProtocol
@@ -149,7 +151,7 @@ class FaultyGateway(Gateway):
         outputs: list[Output] = []
         while self._heap and self._heap[0].at <= now:
             held = heappop(self._heap)
-            outputs += [held.item] if held.out else self._take_in(held.item, now)
+            outputs += self._let_out(held.item, now) if held.out else self._take_in(held.item, now)
         own = super().next_deadline()
         if own is not None and own.at <= now:
             outputs += super().handle_timeout(now)
@@ -176,10 +178,24 @@ class FaultyGateway(Gateway):
             if isinstance(output, IkeKeyLog):
                 self._sealer.learn(output)
             if isinstance(output, SendDatagram | SendPacket):
-                self._send(output, outputs, now)
+                passing: list[Output] = []
+                self._send(output, passing, now)
+                outputs += [kept for one in passing for kept in self._let_out(one, now)]
             else:
                 outputs.append(output)
         return outputs
+
+    @override
+    def _put_in_stream(self, message: SendMessage, now: float) -> list[Output]:
+        outputs: list[Output] = []
+        self._send(SendDatagram(message.path, message.data), outputs, now)
+        return [kept for one in outputs for kept in self._let_out(one, now)]
+
+    def _let_out(self, item: Output, now: float) -> list[Output]:
+        """What passes, in the stream of a TCP connection where it goes there."""
+        if isinstance(item, SendDatagram) and isinstance(item.path, TcpPath):
+            return super()._put_in_stream(SendMessage(item.path, item.data), now)
+        return [item]
 
     def _send(self, item: SendDatagram | SendPacket, outputs: list[Output], now: float) -> None:
         message = _message_of(item)
@@ -392,7 +408,7 @@ def _message_of(item: SendDatagram | SendPacket) -> Message | None:
         start = _header_size(item.packet)
         return Message("esp", item.packet[start:]) if start else None
     octets = item.data
-    if item.path.local.port == NAT_T_PORT:
+    if item.path.local.port == NAT_T_PORT or isinstance(item.path, TcpPath):
         if not octets.startswith(NON_ESP_MARKER):
             return Message("esp", octets) if len(octets) >= SHORTEST_ESP else None
         octets = octets[len(NON_ESP_MARKER) :]
