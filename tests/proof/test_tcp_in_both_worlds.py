@@ -107,3 +107,30 @@ def test_tshark_opens_the_stream(tmp_path: Path) -> None:
     esp = [line for line in carried if ":esp" in line[0]]
     assert len(esp) == 20  # five pings and their answers, twice
     assert all("icmp" in line[0] and line[3] == "1" for line in esp)
+
+
+@both_worlds
+def test_gateway_moves_to_a_network_without_udp_and_back(world: str, tmp_path: Path) -> None:
+    topology = load_topology("roaming").with_overrides(
+        {
+            "connections.site.encapsulation": "auto-tcp",
+            "connections.site.retransmission": {"timeout": 0.3, "base": 1.5, "tries": 8},
+            "links.mobile.block": ["udp", "esp"],
+        }
+    )
+    actions = (
+        Action(1.5, "address_change", "gw1", arguments={"link": "wifi"}),
+        Action(5.0, "address_change", "gw1", arguments={"link": "wifi", "address": "192.0.2.1"}),
+    )
+    flows = (Ping("there", "h1", "h2", 4.0, 0.05, 10), Ping("back", "h1", "h2", 6.5, 0.05, 10))
+    run = run_in(world, topology, RunPlan(flows, actions, 7.5), tmp_path / "run")
+    (fell,) = run.events("fell_back", node="gw1")
+    (opened,) = run.events("stream_opened", node="gw1")
+    (closed,) = run.events("stream_closed", node="gw1")
+    assert 1.5 < fell.t < opened.t < 4.0
+    assert 5.0 < closed.t < 6.0
+    locals_ = [str(r.fields["local"]) for r in run.events("addresses_updated", node="gw1")]
+    assert locals_[0].startswith("203.0.113.1:6")  # a port of a connection
+    assert locals_[-1] == "192.0.2.1:4500"
+    assert answered(run) == 20
+    assert len(run.events("ike_established", node="gw1")) == 1
