@@ -97,7 +97,8 @@ def main():
         "threshold": THRESHOLD,
         "alpha": ALPHA,
         "slow": given.slow,
-        "machine": {k: v for k, v in machine_facts().items() if k != "host"},
+        "sources": base.manifest.sources,
+        "machine": {k: v for k, v in machine_facts().items() if k not in ("host", "commit")},
         "red": {kind: sum(one["red"] for one in found) for kind, found in trials.items()},
         "trials": trials,
     }
