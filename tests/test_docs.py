@@ -1,11 +1,14 @@
 """What the documentation says is what the program does."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from ipseclab.cli import app
+from ipseclab.lab.yaml_source import parse_yaml
 from ipseclab.measure.experiment import load_experiment
 from ipseclab.measure.metrics import METRICS
 from ipseclab.measure.sweep import Asked, lay_out_sweep
@@ -42,6 +45,30 @@ def test_every_link_leads_somewhere(name):
     folder = (ROOT / name).parent
     for target in re.findall(r"\]\(([^)#]+)\)", text_of(name)):
         assert (folder / target).is_file(), target
+
+
+def test_the_workflow_calls_what_there_is_and_nothing_of_third_parties():
+    jobs = parse_yaml(text_of("docs/ci/experiments.yml")).data["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    used = {step["uses"].split("@")[0] for step in steps if "uses" in step}
+    own = ("checkout", "setup-python", "cache", "upload-artifact")
+    assert used <= {f"actions/{name}" for name in own}
+    script = "\n".join(step.get("run", "") for step in steps)
+    called = re.findall(r"ipseclab ([a-z]+)(.*)", script)
+    assert {name for name, _ in called} == {"doctor", "run", "compare"}
+    options = {
+        command.name or command.callback.__name__: {
+            option
+            for parameter in get_command(app)
+            .commands[command.name or command.callback.__name__]
+            .params
+            for option in parameter.opts
+        }
+        for command in app.registered_commands
+    }
+    for name, words in called:
+        assert set(re.findall(r"--[a-z]+", words)) <= options[name]
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
 
 def test_the_readme_lists_experiments_that_are_there():

@@ -36,6 +36,7 @@ SHOWN: Mapping[NodeKind, tuple[str, ...]] = {
     ),
     NodeKind.NAT: ("mappings", "rebindings", "dropped"),
     NodeKind.ROUTER: ("dropped",),
+    NodeKind.ATTACKER: ("dropped",),
 }  # fmt: skip
 """The counters of a node that stand on the map, the most telling first."""
 
