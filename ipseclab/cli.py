@@ -19,7 +19,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from ipseclab.cli_compare import compare, compare_examples
-from ipseclab.cli_look import report, say_report
+from ipseclab.cli_look import open_results, plot, report, say_figures, say_report
 from ipseclab.cli_pki import pki_app
 from ipseclab.errors import ConfigError, EnvironmentLacks
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 DONE, FAILED, BAD_INPUT, LACKS, INTERRUPTED = 0, 1, 2, 3, 130
 RESULTS = Path("results")
-SHOWN_FIGURES = 12
 SHOWN_WARNINGS = 5
 CALIBRATION = ".calibration"
 """The folder of the run that calibrate makes, beside its table; it goes when that is done."""
@@ -233,17 +232,21 @@ def up(
         raise Exit(code)
 
 
-@app.command(epilog=examples("ipseclab plot results/quickstart-sim"))
-def plot(
-    results: Annotated[Path, typer.Argument(help="A results folder.", metavar="DIR")],
-) -> None:
-    """Draw the figures of a results folder again."""
-    from ipseclab.measure.results import ResultsFolder
-
-    _draw(ResultsFolder(results))
-
-
+app.command(
+    epilog=examples(
+        "ipseclab plot results/quickstart-sim",
+        "ipseclab plot results/quickstart-sim --format pdf --format png",
+    )
+)(plot)
 app.command(epilog=examples("ipseclab report results/quickstart-sim"))(report)
+app.command(
+    "open",
+    epilog=examples(
+        "ipseclab open results/quickstart-sim",
+        "ipseclab open results/quickstart-sim --report",
+        "ipseclab open results/rekey-under-loss-sim --run 00003_kind-CHILD_SA_loss-0.2_rtt-0.04_r0",
+    ),
+)(open_results)
 
 
 @app.command(
@@ -490,7 +493,7 @@ def _report(
         count = f"{len(rows)} run{'s' if len(rows) != 1 else ''}"
         title = f"{experiment.name}, world {rows[0].world}, {count}"
         _console().print(metrics_table(rows, experiment.file.metrics, title))
-        _draw(folder)
+        say_figures(folder)
         say_report(folder)
         print(f"results: {folder.path}")
         _warn(rows)
@@ -514,19 +517,6 @@ def _warn(rows: tuple[Row, ...]) -> None:
         print(f"warning: {line}", file=sys.stderr)
     if len(found) > SHOWN_WARNINGS:
         print(f"warning: and {len(found) - SHOWN_WARNINGS} runs more", file=sys.stderr)
-
-
-def _draw(folder: ResultsFolder) -> None:
-    from ipseclab.present.matplotlib_home import matplotlib_home
-
-    with matplotlib_home(folder.path):
-        from ipseclab.present.plots import draw
-
-    paths = draw(folder)
-    for path in paths[:SHOWN_FIGURES]:
-        print(f"figure: {path}")
-    if len(paths) > SHOWN_FIGURES:
-        print(f"and {len(paths) - SHOWN_FIGURES} more in {folder.figures}")
 
 
 def _rows_of(path: Path) -> tuple[Row, ...]:

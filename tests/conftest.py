@@ -1,7 +1,7 @@
 """In CI (IPSECLAB_CI=1) what this machine should be able to do must really have been tested.
 
-A test marked `netns`, `strongswan` or `tshark` that would be skipped fails instead, and a whole run
-in which none of a kind was executed fails at its end.
+A test marked `netns`, `strongswan`, `tshark` or `chromium` that would be skipped fails instead, and
+a whole run in which none of a kind was executed fails at its end.
 
 Properties are drawn anew in each run at a desk, and are the same ones in each run of CI, so that a
 red run there is about the change. No example has a time limit: other work shares these machines.
@@ -12,8 +12,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-DEMANDED = ("netns", "strongswan", "tshark")
-OWED = {"": DEMANDED, "netns": ("netns", "strongswan"), "not netns": ("tshark",)}
+DEMANDED = ("netns", "strongswan", "tshark", "chromium")
+OWED = {"": DEMANDED, "netns": ("netns", "strongswan"), "not netns": ("tshark", "chromium")}
 """What a run of these tests (by its -m) must have executed; other parts of them owe nothing."""
 IN_CI = os.environ.get("IPSECLAB_CI") == "1"
 settings.register_profile(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 from statistics import fmean
 
-from ipseclab.ike.config import Mode
+from ipseclab.ike.config import Mode, TcpUse
 from ipseclab.ike.proposals import child_suite_of
 from ipseclab.ipsec.processing import PLAIN
 from ipseclab.lab.impairment import Bernoulli, ImpairmentConfig
@@ -74,6 +74,7 @@ def _plain_exchanges(topology: Topology, connection: Connection) -> bool:
     return (
         ours
         and connection.manual is None
+        and connection.tcp is TcpUse.NEVER
         and all(
             [one.kind for one in connection.rounds_of(end)] == [AuthKind.PSK]
             for end in connection.ends
@@ -132,6 +133,8 @@ def _overhead(topology: Topology, plan: RunPlan) -> float | None:
     if connection.mode is None:
         return float(plain_overhead(transport=TRANSPORT_HEADER).total)
     if connection.processing != PLAIN or len(connection.child) != 1:
+        return None
+    if connection.tcp is not TcpUse.NEVER:
         return None
     suite = child_suite_of(connection.child_proposals[0])
     tunnel = connection.mode is Mode.TUNNEL

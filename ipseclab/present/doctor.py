@@ -48,7 +48,7 @@ class Finding:
 
 def examine() -> tuple[Finding, ...]:
     """Look at everything; takes about a second, changes nothing, leaves nothing."""
-    return (*_python(), *_namespaces(), *_strongswan(), *_tshark(), *_tcp())
+    return (*_python(), *_namespaces(), *_strongswan(), *_tshark(), *_browser(), *_tcp())
 
 
 def able(findings: tuple[Finding, ...], what: str) -> bool:
@@ -129,6 +129,13 @@ def _strongswan() -> Iterator[Finding]:
 
 def _tshark() -> Iterator[Finding]:
     yield _program("tshark", "independent decoding (tests)", "tshark")
+    yield _program("wireshark", "ipseclab open", "wireshark")
+
+
+def _browser() -> Iterator[Finding]:
+    what, package = "the report in a browser (tests)", "chromium chromium-driver"
+    yield _program("chromium", what, package)
+    yield _program("chromedriver", what, package)
 
 
 def _tcp() -> Iterator[Finding]:

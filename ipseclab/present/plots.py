@@ -1,8 +1,8 @@
 """Figures from a results folder: the time line of a run, sweeps, overhead by part, round trips.
 
 Drawn from `runs/<id>/trace.jsonl` and the rows alone, so that `ipseclab plot DIR` draws them again.
-Each figure becomes a PNG and an SVG. Colours are Okabe and Ito's, told apart also without red or
-green; series differ by marker as well, so that a grey print still reads.
+Each figure becomes a PNG and an SVG, or what is asked for. Colours are Okabe and Ito's, told apart
+also without red or green; series differ by marker as well, so that a grey print still reads.
 """
 
 from __future__ import annotations
@@ -60,10 +60,21 @@ PART_STYLES: Mapping[str, tuple[str, str]] = {
 }
 """Colour and hatching of each part; parts of one header share a colour."""
 MOST_BARS = 24
+FORMATS = ("png", "svg", "pdf")
+SCREEN = ("png", "svg")
+SCREEN_DPI, PRINT_DPI = 150, 300
+METADATA: Mapping[str, dict[str, None]] = {
+    "png": {},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+"""Without the times of drawing: the same results are to give the same octets."""
 
 
-def draw(folder: ResultsFolder) -> tuple[Path, ...]:
-    """Draw every figure that the folder's manifest asks for; the paths written, PNG and SVG.
+def draw(
+    folder: ResultsFolder, formats: Sequence[str] = SCREEN, dpi: int = SCREEN_DPI
+) -> tuple[Path, ...]:
+    """Draw every figure that the folder's manifest asks for; the paths written, one a format.
 
     A figure that has nothing to show (no run of that kind yet) is left out.
     """
@@ -77,19 +88,22 @@ def draw(folder: ResultsFolder) -> tuple[Path, ...]:
     for spec in plot_specs(manifest):
         figure = DRAWERS[spec.kind](folder, manifest, rows, spec)
         if figure is not None:
-            written.extend(save(figure, folder.figures / spec.stem))
+            written.extend(save(figure, folder.figures / spec.stem, formats, dpi))
     return tuple(written)
 
 
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write `stem`.png and `stem`.svg; the same figure gives the same octets."""
+def save(
+    figure: Figure, stem: Path, formats: Sequence[str] = SCREEN, dpi: int = SCREEN_DPI
+) -> tuple[Path, ...]:
+    """Write `stem`.png and so on; the same figure gives the same octets."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
-    with mpl.rc_context({"svg.hashsalt": "ipseclab", "svg.fonttype": "none"}):
-        figure.savefig(png, dpi=150)
-        figure.savefig(svg, metadata={"Date": None})
-    return png, svg
+    paths = tuple(stem.with_name(f"{stem.name}.{name}") for name in formats)
+    # Text stays text, to be searched and set in the reader's own fonts (SVG) or embedded (PDF).
+    with mpl.rc_context({"svg.hashsalt": "ipseclab", "svg.fonttype": "none", "pdf.fonttype": 42}):
+        for name, path in zip(formats, paths, strict=True):
+            figure.savefig(path, dpi=dpi, metadata=METADATA[name])
+    return paths
 
 
 # --- time line -----------------------------------------------------------------------------------

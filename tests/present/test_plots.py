@@ -15,6 +15,7 @@ from ipseclab.measure.results import Manifest, ResultsFolder, Row
 from ipseclab.measure.series import overhead_stacks, sweep_series
 from ipseclab.present.plots import (
     PART_STYLES,
+    PRINT_DPI,
     SERIES,
     _draw_series,
     draw,
@@ -163,3 +164,15 @@ def test_a_run_without_its_trace_is_said_in_one_line(folder):
     (folder.run_path("00000") / "trace.jsonl").write_text("no trace\nat all\n")
     with pytest.raises(ConfigError, match=r"not a trace: .*trace\.jsonl:1"):
         draw(folder)
+
+
+def test_every_format_is_written_the_same_twice(folder):
+    formats = ("png", "svg", "pdf")
+    written = draw(folder, formats, PRINT_DPI)
+    before = {path: path.read_bytes() for path in written}
+    assert {path.suffix for path in written} == {".png", ".svg", ".pdf"}
+    assert {path: path.read_bytes() for path in draw(folder, formats, PRINT_DPI)} == before
+    for path, octets in before.items():
+        if path.suffix == ".pdf":
+            assert octets.startswith(b"%PDF")
+            assert b"CreationDate" not in octets
