@@ -322,7 +322,8 @@ def test_a_run_leaves_nothing_in_the_home(tmp_path):
     assert not list(home.iterdir())
     assert sorted(path.name for path in work.iterdir()) == ["out", "small.yaml"]
     names = {path.name for path in (work / "out").iterdir()}
-    assert names == {"manifest.json", "runs", "runs.csv", "runs.parquet", "figures"}
+    tables = {"manifest.json", "runs", "runs.csv", "runs.parquet"}
+    assert names == tables | {"figures", "report.html"}
 
 
 def test_plot_draws_again(command, tmp_path):

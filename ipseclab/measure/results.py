@@ -49,6 +49,8 @@ IDENTITY = (
     "sources",
 )
 """What must be equal for a sweep to go on in a folder that holds results already."""
+TABLES = ("units", "machine", "packages", "details")
+"""What of a manifest is an object."""
 PACKAGES = ("cryptography", "simpy", "mininet", "numpy", "matplotlib", "pydantic")
 SOURCES_DIGITS = 16
 LEADING = ("run", "world", "seed", "repetition")
@@ -158,12 +160,15 @@ class ResultsFolder:
         names = Manifest.__dataclass_fields__
         try:
             known_items = {key: value for key, value in document.items() if key in names}
-            return Manifest(**known_items)
+            found = Manifest(**known_items)
         except (AttributeError, TypeError):
+            found = None
+        if found is None or not all(isinstance(getattr(found, name), dict) for name in TABLES):
             raise ConfigError(
                 "not a manifest: an object with experiment, digest, world, seed expected",
                 Place(str(self.manifest_path)),
-            ) from None
+            )
+        return found
 
     def begin(self, manifest: Manifest) -> None:
         """Make the folder for these runs, or check that it is theirs to go on in."""

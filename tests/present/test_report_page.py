@@ -9,7 +9,7 @@ import pytest
 from looked_at import HOSTILE, REKEYED, SWEPT, results_of
 
 from ipseclab.errors import ConfigError
-from ipseclab.lab.trace import read_trace
+from ipseclab.lab.trace import TraceRecord, read_trace
 from ipseclab.measure.expect.judge import Judgement, Verdict
 from ipseclab.measure.expect.store import store_judgements
 from ipseclab.measure.on_paper import on_paper
@@ -253,6 +253,28 @@ def test_another_run_json_is_one_line(folder, content):
     path.write_text(content)
     try:
         with pytest.raises(ConfigError, match=r"run\.json: not what a run is described by"):
+            render(folder)
+    finally:
+        path.write_text(before)
+
+
+def test_an_sa_that_never_stood_takes_nothing_away():
+    counters = material.Counters(10.0)
+    for t, event, spi in ((1.0, "ike_gone", "aa"), (2.0, "ike_established", "bb")):
+        counters.take(TraceRecord(t, "gw1", event, {"spi_i": spi}))
+    assert counters.last(("gw1", "IKE_SAs")) == 1
+    counters.take(TraceRecord(3.0, "gw1", "ike_gone", {"spi_i": "bb"}))
+    assert counters.last(("gw1", "IKE_SAs")) == 0
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "half", '{"machine": null}'])
+def test_another_manifest_is_one_line(folder, content):
+    path = folder.manifest_path
+    before = path.read_text()
+    whole = json.loads(before)
+    path.write_text(json.dumps(whole | json.loads(content)) if "null" in content else content)
+    try:
+        with pytest.raises(ConfigError, match="not a manifest"):
             render(folder)
     finally:
         path.write_text(before)

@@ -36,11 +36,6 @@ BY_COUNT = (
 ADDED: Mapping[str, tuple[str, int]] = {
     "ike_sent": ("IKE sent", 1),
     "ike_received": ("IKE received", 1),
-    "ike_established": ("IKE_SAs", 1),
-    "ike_rekeyed": ("IKE_SAs", 1),
-    "ike_gone": ("IKE_SAs", -1),
-    "child_ready": ("CHILD_SAs", 1),
-    "child_gone": ("CHILD_SAs", -1),
     "packet_dropped": ("dropped", 1),
     "link_dropped": ("dropped", 1),
     "link_corrupted": ("corrupted", 1),
@@ -55,6 +50,17 @@ ADDED: Mapping[str, tuple[str, int]] = {
     "ping_received": ("pings answered", 1),
 }
 """What an event adds to which counter of its node."""
+BEGINS: Mapping[str, tuple[str, str]] = {
+    "ike_established": ("IKE_SAs", "spi_i"),
+    "ike_rekeyed": ("IKE_SAs", "spi_i"),
+    "child_ready": ("CHILD_SAs", "spi_in"),
+}
+ENDS: Mapping[str, tuple[str, str]] = {
+    "ike_gone": ("IKE_SAs", "spi_i"),
+    "child_gone": ("CHILD_SAs", "spi_in"),
+}
+"""Events of SAs, their counter, and the field that says which SA: one that never stood may go as
+well, and takes nothing away."""
 CounterKey = tuple[str, str]
 
 
@@ -65,12 +71,13 @@ class Counters:
         self.end = end
         self._changes: dict[CounterKey, list[list[int]]] = {}
         self._delivered: dict[tuple[str, str], int] = {}
+        self._standing: set[tuple[str, str, str]] = set()
 
     def add(self, t: float, node: str, name: str, amount: int) -> None:
         """Change a counter at a time; times may only go up within a counter."""
         step = self.step(t)
         changes = self._changes.setdefault((node, name), [])
-        value = (changes[-1][1] if changes else 0) + amount
+        value = max(0, (changes[-1][1] if changes else 0) + amount)
         if changes and changes[-1][0] >= step:
             changes[-1][1] = value
         else:
@@ -78,6 +85,9 @@ class Counters:
 
     def take(self, record: TraceRecord) -> None:
         """Count what a record of the trace says."""
+        begun, ended = BEGINS.get(record.event), ENDS.get(record.event)
+        if begun is not None or ended is not None:
+            self._stand(record, *(begun or ended or ("", "")), begins=begun is not None)
         added = ADDED.get(record.event)
         if added is not None:
             self.add(record.t, record.node, *added)
@@ -88,6 +98,15 @@ class Counters:
             octets = int(number(record, "octets") or 0)
             self.add(record.t, record.node, "TCP octets", octets - self._delivered.get(key, 0))
             self._delivered[key] = octets
+
+    def _stand(self, record: TraceRecord, counter: str, which: str, *, begins: bool) -> None:
+        sa = record.node, counter, text(record, which)
+        if begins and sa not in self._standing:
+            self._standing.add(sa)
+            self.add(record.t, record.node, counter, 1)
+        elif not begins and sa in self._standing:
+            self._standing.remove(sa)
+            self.add(record.t, record.node, counter, -1)
 
     def step(self, t: float) -> int:
         """The first step of the slider that has what happened at that time."""
