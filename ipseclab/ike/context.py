@@ -167,7 +167,7 @@ class Context:
     def queue(self, sa: IkeSa, task: Task, *, first: bool = False) -> None:
         """Have `sa` carry out `task` when its turn comes."""
         if first:
-            sa.tasks.appendleft(task)
+            sa.tasks.insert(0, task)
         else:
             sa.tasks.append(task)
         self.ready.append(sa)

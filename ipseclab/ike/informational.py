@@ -20,7 +20,7 @@ from ipseclab.ike.mobike.answer import answer_mobike
 from ipseclab.ike.mobike.tasks import asks_for_mapping, check_mapping
 from ipseclab.ike.protection import OpenedMessage
 from ipseclab.ike.redirect.follow import new_gateway
-from ipseclab.ike.sa import ChildSa, ChildState, IkeSa, IkeState
+from ipseclab.ike.sa import MAX_CLOSED_EARLY, ChildSa, ChildState, IkeSa, IkeState
 from ipseclab.ike.task import Task
 from ipseclab.ike.ticket_notifies import give_ticket
 from ipseclab.outputs import UdpPath
@@ -236,6 +236,7 @@ def _close_child(ctx: Context, sa: IkeSa, spi_out: bytes) -> list[bytes]:
     child = next((c for c in sa.children.values() if c.spi_out == spi_out), None)
     if child is None:
         sa.closed_early.append(spi_out)
+        del sa.closed_early[:-MAX_CLOSED_EARLY]
         return []
     crossing = any(isinstance(t, DeleteChild) and t.child is child for t in sa.under_way())
     replacement = child.peer_replacement

@@ -12,7 +12,7 @@ import random
 import struct
 from dataclasses import dataclass
 
-from ipseclab.crypto.protection import Protection, Suite
+from ipseclab.crypto.protection import Suite
 from ipseclab.errors import (
     IntegrityFailure,
     InvalidSyntax,
@@ -168,15 +168,18 @@ def adjusted(head: bytes, body_size: int) -> bytes:
 
 class MessageProtection:
     """Both directions of one IKE_SA. IVs count up for AEAD and CTR (never repeated under one key)
-    and are drawn from `rng` for CBC, where they must not be predictable (RFC 7296 section 3.14)."""
+    and are drawn from `rng` for CBC, where they must not be predictable (RFC 7296 section 3.14).
 
-    __slots__ = ("_in", "_out", "_rng", "_sealed", "_suite")
+    What stays between messages is the keys alone: a library's cipher context takes kilobytes, and
+    an IKE_SA has a message in an hour, for which one is made in a microsecond.
+    """
+
+    __slots__ = ("_own_keys", "_peer_keys", "_rng", "_sealed", "_suite")
 
     def __init__(self, suite: Suite, keys: IkeKeys, *, initiator: bool, rng: random.Random) -> None:
-        own = suite.keyed(keys.sk_ei, keys.sk_ai)
-        peer = suite.keyed(keys.sk_er, keys.sk_ar)
-        self._out: Protection = own if initiator else peer
-        self._in: Protection = peer if initiator else own
+        of_initiator, of_responder = (keys.sk_ei, keys.sk_ai), (keys.sk_er, keys.sk_ar)
+        self._own_keys = of_initiator if initiator else of_responder
+        self._peer_keys = of_responder if initiator else of_initiator
         self._suite = suite
         self._rng = rng
         self._sealed = 0
@@ -236,7 +239,8 @@ class MessageProtection:
         if body_size > _MAX_SK_BODY:
             raise WireError(f"Encrypted payload of {body_size} octets, at most {_MAX_SK_BODY}")
         associated = head_of(envelope, first, body_size, kind) + head
-        return associated + self._out.seal(associated, self._next_iv(), plaintext)
+        own = suite.keyed(*self._own_keys)
+        return associated + own.seal(associated, self._next_iv(), plaintext)
 
     def open(self, octets: bytes, header: IkeHeader | None = None) -> Verified | Fragment:
         """A received message or fragment, its ICV verified; `header` as in `decode_message`. Raises
@@ -248,7 +252,7 @@ class MessageProtection:
         if isinstance(sealed, SkfPayload) and sealed.total > MAX_FRAGMENTS:
             raise WireError(f"message of {sealed.total} fragments, at most {MAX_FRAGMENTS}")
         head = octets[: len(octets) - len(sealed.body)]
-        plaintext = self._in.open(head, sealed.body)
+        plaintext = self._suite.keyed(*self._peer_keys).open(head, sealed.body)
         if not plaintext or plaintext[-1] >= len(plaintext):
             raise IntegrityFailure("Encrypted payload: pad length beyond the plaintext")
         inner = plaintext[: len(plaintext) - 1 - plaintext[-1]]

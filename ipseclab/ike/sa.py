@@ -6,7 +6,6 @@ change these objects.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -212,12 +211,13 @@ class IkeSa:
     """How many requests of the peer may be outstanding: what this end has said (section 2.3)."""
     peer_window: int = 1
     """How many requests of ours may be."""
-    closed_early: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_CLOSED_EARLY))
-    """SPIs that the peer closed although no CHILD_SA had them, since our last request: the response
-    that makes that CHILD_SA may have been overtaken by its DELETE."""
+    closed_early: list[bytes] = field(default_factory=list)
+    """The last `MAX_CLOSED_EARLY` SPIs that the peer closed although no CHILD_SA had them, since
+    our last request: the response that makes that CHILD_SA may have been overtaken by its DELETE.
+    Lists, here and below, as empty deques would take more than half a kilobyte each."""
     answered: dict[int, PeerRequest] = field(default_factory=dict)
     """The peer's last requests by message ID, as many as the window has."""
-    tasks: deque[Task] = field(default_factory=deque)
+    tasks: list[Task] = field(default_factory=list)
     postponed: list[tuple[float, Task]] = field(default_factory=list)
     """Tasks that met TEMPORARY_FAILURE, and from when on they may be tried again."""
     trigger: Trigger | None = None

@@ -29,7 +29,7 @@ def send_requests(ctx: Context, now: float) -> None:
     while ctx.ready:
         sa = ctx.ready.popleft()
         while sa.tasks and sa.state is not IkeState.GONE and sa.may_send(sa.tasks[0]):
-            _send_request(ctx, sa, sa.tasks.popleft(), now)
+            _send_request(ctx, sa, sa.tasks.pop(0), now)
 
 
 def _send_request(ctx: Context, sa: IkeSa, task: Task, now: float) -> None:

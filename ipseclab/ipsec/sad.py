@@ -292,7 +292,8 @@ class Sad:
 
     def __init__(self) -> None:
         self._by_spi: dict[bytes, SadEntry] = {}
-        self._by_policy: dict[str, list[SadEntry]] = {}
+        self._by_policy: dict[str, dict[bytes, SadEntry]] = {}
+        """By inbound SPI, newest last: a policy may have a hundred thousand."""
         self._by_spi_out: dict[bytes, list[SadEntry]] = {}
         self.inbound = self._by_spi.get
         """The entry of an inbound SPI, or None."""
@@ -308,7 +309,7 @@ class Sad:
         spi = entry.parameters.spi_in
         assert spi not in self._by_spi, f"inbound SPI {spi.hex()} is taken"
         self._by_spi[spi] = entry
-        self._by_policy.setdefault(entry.parameters.policy, []).insert(0, entry)
+        self._by_policy.setdefault(entry.parameters.policy, {})[spi] = entry
         self._by_spi_out.setdefault(entry.parameters.spi_out, []).append(entry)
 
     def remove_outbound(self, entry: SadEntry) -> None:
@@ -320,9 +321,9 @@ class Sad:
         if not sending:
             self._by_spi_out.pop(spi, None)
         policy = entry.parameters.policy
-        siblings = self._by_policy.get(policy, [])
-        if entry in siblings:
-            siblings.remove(entry)
+        siblings = self._by_policy.get(policy, {})
+        if siblings.get(entry.parameters.spi_in) is entry:
+            del siblings[entry.parameters.spi_in]
         if not siblings:
             self._by_policy.pop(policy, None)
 
@@ -333,7 +334,7 @@ class Sad:
 
     def covering_policy(self, policy: str) -> SadEntry | None:
         """The newest entry of `policy` that has an outbound half."""
-        return next(iter(self._by_policy.get(policy, ())), None)
+        return next(self._newest_first(policy), None)
 
     def sending(self, spi_out: bytes) -> list[SadEntry]:
         """The entries that send with that SPI: peers choose theirs without knowing each other's."""
@@ -341,4 +342,7 @@ class Sad:
 
     def covering(self, policy: str, flow: Flow) -> list[SadEntry]:
         """The entries of `policy` with an outbound half that cover `flow`, newest first."""
-        return [entry for entry in self._by_policy.get(policy, ()) if entry.covers(flow)]
+        return [entry for entry in self._newest_first(policy) if entry.covers(flow)]
+
+    def _newest_first(self, policy: str) -> Iterator[SadEntry]:
+        return reversed(self._by_policy.get(policy, {}).values())
