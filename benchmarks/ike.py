@@ -24,6 +24,7 @@ from responders import OURS, PROPOSAL, STACKS, STRONGSWAN, Turn
 from rich.progress import track
 from sandboxed import call_in_sandbox
 from table import Row, arguments, met, publish
+from where import cpu_rows, memory_rows
 
 from ipseclab.emu.peers import strongswan
 from ipseclab.emu.sandbox import sandbox_kind
@@ -48,7 +49,7 @@ FULL_RUNS, QUICK_RUNS = 5, 2
 """Labs; in each, every pair of stacks has so many turns of so many set-ups."""
 FULL_ROUNDS, QUICK_ROUNDS = 4, 2
 FULL_COUNT, QUICK_COUNT = 250, 100
-SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000, 100_000), (10, 100, 1_000)
+SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000, 30_000, 100_000), (10, 100, 1_000)
 MESH, QUICK_MESH = 448, 20
 """Gateways of which every two have an IKE_SA: 100,128 of them, or 190."""
 WANTED_KIB, WANTED_AT = 24.0, 10_000
@@ -194,6 +195,8 @@ def main() -> None:
     tables = {
         "IKE handshakes, both ends on one core": core_rows(options.quick),
         "IKE_SAs with a CHILD_SA that one responder holds": held,
+        "Where the memory of an IKE_SA with a CHILD_SA goes": memory_rows(options.quick),
+        "Where a responder's CPU goes in a set-up": cpu_rows(options.quick),
         "A mesh in one simulation": mesh_rows(QUICK_MESH if options.quick else MESH),
     }
     lines = [memory_line(row) for row in held if row["IKE_SAs"] == WANTED_AT]

@@ -22,8 +22,8 @@ IP4_SIZE, IP6_SIZE = 4, 16
 IP6_WITH_PREFIX = 17
 """RFC 7296 section 3.15.1: INTERNAL_IP6_ADDRESS and INTERNAL_IP6_SUBNET end in a prefix length."""
 MAX_DNS = 8
-MAX_DOMAINS = 64
-MAX_SUBNETS = 64
+MAX_DOMAINS = 40
+MAX_SUBNETS = 40
 """How many of a gateway's name servers, domains and subnets a client takes; more are ignored."""
 _DOMAIN = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

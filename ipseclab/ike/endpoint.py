@@ -26,6 +26,7 @@ from ipseclab.ike.crash import answer_unknown, is_unprotected, take_crash
 from ipseclab.ike.crash_token import take_token
 from ipseclab.ike.create import CreateChild, answer_create, is_ike_rekey, withdraw_heir
 from ipseclab.ike.events import IkeOutput
+from ipseclab.ike.expected import expected
 from ipseclab.ike.followup import answer_followup
 from ipseclab.ike.informational import (
     DELETED,
@@ -486,7 +487,8 @@ class IkeEndpoint:
     ) -> tuple[Payload, ...]:
         """The payloads of the response; an IkeError becomes its Notify, here and nowhere else."""
         try:
-            return self._dispatch(sa, verified.opened(), path, now)
+            opened = verified.opened(expected(sa, verified.message))
+            return self._dispatch(sa, opened, path, now)
         except IkeError as error:
             self._ctx.counters[f"ike.{error.notify.name.lower()}"] += 1
             self._ctx.notice("ike_error_sent", notify=error.notify.name, reason=str(error))
@@ -538,7 +540,7 @@ class IkeEndpoint:
         follow(self._ctx, sa, path, now)
         heard(self._ctx, sa, request.task, path, now)
         try:
-            opened = verified.opened()
+            opened = verified.opened(expected(sa, message))
             if opened.notify(NotifyType.INVALID_SYNTAX) is not None and sa.alive:
                 close_ike(self._ctx, sa, "the peer found our request malformed", now)
                 return

@@ -185,15 +185,19 @@ def answer_informational(
     if redirect is not None and NotifyType.REDIRECT_SUPPORTED in sa.own_offers and sa.alive:
         sa.redirected = new_gateway(ctx, sa, redirect, now)
     closed: dict[ProtocolId, list[bytes]] = {ProtocolId.ESP: [], ProtocolId.AH: []}
-    for delete in message.all(DeletePayload):
+    deletes = message.all(DeletePayload)
+    children = {child.spi_out: child for child in sa.children.values()} if deletes else {}
+    for delete in deletes:
         if delete.protocol == ProtocolId.IKE:
             _close_by_peer(ctx, sa, now)
         elif delete.protocol in closed:
-            spis = (spi for out in delete.spis for spi in _close_child(ctx, sa, out))
-            closed[delete.protocol].extend(spis)
-    deletes = (DeletePayload(protocol, tuple(spis)) for protocol, spis in closed.items() if spis)
+            known = [spi for spi in dict.fromkeys(delete.spis) if spi in children]
+            for spi_out in known:
+                closed[delete.protocol] += _close_child(ctx, sa, children.pop(spi_out))
+            _close_early(sa, [spi for spi in delete.spis if spi not in known])
+    answers = (DeletePayload(protocol, tuple(spis)) for protocol, spis in closed.items() if spis)
     asked = (*answer_configuration(sa, message), *answer_mobike(ctx, sa, message, path, now))
-    return (*asked, *give_ticket(ctx, sa, message, now), *deletes)
+    return (*asked, *give_ticket(ctx, sa, message, now), *answers)
 
 
 def _close_by_peer(ctx: Context, sa: IkeSa, now: float) -> None:
@@ -230,14 +234,15 @@ def live_candidate(sa: IkeSa) -> IkeSa | None:
     return next(alive, None)
 
 
-def _close_child(ctx: Context, sa: IkeSa, spi_out: bytes) -> list[bytes]:
-    """Close the CHILD_SA that the peer receives on `spi_out`; its own SPI unless section 1.4.1 says
-    that it must not be in the answer."""
-    child = next((c for c in sa.children.values() if c.spi_out == spi_out), None)
-    if child is None:
-        sa.closed_early.append(spi_out)
-        del sa.closed_early[:-MAX_CLOSED_EARLY]
-        return []
+def _close_early(sa: IkeSa, spis: list[bytes]) -> None:
+    """The peer has closed what is not there yet, or not any more."""
+    sa.closed_early += spis
+    del sa.closed_early[:-MAX_CLOSED_EARLY]
+
+
+def _close_child(ctx: Context, sa: IkeSa, child: ChildSa) -> list[bytes]:
+    """Close a CHILD_SA that the peer has closed; its own SPI unless section 1.4.1 says that it must
+    not be in the answer."""
     crossing = any(isinstance(t, DeleteChild) and t.child is child for t in sa.under_way())
     replacement = child.peer_replacement
     replaced = child.state in (ChildState.REPLACED, ChildState.REPLACED_BY_PEER)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 
 from ipseclab.crypto.protection import Suite
@@ -69,11 +70,11 @@ class Verified:
     head: bytes = b""
     """The message's octets up to and including the Encrypted payload's generic header."""
 
-    def opened(self) -> OpenedMessage:
-        """With the inner payloads decoded. Raises InvalidSyntax, and UnsupportedCriticalPayload
-        (section 2.5)."""
+    def opened(self, wanted: Container[PayloadType] | None = None) -> OpenedMessage:
+        """With the inner payloads decoded, those of the `wanted` types if that is given. Raises
+        InvalidSyntax, and UnsupportedCriticalPayload (section 2.5)."""
         try:
-            payloads = decode_payloads(self.first, self.octets)
+            payloads = decode_payloads(self.first, self.octets, wanted)
         except WireError as error:
             raise InvalidSyntax(str(error)) from error
         for payload in payloads:

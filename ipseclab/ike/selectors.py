@@ -17,7 +17,8 @@ from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import Flow
 from ipseclab.wire.selector import ANY_PORTS, TrafficSelector
 
-MAX_NEGOTIATED_SELECTORS = 64
+MAX_NEGOTIATED_SELECTORS = 24
+"""Of each end, in one CHILD_SA: each is compared with each."""
 Selectors = tuple[TrafficSelector, ...]
 
 _WITH_PORTS = (IpProtocol.TCP, IpProtocol.UDP, IpProtocol.ICMP, IpProtocol.ICMPV6)
@@ -142,18 +143,18 @@ def narrow(offered: Selectors, allowed: Selectors) -> Selectors:
     """What of the offered selectors the own policy allows (RFC 7296 section 2.9), without those
     that another one contains. Raises TsUnacceptable when that is nothing."""
     common = [one.intersection(two) for one in offered for two in allowed]
-    result = tuple(dict.fromkeys(selector for selector in common if selector is not None))
-    if not result:
+    distinct = tuple(dict.fromkeys([selector for selector in common if selector is not None]))
+    if not distinct:
         wanted = ", ".join(map(str, allowed))
         raise TsUnacceptable(f"selectors {', '.join(map(str, offered))} do not overlap {wanted}")
-    return _largest(result[:MAX_NEGOTIATED_SELECTORS])
+    return _largest(distinct[:MAX_NEGOTIATED_SELECTORS])
 
 
-def _largest(selectors: Selectors) -> Selectors:
+def _largest(distinct: Selectors) -> Selectors:
     return tuple(
         one
-        for one in selectors
-        if not any(one != other and one.is_subset_of(other) for other in selectors)
+        for one in distinct
+        if not any(one is not other and one.is_subset_of(other) for other in distinct)
     )
 
 

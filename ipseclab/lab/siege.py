@@ -373,7 +373,7 @@ def bad_handshakes(rng: random.Random, count: int) -> Iterator[tuple[Siege, int]
             for _ in range(SHOTS_PER_MESSAGE):
                 first, chain = mutate_chain(inside.first, inside.chain, rng)
                 payload = SkPayload(PayloadType(first), b"")
-                siege.fire(shot.with_ike(_sealed(head, keys, payload, chain, rng)))
+                siege.fire(shot.with_ike(seal(head, keys, payload, chain, rng)))
                 fired += 1
         siege.let_go(held)
         siege.talk()
@@ -409,13 +409,23 @@ def _sealed_shots(siege: Siege, inside: Inside, rng: random.Random) -> tuple[Sho
     head = Message(*spis, exchange, not sa.initiator, inside.response, message_id)
     kind = PayloadType(inside.first)
     if rng.random() >= FRAGMENTED_SHARE:
-        sealed = [_sealed(head, keys, SkPayload(kind, b""), inside.chain, rng)]
+        sealed = [seal(head, keys, SkPayload(kind, b""), inside.chain, rng)]
     else:
         sealed = [
-            _sealed(head, keys, payload, part, rng)
+            seal(head, keys, payload, part, rng)
             for payload, part in _fragments(kind, inside.chain, rng)
         ]
     return tuple(Shot(victim, sa.path, b"").with_ike(octets) for octets in sealed)
+
+
+def fragments_of(first: PayloadType, chain: bytes, size: int) -> list[tuple[SkfPayload, bytes]]:
+    """A chain in pieces of `size` octets."""
+    parts = [chain[at : at + size] for at in range(0, len(chain), size)] or [b""]
+    kinds = [first] + [PayloadType.NONE] * (len(parts) - 1)
+    return [
+        (SkfPayload(kind, number, len(parts), b""), part)
+        for number, (kind, part) in enumerate(zip(kinds, parts, strict=True), 1)
+    ]
 
 
 def _fragments(
@@ -437,14 +447,14 @@ def _fragments(
     return found + found[: rng.randrange(2)]
 
 
-def _sealed(
+def seal(
     head: Message,
     keys: Protection,
     payload: SkPayload | SkfPayload,
     inner: bytes,
     rng: random.Random,
 ) -> bytes:
-    """A message with `inner` in that payload."""
+    """The message of `head` with `inner` sealed in that payload."""
     plaintext = inner + b"\0"
     iv = rng.randbytes(SUITE.iv_size)
     # A message of the right size gives the octets that the ICV covers.

@@ -40,15 +40,26 @@ class Reader:
 
     def unpack(self, layout: struct.Struct) -> tuple[int, ...]:
         """The unsigned integers of `layout`, which is big-endian, all at once."""
-        return layout.unpack_from(self._octets, self._advance(layout.size))
+        start = self._at
+        end = start + layout.size
+        if end > self._end:
+            self._advance(layout.size)
+        self._at = end
+        return layout.unpack_from(self._octets, start)
 
     def octets(self, size: int) -> bytes:
         """The next `size` octets."""
-        return self._take(size)
+        start = self._at
+        end = start + size
+        if not start <= end <= self._end:
+            self._advance(size)
+        self._at = end
+        return self._octets[start:end]
 
     def rest(self) -> bytes:
         """All that is left, possibly nothing."""
-        return self._take(self.remaining)
+        start, self._at = self._at, self._end
+        return self._octets[start : self._end]
 
     def skip(self, size: int) -> None:
         """Pass over `size` octets: RESERVED fields, which a receiver ignores."""
@@ -68,10 +79,6 @@ class Reader:
         """Raise WireError unless everything was read."""
         if self.remaining:
             raise WireError(f"{self.what}: {self.remaining} octets too many")
-
-    def _take(self, size: int) -> bytes:
-        start = self._advance(size)
-        return self._octets[start : start + size]
 
     def _advance(self, size: int) -> int:
         """Move on by `size` octets; the offset before the move. Raises WireError."""

@@ -5,6 +5,7 @@ RFC 7296 sections 3.5-3.8, 3.15 and 3.16. Certificates, signatures and EAP metho
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -31,7 +32,8 @@ EAP_HEADER_SIZE = 4
 CFG_ATTRIBUTE_TYPE_MASK = 0x7FFF
 
 # Own limit.
-MAX_CFG_ATTRIBUTES = 128
+MAX_CFG_ATTRIBUTES = 100
+_ATTRIBUTE = struct.Struct("!HH")
 
 
 #                      1                   2                   3
@@ -205,8 +207,9 @@ class CpPayload:
         while body.remaining:
             if len(attributes) == MAX_CFG_ATTRIBUTES:
                 raise WireError(f"CP: more than {MAX_CFG_ATTRIBUTES} attributes")
-            kind = CfgAttributeType(body.uint(2) & CFG_ATTRIBUTE_TYPE_MASK)
-            attributes.append(CpAttribute(kind, body.octets(body.uint(2))))
+            number, size = body.unpack(_ATTRIBUTE)
+            kind = CfgAttributeType(number & CFG_ATTRIBUTE_TYPE_MASK)
+            attributes.append(CpAttribute(kind, body.octets(size)))
         return cls(cfg_type, tuple(attributes), critical)
 
     def encode(self) -> bytes:

@@ -8,7 +8,7 @@ exchange, and whether the major version is ours, is for `ike` to say.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TypeVar
@@ -40,7 +40,15 @@ FLAG_CRITICAL = 0x80
 
 # Own limits. Section 2 asks for messages of at least 1280 octets; a UDP datagram ends here.
 MAX_MESSAGE_SIZE = 65535
-MAX_PAYLOADS = 64
+MAX_PAYLOADS = 48
+MOST_OF: Mapping[PayloadType, int] = {
+    PayloadType.NOTIFY: 32,
+    PayloadType.VENDOR: 32,
+    PayloadType.CERT: 16,
+    PayloadType.CERTREQ: 16,
+    PayloadType.DELETE: 4,
+}
+"""Payloads of a type in one message; of any other that is known there is one (section 3)."""
 
 _HEADER = struct.Struct("!8s8sBBBBII")
 _PAYLOAD_HEADER = struct.Struct("!BBH")
@@ -201,10 +209,14 @@ def decode_message(octets: bytes, header: IkeHeader | None = None) -> Message:
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 # | Next Payload  |C|  RESERVED   |         Payload Length        |
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-def decode_payloads(first: PayloadType, octets: bytes) -> tuple[Payload, ...]:
-    """The chain of payloads that begins with type `first` and fills `octets`. Raises WireError."""
+def decode_payloads(
+    first: PayloadType, octets: bytes, wanted: Container[PayloadType] | None = None
+) -> tuple[Payload, ...]:
+    """The chain of payloads that begins with type `first` and fills `octets`; with `wanted` those
+    of any other type stay unread and count as not critical. Raises WireError."""
     chain = Reader(octets, "payload chain")
     payloads: list[Payload] = []
+    met: dict[PayloadType, int] = {}
     kind = first
     while kind != PayloadType.NONE:
         if len(payloads) == MAX_PAYLOADS:
@@ -213,8 +225,14 @@ def decode_payloads(first: PayloadType, octets: bytes) -> tuple[Payload, ...]:
         if length < PAYLOAD_HEADER_SIZE:
             raise WireError(f"{kind.name} payload length {length}, at least {PAYLOAD_HEADER_SIZE}")
         body = chain.sub(length - PAYLOAD_HEADER_SIZE, _BODY_NAMES.get(kind, "payload"))
+        met[kind] = met.get(kind, 0) + 1
+        if met[kind] > MOST_OF.get(kind, 1) and kind in PAYLOADS:
+            raise WireError(f"{met[kind]} {kind.name} payloads, at most {MOST_OF.get(kind, 1)}")
         following, critical = PayloadType(next_payload), flags >= FLAG_CRITICAL
-        payloads.append(_decode_payload(kind, following, body, critical=critical))
+        if wanted is not None and kind in PAYLOADS and kind not in wanted:
+            payloads.append(UnknownPayload(kind, body.rest()))
+        else:
+            payloads.append(_decode_payload(kind, following, body, critical=critical))
         if kind in _SEALED:
             break
         kind = following

@@ -72,8 +72,8 @@ _HEAD = struct.Struct("!BBH")
 """What Notify and Delete begin with: protocol, SPI size, and a type or a count."""
 
 # Own limits. A TS payload has an octet for its count, a DELETE two.
-MAX_SELECTORS = 128
-MAX_DELETED_SPIS = 1024
+MAX_SELECTORS = 64
+MAX_DELETED_SPIS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,9 @@ class DeletePayload:
             raise WireError(f"DELETE: {count} SPIs of no octets")
         if count > MAX_DELETED_SPIS:
             raise WireError(f"DELETE: {count} SPIs, at most {MAX_DELETED_SPIS}")
-        spis = tuple(body.octets(spi_size) for _ in range(count))
+        octets = body.octets(count * spi_size)
+        starts = range(0, count * spi_size, spi_size) if count else ()
+        spis = tuple([octets[at : at + spi_size] for at in starts])
         body.finish()
         return cls(protocol, spis, critical)
 

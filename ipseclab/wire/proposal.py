@@ -8,7 +8,7 @@ proposal can be used is for `ike` to say. Which transforms a protocol must and m
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -45,11 +45,15 @@ SMALLEST_SUBSTRUCTURE = 8
 _SUBSTRUCTURE = struct.Struct("!BBH")
 _PROPOSAL = struct.Struct("!BBBB")
 _TRANSFORM = struct.Struct("!BBH")
+_ATTRIBUTE = struct.Struct("!HH")
+_KEY_LENGTH = ATTRIBUTE_FORMAT_TV | AttributeType.KEY_LENGTH
 
 # Own limits, well above what any known implementation sends.
 MAX_PROPOSALS = 64
-MAX_TRANSFORMS = 128
-MAX_ATTRIBUTES = 8
+MAX_TRANSFORMS = 160
+"""In all proposals of an SA payload together; an attribute that we do not know counts as one."""
+MAX_ATTRIBUTES = 2
+"""Of a transform; there is no other than Key Length (RFC 7296 section 3.3.5)."""
 REMEMBERED, REMEMBERED_SIZE = 64, 256
 """Lists of transforms whose decoding and encoding is remembered, and the octets of one at most."""
 
@@ -160,12 +164,13 @@ def encode_proposals(proposals: tuple[Proposal, ...]) -> bytes:
 def decode_proposals(reader: Reader) -> tuple[Proposal, ...]:
     """All proposals of an SA payload, at least one. Raises WireError."""
     proposals: list[Proposal] = []
-    more = True
+    more, room = True, MAX_TRANSFORMS
     while more:
         if len(proposals) == MAX_PROPOSALS:
             raise WireError(f"{reader.what}: more than {MAX_PROPOSALS} proposals")
         more, body = _substructure(reader, "proposal", MORE_PROPOSALS)
-        proposals.append(_decode_proposal(body))
+        proposals.append(_decode_proposal(body, room))
+        room -= _weight(proposals[-1].transforms)
     reader.finish()
     return tuple(proposals)
 
@@ -181,10 +186,12 @@ def decode_proposals(reader: Reader) -> tuple[Proposal, ...]:
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 # ~                        <Transforms>                           ~
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-def _decode_proposal(body: Reader) -> Proposal:
-    """A proposal from its fifth octet on (RFC 7296 section 3.3.1)."""
+def _decode_proposal(body: Reader, room: int) -> Proposal:
+    """A proposal of at most `room` transforms from its fifth octet on (RFC 7296 section 3.3.1)."""
     number, named, spi_size, count = body.unpack(_PROPOSAL)
     protocol = ProtocolId(named)
+    if count > room:
+        raise WireError(f"proposal {number}: {count} transforms more, at most {MAX_TRANSFORMS}")
     sizes = SPI_SIZES.get(protocol)
     if sizes is not None and spi_size not in sizes:
         wanted = " or ".join(str(size) for size in sizes)
@@ -197,17 +204,24 @@ def _decode_proposal(body: Reader) -> Proposal:
 
 def _decode_transforms(octets: bytes, count: int) -> tuple[Transform, ...]:
     """The `count` transforms that a proposal announces: no more, no less."""
-    if count > MAX_TRANSFORMS:
-        raise WireError(f"proposal: {count} transforms, at most {MAX_TRANSFORMS}")
     body = Reader(octets, "proposal")
     transforms: list[Transform] = []
+    strange = 0
     for index in range(count):
         more, inner = _substructure(body, "transform", MORE_TRANSFORMS)
         if more != (index < count - 1):
             raise WireError(f"proposal: transform {index + 1} of {count} is marked wrongly as last")
         transforms.append(_decode_transform(inner))
+        strange += len(transforms[-1].attributes)
+        if index + strange >= MAX_TRANSFORMS:
+            raise WireError(f"proposal: transforms and attributes, at most {MAX_TRANSFORMS}")
     body.finish()
     return tuple(transforms)
+
+
+def _weight(transforms: Sequence[Transform]) -> int:
+    """Transforms, and their attributes that we do not know."""
+    return len(transforms) + sum(len(transform.attributes) for transform in transforms)
 
 
 _remembered_transforms = lru_cache(REMEMBERED)(_decode_transforms)
@@ -233,13 +247,12 @@ def _decode_transform(body: Reader) -> Transform:
     while body.remaining:
         if len(attributes) == MAX_ATTRIBUTES:
             raise WireError(f"transform: more than {MAX_ATTRIBUTES} attributes")
-        attribute = _decode_attribute(body)
+        head, value = body.unpack(_ATTRIBUTE)
         # A second Key Length, or one in TLV format, is nothing that we know: it stays an attribute.
-        is_key_length = attribute.type == AttributeType.KEY_LENGTH
-        if is_key_length and key_bits is None and isinstance(attribute.value, int):
-            key_bits = attribute.value
+        if head == _KEY_LENGTH and key_bits is None:
+            key_bits = value
         else:
-            attributes.append(attribute)
+            attributes.append(_attribute(head, value, body))
     identifier = known(number) if known is not None else number
     return Transform(kind, identifier, key_bits, tuple(attributes))
 
@@ -252,11 +265,9 @@ def _decode_transform(body: Reader) -> Transform:
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 # |                   AF=0  Attribute Value                       |
 # +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-def _decode_attribute(body: Reader) -> Attribute:
-    """An attribute in either format (RFC 7296 section 3.3.5)."""
-    head = body.uint(2)
+def _attribute(head: int, value: int, body: Reader) -> Attribute:
+    """An attribute in either format (RFC 7296 section 3.3.5), from its first four octets on."""
     kind = AttributeType(head & ~ATTRIBUTE_FORMAT_TV)
-    value = body.uint(2)
     if head & ATTRIBUTE_FORMAT_TV:
         return Attribute(kind, value)
     return Attribute(kind, body.octets(value))

@@ -14,6 +14,7 @@ from ipseclab.registry import (
 from ipseclab.wire.buffer import Reader
 from ipseclab.wire.message import (
     MAX_PAYLOADS,
+    MOST_OF,
     Message,
     decode_header,
     decode_message,
@@ -23,6 +24,7 @@ from ipseclab.wire.message import (
 from ipseclab.wire.payloads import (
     MAX_DELETED_SPIS,
     MAX_SELECTORS,
+    PAYLOADS,
     CpPayload,
     DeletePayload,
     EapPayload,
@@ -41,6 +43,7 @@ from ipseclab.wire.payloads import (
 from ipseclab.wire.proposal import MAX_ATTRIBUTES, MAX_PROPOSALS, MAX_TRANSFORMS
 
 SPI_I, SPI_R = b"initiate", b"responds"
+UNHEARD_OF = PayloadType(200)
 
 
 def message_of(*payloads):
@@ -158,14 +161,31 @@ def test_a_payload_shorter_than_its_header_is_refused(length):
 
 def test_a_zero_length_chain_of_the_largest_size_ends_at_once():
     # Next Payload points at the same type for ever, with length 4: the limit ends it.
-    octets = bytes([PayloadType.VENDOR, 0, 0, 4]) * (65507 // 4)
+    octets = bytes([UNHEARD_OF, 0, 0, 4]) * (65507 // 4)
     with pytest.raises(WireError, match=f"more than {MAX_PAYLOADS} payloads"):
-        decode_payloads(PayloadType.VENDOR, octets)
+        decode_payloads(UNHEARD_OF, octets)
 
 
 def test_the_limit_on_payloads_itself_is_allowed():
-    payloads = (VendorPayload(b""),) * MAX_PAYLOADS
+    payloads = (UnknownPayload(UNHEARD_OF, b""),) * MAX_PAYLOADS
     assert decode_payloads(*encode_payloads(payloads)) == payloads
+
+
+@pytest.mark.parametrize("kind", [*PAYLOADS])
+def test_payloads_that_may_come_once_or_a_few_times_come_no_more_often(kind):
+    most = MOST_OF.get(kind, 1)
+    octets = bytes([kind, 0, 0, 4]) * (most + 1)
+    with pytest.raises(WireError, match=rf"{most + 1} \w+ payloads, at most {most}$"):
+        decode_payloads(kind, octets, wanted=())
+
+
+def test_payloads_that_nobody_wants_stay_unread_and_are_not_critical():
+    octets = bytes([PayloadType.NONCE, 0x80, 0, 5]) + b"x" + bytes([0, 0, 0, 20]) + b"n" * 16
+    unread, nonce = decode_payloads(PayloadType.SA, octets, wanted=(PayloadType.NONCE,))
+    assert unread == UnknownPayload(PayloadType.SA, b"x")
+    assert nonce == NoncePayload(b"n" * 16)
+    with pytest.raises(WireError):
+        decode_payloads(PayloadType.SA, octets)
 
 
 def test_an_empty_chain_is_no_payload():
@@ -268,9 +288,10 @@ def proposal_octets(count, transform, last=0):
 
 def test_own_limits_hold():
     transform = b"\3\0\0\x08\1\0\0\x0c"
-    many = proposal_octets(MAX_TRANSFORMS + 1, transform) + transform * (MAX_TRANSFORMS + 1)
+    transforms = transform * 99 + b"\0" + transform[1:]
+    one = proposal_octets(100, transform, last=2) + transforms
     with pytest.raises(WireError, match=f"at most {MAX_TRANSFORMS}"):
-        decode_one(PayloadType.SA, many)
+        decode_one(PayloadType.SA, one * (MAX_TRANSFORMS // 100 + 1))
     with pytest.raises(WireError, match=f"more than {MAX_PROPOSALS} proposals"):
         decode_one(PayloadType.SA, proposal_octets(0, b"", last=2) * (MAX_PROPOSALS + 1))
     attributes = b"\x80\x14\0\0" * (MAX_ATTRIBUTES + 1)
@@ -284,7 +305,7 @@ def test_own_limits_hold():
     with pytest.raises(WireError, match=f"at most {MAX_DELETED_SPIS}"):
         decode_one(PayloadType.DELETE, b"\3\4" + count.to_bytes(2, "big") + bytes(4 * count))
     with pytest.raises(WireError, match="CP: more than"):
-        decode_one(PayloadType.CP, b"\1\0\0\0" + b"\0\1\0\0" * 129)
+        decode_one(PayloadType.CP, b"\1\0\0\0" + b"\0\1\0\0" * 101)
 
 
 @pytest.mark.rfc("7296", "3.11", "MUST", "one-protocol")

@@ -20,7 +20,7 @@ from ipseclab.registry import (
     TransformType,
     TsType,
 )
-from ipseclab.wire.message import Message, decode_header, decode_message
+from ipseclab.wire.message import MOST_OF, Message, decode_header, decode_message
 from ipseclab.wire.payloads import (
     PAYLOADS,
     AuthPayload,
@@ -156,9 +156,14 @@ sealed_payloads = st.one_of(
 )
 
 
+def once(payload):
+    """By what a message may hold it once: its type, or itself where there may be several."""
+    return payload if payload.payload_type in MOST_OF else payload.payload_type
+
+
 @st.composite
 def messages(draw):
-    payloads = draw(st.lists(plain_payloads, max_size=6))
+    payloads = draw(st.lists(plain_payloads, max_size=6, unique_by=once))
     if draw(flag):
         payloads.append(draw(sealed_payloads))
     return Message(
