@@ -17,7 +17,7 @@ from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import Flow
 from ipseclab.wire.selector import ANY_PORTS, TrafficSelector
 
-MAX_NEGOTIATED_SELECTORS = 24
+MAX_NEGOTIATED_SELECTORS = 64
 """Of each end, in one CHILD_SA: each is compared with each."""
 Selectors = tuple[TrafficSelector, ...]
 
@@ -151,11 +151,23 @@ def narrow(offered: Selectors, allowed: Selectors) -> Selectors:
 
 
 def _largest(distinct: Selectors) -> Selectors:
-    return tuple(
-        one
-        for one in distinct
-        if not any(one is not other and one.is_subset_of(other) for other in distinct)
-    )
+    return tuple([one for one in distinct if not _is_inside_another(one, distinct)])
+
+
+def _is_inside_another(one: TrafficSelector, distinct: Selectors) -> bool:
+    # Asked of each against each: what differs most is looked at before a function is called.
+    for other in distinct:
+        if (
+            other.start_port <= one.start_port
+            and one.end_port <= other.end_port
+            and other.start <= one.start
+            and one.end <= other.end
+            and other.protocol in (0, one.protocol)
+            and one is not other
+            and one.is_subset_of(other)
+        ):
+            return True
+    return False
 
 
 def check_narrowed(answer: Selectors, offered: Selectors) -> Selectors:

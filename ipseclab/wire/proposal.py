@@ -52,8 +52,8 @@ _KEY_LENGTH = ATTRIBUTE_FORMAT_TV | AttributeType.KEY_LENGTH
 MAX_PROPOSALS = 64
 MAX_TRANSFORMS = 160
 """In all proposals of an SA payload together; an attribute that we do not know counts as one."""
-MAX_ATTRIBUTES = 2
-"""Of a transform; there is no other than Key Length (RFC 7296 section 3.3.5)."""
+MAX_ATTRIBUTES = 8
+"""Of a transform, beside its Key Length."""
 REMEMBERED, REMEMBERED_SIZE = 64, 256
 """Lists of transforms whose decoding and encoding is remembered, and the octets of one at most."""
 
