@@ -15,24 +15,29 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import Pool
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 from rich.progress import Progress, TimeRemainingColumn
-from table import arguments, publish
+from table import Row, arguments, publish
 
 from ipseclab.lab.schedules.schedule import Outcome, draw, run
 from ipseclab.lab.schedules.shrink import shrink
 from ipseclab.lab.trace import Trace
+from ipseclab.measure.results import source_commit
 from ipseclab.present.ladder import ladder
 
 SCHEDULES, QUICK_SCHEDULES = 1_000_000, 1_000
 CHUNK = 500
+COLLECT_EVERY = (50_000, 20, 100)
+"""Objects made, then collections of one generation before one of the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,9 @@ class Chunk:
     schedules: int
     messages: int
     findings: int
-    cpu_seconds: float
+    process_seconds: float
+    commit: str
+    """Of the program that ran it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class Finding:
 
 def work(seeds: range) -> tuple[Chunk, list[Finding]]:
     """Run those seeds."""
-    start, messages = perf_counter(), 0
+    start, messages = process_time(), 0
     findings: list[Finding] = []
     for seed in seeds:
         outcome = run(draw(seed))
@@ -67,8 +74,20 @@ def work(seeds: range) -> tuple[Chunk, list[Finding]]:
             shortest = shrink(outcome.schedule)
             lines = "; ".join(" ".join(line.split()) for line in shortest.schedule.lines())
             findings.append(Finding(seed, outcome.invariant, outcome.problem, lines))
-    seconds = round(perf_counter() - start, 3)
-    return Chunk(seeds.start, len(seeds), messages, len(findings), seconds), findings
+    seconds = round(process_time() - start, 3)
+    commit = _commit()
+    return Chunk(seeds.start, len(seeds), messages, len(findings), seconds, commit), findings
+
+
+@cache
+def _commit() -> str:
+    return (source_commit() or "none")[:12]
+
+
+def _begin_worker() -> None:
+    """Prepared worlds stay for good, and what a schedule leaves behind is little: a look at all
+    that there is for cycles is seldom worth it."""
+    gc.set_threshold(*COLLECT_EVERY)
 
 
 def chunks(first: int, count: int, done: Sequence[Chunk]) -> list[range]:
@@ -87,7 +106,7 @@ def results(todo: Sequence[range], jobs: int) -> Iterator[tuple[Chunk, list[Find
     if jobs == 1:
         yield from map(work, todo)
         return
-    with Pool(jobs) as pool:
+    with Pool(jobs, initializer=_begin_worker) as pool:
         yield from pool.imap_unordered(work, todo)
 
 
@@ -165,20 +184,39 @@ def report(
     asked = range(first, first + count)
     done = [chunk for chunk in read(chunk_file, Chunk) if chunk.first_seed in asked]
     found = [finding for finding in read(finding_file, Finding) if finding.seed in asked]
-    schedules, seconds = sum(c.schedules for c in done), sum(c.cpu_seconds for c in done)
-    row = {
-        "first_seed": first,
-        "last_seed": first + count - 1,
-        "schedules": schedules,
-        "messages": sum(chunk.messages for chunk in done),
-        "findings": len(found),
-        "process_seconds": seconds,
-        "schedules/s": schedules / seconds if seconds else 0.0,
-    }
-    publish("schedules", {"Random schedules": [row]}, options)
+    commits = dict.fromkeys(chunk.commit for chunk in done)
+    rows = [_row([chunk for chunk in done if chunk.commit == commit]) for commit in commits]
+    if not rows:
+        return 0
+    publish("schedules", {"Random schedules, by the commit that ran them": rows}, options)
     for finding in sorted(found, key=lambda finding: finding.seed):
         show(shrink(draw(finding.seed)))
     return len(found)
+
+
+def _row(done: Sequence[Chunk]) -> Row:
+    """What one commit has run."""
+    schedules, seconds = sum(c.schedules for c in done), sum(c.process_seconds for c in done)
+    return {
+        "commit": done[0].commit,
+        "schedules": schedules,
+        "seeds": _ranges(done),
+        "messages": sum(chunk.messages for chunk in done),
+        "findings": sum(chunk.findings for chunk in done),
+        "process_seconds": seconds,
+        "schedules/s": schedules / seconds if seconds else 0.0,
+    }
+
+
+def _ranges(done: Sequence[Chunk]) -> str:
+    """The seeds of those chunks."""
+    found: list[list[int]] = []
+    for chunk in sorted(done, key=lambda chunk: chunk.first_seed):
+        if found and found[-1][1] == chunk.first_seed:
+            found[-1][1] = _end(chunk)
+        else:
+            found.append([chunk.first_seed, _end(chunk)])
+    return " ".join(f"{first}-{end - 1}" for first, end in found)
 
 
 if __name__ == "__main__":

@@ -416,12 +416,25 @@ class _Run:
         watch = self._watch
         if watch.given_up and not self._may_give_up():
             raise Violation("given up", f"{watch.given_up} has given its peer up after few losses")
+        self._check_survival()
         if watch.expired_at > calm + RENEWED:
             raise Violation("expired", "a CHILD_SA was not rekeyed before its end")
         if self._must_all_arrive():
             lost = self._packets - len(watch.delivered_numbers)
             if lost:
                 raise Violation("loss", f"{lost} of {self._packets} packets lost")
+
+    def _check_survival(self) -> None:
+        """Where nobody wanted an end, and hardly a message was lost, the connections stand."""
+        harmless = all(action.what in _HARMLESS for action in self._schedule.actions)
+        if not (self._schedule.connected and harmless) or self._may_give_up():
+            return
+        for ends in self._ends:
+            for end in ends:
+                ike = self._world.gateways[end].ike
+                name = connection_between(*ends)
+                if not any(child.connection.name == name for child in ike.child_sas):
+                    raise Violation("survival", f"{NAMES[end]} has nothing left of {name}")
 
     def _is_stale(self) -> bool:
         """Whether the ends differ in what a liveness check would show: an SA or an address."""
