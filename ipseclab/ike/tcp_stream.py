@@ -33,6 +33,16 @@ def frame(message: bytes) -> bytes:
     return (len(message) + LENGTH_SIZE).to_bytes(LENGTH_SIZE, "big") + message
 
 
+def only_message(octets: bytes) -> bytes | None:
+    """The message in octets that are just one frame, behind the prefix perhaps; None for any other
+    part of a stream."""
+    framed = octets.removeprefix(STREAM_PREFIX)
+    if len(framed) < LENGTH_SIZE + SMALLEST_MESSAGE:
+        return None
+    whole = int.from_bytes(framed[:LENGTH_SIZE], "big") == len(framed)
+    return framed[LENGTH_SIZE:] if whole else None
+
+
 class StreamReader:
     """Takes a stream's octets as they come, gives whole messages. It never keeps more than one
     incomplete frame, so that a peer can have it hold `LARGEST_FRAME` octets and no more.

@@ -17,7 +17,7 @@ from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Protection, Suite
 from ipseclab.errors import ConfigError, IntegrityFailure, WireError
-from ipseclab.ike.tcp_stream import LENGTH_SIZE
+from ipseclab.ike.tcp_stream import LENGTH_SIZE, only_message
 from ipseclab.ipsec.ah import FIXED_SIZE as AH_FIXED_SIZE
 from ipseclab.ipsec.esp import open_captured
 from ipseclab.lab.keys import ESP_TABLE, KEYS_FOLDER, read_esp_rows
@@ -165,10 +165,10 @@ def _open_frame(segment: bytes, openers: Mapping[bytes, _Opener], outer_ip: int)
     """The ESP packet of a segment that holds just that (RFC 9329); where a stream is cut elsewhere
     its packets are not looked for."""
     start = (segment[12] >> 4) * 4
-    data = segment[start:]
-    if int.from_bytes(data[:LENGTH_SIZE], "big") != len(data):
+    esp = only_message(segment[start:])
+    if esp is None:
         return None
-    return _open_esp(data[LENGTH_SIZE:], openers, outer_ip, udp=start + LENGTH_SIZE)
+    return _open_esp(esp, openers, outer_ip, udp=start + LENGTH_SIZE)
 
 
 def _plain(protocol: int, body: bytes, outer_ip: int) -> Opened | None:
