@@ -95,10 +95,14 @@ def resume_time(view: RunView) -> MetricValue:
 
 
 def _first_requests(view: RunView, exchange: str = "IKE_SA_INIT") -> list[TraceRecord]:
-    """Each gateway's first request of that exchange."""
+    """Each gateway's first request of that exchange; strongSwan says `ike_started` of it."""
     first: dict[str, TraceRecord] = {}
-    for record in view.events("ike_sent"):
-        if text(record, "exchange") == exchange and record.fields.get("request") is True:
+    for record in view.events("ike_sent", "ike_started"):
+        if record.event == "ike_started":
+            asked = exchange == "IKE_SA_INIT"
+        else:
+            asked = text(record, "exchange") == exchange and record.fields.get("request") is True
+        if asked:
             first.setdefault(record.node, record)
     return list(first.values())
 

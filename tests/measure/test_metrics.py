@@ -107,6 +107,15 @@ def test_handshake_time_counts_from_the_first_sending_of_a_retransmitted_request
     assert found["retransmissions"] == 1
 
 
+def test_handshake_time_of_a_peer_that_says_when_it_starts():
+    """strongSwan, which writes nothing else of its messages."""
+    others = [r for r in HANDSHAKE if r.event != "ike_sent" or r.node != "a"]
+    started = [record(t, "a", "ike_started", connection="c") for t in (0.05, 0.15)]
+    found = values([*started, *others])
+    assert found["handshake_time"] == pytest.approx(0.35)
+    assert found["resume_time"] is None
+
+
 def test_handshake_time_with_a_peer_that_writes_no_trace():
     ours = [r for r in HANDSHAKE if r.node == "a"]
     heard = [

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from worlds import NETNS, run_in
 
 from ipseclab.emu.sandbox import run_in_sandbox
 from ipseclab.lab.keys import ESP_TABLE, IKE_TABLE, KEYS_FOLDER
+from ipseclab.lab.plan import Ping, RunPlan
+from ipseclab.lab.topology import load_topology
 from ipseclab.lab.trace import TraceRecord, read_trace
 from ipseclab.measure.interop.cells import NAT, SITES, End, Step, Tunnel
 from ipseclab.measure.interop.life import ECHOES, LIFE_FILE, TRACE_FILE, write_order
@@ -164,3 +167,35 @@ def _check_agreement(records: list[TraceRecord], ours: str, theirs: str) -> None
         return [pair_key(r) for r in found]
 
     assert sorted(pairs(ours)) == sorted(pairs(theirs))
+
+
+@pytest.mark.parametrize("theirs", ["gw1", "gw2"], ids=["it initiates", "we initiate"])
+def test_times_of_what_strongswan_begins_by_itself(theirs: str, tmp_path: Path) -> None:
+    """Its handshake, and rekeys by its own timers, while ours are kept from any."""
+    ours = {"gw1": "gw2", "gw2": "gw1"}[theirs]
+    short = {"seconds": 4, "margin": 0.5, "jitter": 0}
+    overrides: dict[str, object] = {
+        f"nodes.{theirs}.stack": "strongswan",
+        "connections.site.encapsulation": "forced",
+        "connections.site.lifetimes.child": short,
+        "links.wan.delay": "10ms",
+        "faults": [{"node": ours, "do": "ignore_soft_expiry"}],
+    }
+    topology = load_topology("site-to-site").with_overrides(overrides)
+    plan = RunPlan((Ping("ping", "h1", "h2", start=0.8, interval=0.1, count=30),), (), duration=5.0)
+    run = run_in(NETNS, topology, plan, tmp_path / "run")
+    assert len(run.events("ping_received")) == 30
+    started = run.events("ike_started", node=theirs)
+    assert len(started) == (theirs == "gw1")
+    time = run.metrics["handshake_time"]
+    # Two exchanges of 20 ms each at least; what more is the machine's.
+    assert isinstance(time, float)
+    assert 0.04 <= time < 1.0
+    begun = run.events("rekey_started", node=theirs)
+    olds = {record.fields["spi_in"] for record in run.events("child_ready", node=theirs)}
+    assert begun
+    assert {record.fields["old"] for record in begun} <= olds
+    assert run.metrics["rekeys"] == float(len(begun))
+    length = run.metrics["rekey_time"]
+    assert isinstance(length, float)
+    assert 0.02 <= length < 2.0

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from ipseclab.emu.peers.strongswan_auth import (
     refuse_unsupported_auth,
     signs,
 )
+from ipseclab.emu.peers.strongswan_log import Beginning, Begun, LogReader
 from ipseclab.emu.process import Child, Control, start
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.gateway import ChildStatus, GatewayConfig, GatewayStatus, IkeStatus
@@ -275,13 +277,9 @@ class StrongswanDriver:
                 case "initiate":
                     _drain(session.initiate({"child": connection, "ike": connection, **at_once}))
                 case "rekey_child":
-                    self._note_start(session, "child", connection)
                     session.rekey({"child": connection})
                 case "rekey_ike":
-                    self._note_start(session, "ike", connection)
                     session.rekey({"ike": connection})
-                case "reauthenticate":
-                    session.rekey({"ike": connection, "reauth": "yes"})
                 case "reauthenticate":
                     session.rekey({"ike": connection, "reauth": "yes"})
                 case "delete_child":
@@ -303,27 +301,40 @@ class StrongswanDriver:
 
     # What it tells.
 
-    def _note_start(self, session: Any, kind: str, connection: str) -> None:
-        """That a rekey on demand begins: vici tells only of its end."""
-        for listed in session.list_sas({"ike": connection}):
-            for sa in listed.values():
-                if sa["state"] != b"ESTABLISHED":
-                    continue
-                if kind == "ike":
-                    self._record("rekey_started", kind=kind, old=sa["initiator-spi"].decode())
-                    continue
-                for child in sa["child-sas"].values():
-                    if child["state"] == b"INSTALLED":
-                        self._record("rekey_started", kind=kind, old=child["spi-in"].decode())
-
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Write vici's events as trace records until the daemon ends."""
-        session = self._session(process)
-        wanted = ("ike-updown", "ike-rekey", "child-updown", "child-rekey")
+        session, asking = self._session(process), self._session(process)
+        wanted = ["ike-updown", "ike-rekey", "child-updown", "child-rekey"]
+        if self._spec.detail != QUIET_DETAIL:
+            wanted.append("log")
+        lines = LogReader()
         with contextlib.suppress(OSError, vici.exception.SessionException):
             for kind, event in session.listen(wanted):
-                if event is not None and not self._ending:
-                    self._note(str(kind, "ascii") if isinstance(kind, bytes) else kind, event)
+                now = time.monotonic()
+                if event is None or self._ending:
+                    continue
+                name = str(kind, "ascii") if isinstance(kind, bytes) else kind
+                if name != "log":
+                    self._note(name, event)
+                elif (begun := lines.take(_plain(event))) is not None:
+                    self._note_begun(asking, begun, now)
+
+    def _note_begun(self, asking: Any, begun: Begun, now: float) -> None:
+        """Trace what charon began at `now`, by itself or because it was told to."""
+        record = partial(self._trace.record, now, self._spec.name)
+        if begun.what is Beginning.HANDSHAKE:
+            record("ike_started", connection=begun.connection)
+            return
+        for entry in asking.list_sas({"ike": begun.connection}):
+            for sa in map(_plain, entry.values()):
+                if sa["uniqueid"] != begun.unique_id:
+                    continue
+                children = sa["child-sas"].values()
+                going = (c["spi-in"] for c in children if c["state"] in ("REKEYING", "REKEYED"))
+                ike = begun.what is Beginning.IKE_REKEY
+                old = sa["initiator-spi"] if ike else next(going, None)
+                if old is not None:
+                    record("rekey_started", kind=begun.what.value, old=old)
 
     def _note(self, kind: str, event: Mapping[str, Any]) -> None:
         up = event.get("up", b"no") == b"yes"
