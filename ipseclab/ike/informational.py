@@ -220,7 +220,12 @@ def _note_successor(ctx: Context, sa: IkeSa) -> None:
     the CHILD_SAs of that, so that traffic may move there (section 2.8.3)."""
     if sa.state is not IkeState.ESTABLISHED:
         return
-    younger = [other for other in ctx.others(sa) if other.established > sa.established]
+    younger = [
+        other
+        for other in ctx.others(sa)
+        # Or this end's own, where both have reauthenticated at once.
+        if other.established > sa.established or other.session.renewal is not None
+    ]
     for other in younger:
         for child in other.children.values():
             if child.state is ChildState.INSTALLED:

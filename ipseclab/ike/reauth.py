@@ -25,7 +25,7 @@ from ipseclab.ike.context import Context
 from ipseclab.ike.create import CreateChild
 from ipseclab.ike.eap.settings import EapDemand, EapOnly
 from ipseclab.ike.informational import REAUTHENTICATED, DeleteIke
-from ipseclab.ike.lifecycle import REAUTH_RETRY, arm_session, patience, postpone
+from ipseclab.ike.lifecycle import REAUTH_RETRY, activate_child, arm_session, patience, postpone
 from ipseclab.ike.sa import ChildSa, IkeSa
 from ipseclab.ike.selectors import ChildWish
 from ipseclab.ike.start import begin
@@ -166,6 +166,10 @@ class GiveWay(TakeOver):
     @override
     def _done(self, ctx: Context, sa: IkeSa, now: float) -> None:
         ctx.notice("reauth_redundant", connection=sa.connection.name, spi_i=self.old.spi_i.hex())
+        # What is sent from now on must not meet the DELETE.
+        for child in sa.children.values():
+            if child.usable:
+                activate_child(ctx, child)
 
 
 def begin_session(sa: IkeSa, now: float) -> None:

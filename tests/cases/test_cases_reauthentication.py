@@ -116,6 +116,25 @@ def test_case_20_both_at_once_without_a_gap_in_traffic(lowest, apart):
     pair.agreed()
 
 
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_case_20_both_at_once_and_none_gives_way_before_the_ike_auth_response_is_in(seed):
+    """Who gives way does so when the peer has its new CHILD_SA: no packet waits for one."""
+    pair = connected(seed)
+    slow = 1.5 * pair.delay
+
+    def fate(sent):
+        # Of the second alone, so that the first is through when its request comes.
+        return (slow,) if sent.sender == 0 and sent.is_ike(AUTH, response=True) else (0.0,)
+
+    pair.fate = fate
+    pair.do(0, "reauthenticate", CONNECTION)
+    pair.run(pair.delay)
+    pair.do(1, "reauthenticate", CONNECTION)
+    assert traffic(pair, 0.5) == [0, 0]
+    assert not pair.events("acquire")
+    assert len(pair.ike_spis(0)) == 1
+
+
 @pytest.mark.parametrize("lowest", NONCES)
 @pytest.mark.parametrize("lost", [*NONCES[::2], *exchange(0, "IKE_AUTH"), *exchange(1, "IKE_AUTH")])
 def test_case_20_both_at_once_and_a_message_is_lost(lowest, lost):

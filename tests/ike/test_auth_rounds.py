@@ -190,6 +190,28 @@ def test_null_authentication_by_both_ends():
     pair.agreed()
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_null_authentication_of_messages_that_were_changed_is_refused(side):
+    """It does not say who sends them, but proves that they are as they were sent."""
+    null = (NullAuth(),)
+    pair = make_pair(both={"peer_id": NULL_IDENTITY, "own_auth": null, "peer_auth": null})
+    post = Post(pair)
+    pair.do(0, "initiate", CONNECTION)
+    post.deliver("a IKE_SA_INIT request", "b IKE_SA_INIT response")
+    if side == 1:
+        post.deliver("a IKE_AUTH request")
+    _message, payloads = opened(pair, post.held[0])
+    spoilt = [
+        replace(p, data=bytes(len(p.data))) if isinstance(p, AuthPayload) else p for p in payloads
+    ]
+    forged = forge(pair, side, ExchangeType.IKE_AUTH, *spoilt, message_id=1, response=side == 1)
+    receive(pair, 1 - side, forged)
+    event = "auth_failed" if side == 1 else "ike_error_sent"
+    (refused,) = pair.events(event, 1 - side)
+    assert "AUTH does not verify: messages were changed" in refused.details["reason"]
+    assert not pair.events("ike_established", 1 - side)
+
+
 def test_initial_contact_of_nobody_closes_nothing():
     pair = make_pair(
         a={"own_auth": (NullAuth(),), "peer_auth": (GATE,)},
