@@ -173,4 +173,5 @@ def _forwarding_table(node: Node, routes: Sequence[Route]) -> tuple[tuple[IPv4Ne
     """Networks and the interface for each, the longest prefix first."""
     entries = [(item.network, item.name) for item in node.interfaces]
     entries += [(route.network, route.interface) for route in routes]
-    return tuple(sorted(entries, key=lambda entry: -entry[0].prefixlen))
+    own = ((network, name) for network, name in entries if isinstance(network, IPv4Network))
+    return tuple(sorted(own, key=lambda entry: -entry[0].prefixlen))

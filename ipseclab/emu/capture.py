@@ -1,4 +1,4 @@
-"""The recorder: every IPv4 packet of some interfaces of a node, in and out, to a pcapng file.
+"""The recorder: every IP packet of some interfaces of a node, in and out, to a pcapng file.
 
 A process of its own, on packet sockets, with the kernel's time stamps put on the monotonic clock
 that the traces use. `merge_captures` joins the recorders' files into the run's one capture.
@@ -29,7 +29,7 @@ _SO_TIMESTAMPNS = 35
 _HEADER = devices.ETHERNET_HEADER.size
 _ANCILLARY = socket.CMSG_SPACE(16)
 _STAMP = struct.Struct("qq")
-_IPV4 = devices.ETH_P_IP.to_bytes(2, "big")
+_IP = tuple(kind.to_bytes(2, "big") for kind in devices.ETHERTYPES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class _Tap:
                 )
             except BlockingIOError:
                 return
-            if frame[_HEADER - 2 : _HEADER] == _IPV4:
+            if frame[_HEADER - 2 : _HEADER] in _IP:
                 seconds, nanoseconds = _STAMP.unpack_from(ancillary[0][2])
                 at = (seconds * 1_000_000_000 + nanoseconds - offset) * 1e-9
                 self._writer.write(0, at, frame[_HEADER:])

@@ -32,6 +32,9 @@ SOCKET_BUFFER = 4 * 1024 * 1024
 """Wanted octets of a socket's queues; an unprivileged sandbox gets at most `net.core.rmem_max`."""
 
 ETH_P_IP = 0x0800
+ETH_P_IPV6 = 0x86DD
+ETHERTYPES = {4: ETH_P_IP, 6: ETH_P_IPV6}
+"""By version of IP."""
 ETHERNET_HEADER = struct.Struct("!6s6sH")
 LARGEST_FRAME = 65_536 + ETHERNET_HEADER.size
 
@@ -44,6 +47,8 @@ _SIOCGIFMTU = 0x8921
 _SIOCSIFMTU = 0x8922
 _SIOCGIFHWADDR = 0x8927
 _SIOCETHTOOL = 0x8946
+_IFF_NOARP = 0x80
+_IFF_MULTICAST = 0x1000
 _IFF_UP = 0x1
 _IP_HDRINCL = 3
 _TCP_NOTSENT_LOWAT = 25
@@ -89,6 +94,14 @@ def set_up(name: str) -> None:
     with _control() as control:
         flags = struct.unpack_from("H", _ioctl(control, _SIOCGIFFLAGS, name, b""), 16)[0]
         _ioctl(control, _SIOCSIFFLAGS, name, struct.pack("H", flags | _IFF_UP))
+
+
+def keep_quiet(name: str) -> None:
+    """Let the kernel ask no neighbours at the interface and join no groups, which it would tell
+    them (neighbour discovery, MLD)."""
+    with _control() as control:
+        flags: int = struct.unpack_from("H", _ioctl(control, _SIOCGIFFLAGS, name, b""), 16)[0]
+        _ioctl(control, _SIOCSIFFLAGS, name, struct.pack("H", flags & ~_IFF_MULTICAST | _IFF_NOARP))
 
 
 def set_mtu(name: str, mtu: int) -> None:
@@ -171,15 +184,15 @@ def open_tun(name: str, *, flags: int = 0) -> int:
 # Sockets -----------------------------------------------------------------------------------------
 
 
-def open_packet_socket(name: str) -> socket.socket:
-    """A non-blocking socket that takes and gives the IPv4 frames of an interface, as they are.
+def open_packet_socket(name: str, version: int = 4) -> socket.socket:
+    """A non-blocking socket that takes and gives the IP frames of an interface, as they are.
 
-    Bound to IPv4 rather than to every protocol, so it sees what comes in and not what goes out.
+    Bound to one IP rather than to every protocol, so it sees what comes in and not what goes out.
     """
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     enlarge_buffers(opened)
     opened.setblocking(False)
-    opened.bind((name, ETH_P_IP))
+    opened.bind((name, ETHERTYPES[version]))
     return opened
 
 
@@ -223,9 +236,17 @@ def open_ip_socket(protocol: int) -> socket.socket:
     return opened
 
 
+def open_ipv6_sender() -> socket.socket:
+    """A raw IPv6 socket that sends whole packets. None receives them: the kernel keeps the header
+    to itself."""
+    opened = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    _prepare(opened)
+    return opened
+
+
 def open_sender(address: str) -> socket.socket:
-    """A raw IPv4 socket that sends whole packets, routed by `address` as their source."""
-    opened = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    """A raw socket that sends whole packets, routed by `address` as their source."""
+    opened = socket.socket(family_of(address), socket.SOCK_RAW, socket.IPPROTO_RAW)
     _prepare(opened)
     opened.bind((address, 0))
     return opened
@@ -233,8 +254,9 @@ def open_sender(address: str) -> socket.socket:
 
 def open_udp_socket(address: str, port: int) -> socket.socket:
     """A UDP socket bound to one of the node's addresses; what it sends may be fragmented."""
-    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
+    opened = socket.socket(family_of(address), socket.SOCK_DGRAM)
+    if opened.family == socket.AF_INET:
+        opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
     _prepare(opened)
     opened.bind((address, port))
     return opened
@@ -242,7 +264,7 @@ def open_udp_socket(address: str, port: int) -> socket.socket:
 
 def open_tcp_socket(address: str, port: int) -> socket.socket:
     """A TCP socket bound to one of the node's addresses, to connect from or to listen on."""
-    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    opened = socket.socket(family_of(address), socket.SOCK_STREAM)
     opened.setsockopt(socket.SOL_SOCKET, _SO_MARK, OWN_MARK)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     opened.setblocking(False)
@@ -265,8 +287,16 @@ def reset_on_close(opened: socket.socket) -> None:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    """The sockets' family of an address in text."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def set_udp_checksum(opened: socket.socket, wanted: bool) -> None:
-    """Whether the datagrams that a socket sends have a checksum; zero means none (RFC 768)."""
+    """Whether the datagrams that a socket sends have a checksum; zero means none (RFC 768). In IPv6
+    they always have (RFC 8200 section 8.1)."""
+    if opened.family == socket.AF_INET6:
+        return
     opened.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, int(not wanted))
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import EMSGSIZE
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import BinaryIO, assert_never
 
@@ -53,10 +54,13 @@ from ipseclab.registry import IpProtocol
 BURST = 32
 """Packets taken from one descriptor before the others and the timer are looked at."""
 LARGEST_PACKET = 65_536
+LARGEST_TUN_MTU = 65_535
 ARRIVALS = ("ike_received", "keepalive_received")
 _PROTOCOL = 9
 _PROTECTED = (IpProtocol.ESP, IpProtocol.AH)
-_SOURCE, _DESTINATION = slice(12, 16), slice(16, 20)
+_SOURCE, _DESTINATION = 0, 1
+_ADDRESSES = {4: (slice(12, 16), slice(16, 20)), 6: (slice(8, 24), slice(24, 40))}
+"""By version of IP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,10 @@ def read_keys(stream: BinaryIO) -> Iterator[IkeKeyLog | EspKeyLog]:
             return
 
 
+def _address_in(packet: bytes, which: int) -> IPv4Address | IPv6Address:
+    return ip_address(packet[_ADDRESSES[packet[0] >> 4][which]])
+
+
 def _is_not_esp(path: UdpPath, data: bytes) -> bool:
     """False for ESP, which shares port 4500 with IKE."""
     return path.local.port != NAT_T_PORT or data.startswith(NON_ESP_MARKER)
@@ -184,6 +192,12 @@ class GatewayDriver:
         self._unprotected = devices.open_tun(UNPROTECTED_TUN)
         devices.set_mtu(PROTECTED_TUN, spec.mtu)
         self._raw, self._raw_ah = (devices.open_ip_socket(item) for item in _PROTECTED)
+        self._ipv6: socket.socket | None = None
+        """Sends packets of IPv6, where the node has such links outside."""
+        if any(":" in address for address in spec.addresses):
+            self._ipv6 = devices.open_ipv6_sender()
+            # What comes for it takes this way, ESP and AH too.
+            devices.set_mtu(UNPROTECTED_TUN, LARGEST_TUN_MTU)
         self._source_routed = spec.source_routed
         self._udp: dict[UdpEndpoint, socket.socket] = {}
         self._checked: dict[UdpEndpoint, bool] = {}
@@ -234,6 +248,7 @@ class GatewayDriver:
         readers = self._readers()
         poll = PrecisePoll(*readers, control.fileno())
         for name in (PROTECTED_TUN, UNPROTECTED_TUN):
+            devices.keep_quiet(name)
             devices.set_up(name)
         be_quick()
         control.send("ready")
@@ -279,7 +294,7 @@ class GatewayDriver:
             except BlockingIOError:
                 return
             now = time.monotonic()
-            if self._source_routed and packet[_PROTOCOL] in _PROTECTED:
+            if self._source_routed and packet[0] >> 4 == 4 and packet[_PROTOCOL] in _PROTECTED:
                 # ESP or AH for an address of ours comes by the raw socket: this one is gone.
                 self._dropped("no_address", INBOUND, packet, now)
                 continue
@@ -303,13 +318,13 @@ class GatewayDriver:
         def read() -> None:
             for _ in range(BURST):
                 try:
-                    data, (address, port) = opened.recvfrom(LARGEST_PACKET)
+                    data, remote = opened.recvfrom(LARGEST_PACKET)
                 except BlockingIOError:
                     return
                 except ConnectionRefusedError:  # an ICMP error for an earlier datagram
                     continue
                 now = time.monotonic()
-                path = UdpPath(local, UdpEndpoint(address, port))
+                path = UdpPath(local, UdpEndpoint(*remote[:2]))
                 self._carry_out(receive(path, data, now), now)
 
         return read
@@ -362,8 +377,7 @@ class GatewayDriver:
                     if sender is None:
                         self._dropped("no_address", OUTBOUND, packet, now)
                         continue
-                    destination = socket.inet_ntoa(packet[_DESTINATION])
-                    self._send(sender, packet, (destination, 0), now)
+                    self._send(sender, packet, (str(_address_in(packet, _DESTINATION)), 0), now)
                 case DeliverPacket(packet):
                     self._deliver(packet, now)
                 case OpenStream() | SendStream() | CloseStream():
@@ -391,9 +405,9 @@ class GatewayDriver:
                 self._streams.close(path, abort=abort)
 
     def _sender_of(self, packet: bytes) -> socket.socket | None:
-        if not self._source_routed:
-            return self._raw
-        return self._senders.get(socket.inet_ntoa(packet[_SOURCE]))
+        if self._source_routed:
+            return self._senders.get(str(_address_in(packet, _SOURCE)))
+        return self._raw if packet[0] >> 4 == 4 else self._ipv6
 
     def _write_down(
         self, note: Notice | IkeKeyLog | EspKeyLog, arrived: float, happened: float

@@ -12,7 +12,7 @@ import platform
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,14 +51,15 @@ from ipseclab.errors import ConfigError
 from ipseclab.gateway import GatewayConfig
 from ipseclab.ike.config import IkeLimits
 from ipseclab.ike.secrets import SECRET_SIZE
+from ipseclab.ipsec.processing import SMALLEST_PATH_MTU
 from ipseclab.lab.addresses import OutsideAddresses
 from ipseclab.lab.attacks import Tally
 from ipseclab.lab.credentials import make_keyring
-from ipseclab.lab.gateways import gateway_config
+from ipseclab.lab.gateways import gateway_config, protected_networks
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.keys import KEYS_FOLDER, Capture
 from ipseclab.lab.link_set import with_settings
-from ipseclab.lab.model import Direction, Link, Node, NodeKind, Stack
+from ipseclab.lab.model import Direction, Interface, Link, Node, NodeKind, Stack
 from ipseclab.lab.plan import Action, ArgumentValue
 from ipseclab.lab.sides import (
     accepts_tcp,
@@ -221,14 +222,21 @@ class Lab:
         for node in self.topology.with_stack(Stack.IPSECLAB):
             outside = unprotected_interfaces(self.topology, node.name)
             if outside:
-                routes = self.topology.routes(node.name)
-                streams = uses_tcp(self.topology, node.name)
-                lines = [*routing.ipsec_lines(node, outside, routes, streams=streams)]
-                if source_routed(self.topology, node.name):
-                    for index, one in enumerate(outside):
+                self._route_ipsec(node, outside)
+
+    def _route_ipsec(self, node: Node, outside: Sequence[Interface]) -> None:
+        """The kernel of `node` hands its packets to our stack, by rules for each IP that it has."""
+        routes = self.topology.routes(node.name)
+        moving = source_routed(self.topology, node.name)
+        streams = uses_tcp(self.topology, node.name)
+        with devices.in_network(self.pid(node.name)):
+            for version in _versions(self.topology, node):
+                rules = routing.ipsec_lines(node, outside, routes, version, streams=streams)
+                lines = [*rules]
+                for index, one in enumerate(outside):
+                    if moving and one.version == version:
                         lines += routing.source_lines(one, index, one.address)
-                with devices.in_network(self.pid(node.name)):
-                    routing.run_ip(lines)
+                routing.run_ip(lines, version)
 
     def start_captures(self) -> None:
         """Start to record at the unprotected interfaces of every IPsec node."""
@@ -255,7 +263,11 @@ class Lab:
         """Addresses, neighbours and routes; a kernel whose forwarding is ours gets none of them."""
         mtus = [_mtu(self.topology.link(item.link), node.name) for item in node.interfaces]
         with devices.in_network(self.pid(node.name)):
-            routing.set_kernel(forwards=_kernel_forwards(node))
+            ipv6 = 6 in _versions(self.topology, node)
+            for interface in node.interfaces:
+                if ipv6:
+                    devices.keep_quiet(interface.name)
+            routing.set_kernel(forwards=_kernel_forwards(node), ipv6=ipv6)
             for interface in node.interfaces:
                 if not self._fast_path or interface.link in self._relayed:
                     devices.offloads_off(interface.name)
@@ -271,7 +283,8 @@ class Lab:
 
     def _start_link(self, link: Link, index: int) -> Child:
         ends = (relay_interface(index, 0), relay_interface(index, 1))
-        spec = RelaySpec(link.name, ends, self._impairments[link.name], self._seed)
+        version = link.ends[0].version
+        spec = RelaySpec(link.name, ends, self._impairments[link.name], self._seed, version)
         return self.adopt(start_relay(spec, self.folders.log(f"link-{link.name}")))
 
     def _start_nat(self, node: Node) -> Child:
@@ -295,7 +308,7 @@ class Lab:
         spec = GatewaySpec(
             self._gateway_config(node.name),
             tuple(str(i.address) for i in unprotected_interfaces(self.topology, node.name)),
-            tunnel_mtu(self.topology, node.name),
+            self._tun_mtu(node),
             self.folders.part(f"gateway-{node.name}"),
             self.folders.parts / f"keys-{node.name}",
             str(node.address),
@@ -319,6 +332,13 @@ class Lab:
                 drive=FastDriver if self._fast_path else GatewayDriver,
             )
         )
+
+    def _tun_mtu(self, node: Node) -> int:
+        """Of the protected side's TUN device: Linux has no IPv6 where not 1,280 octets fit, and
+        the gateway fragments what it makes of them."""
+        mtu = tunnel_mtu(self.topology, node.name)
+        ipv6 = any(one.version == 6 for one in protected_networks(self.topology, node.name))
+        return max(mtu, SMALLEST_PATH_MTU[16]) if ipv6 else mtu
 
     def _gateway_config(self, node: str) -> GatewayConfig:
         return gateway_config(
@@ -544,6 +564,13 @@ def _is_impaired(link: Link) -> bool:
     return any(
         config != ImpairmentConfig(mtu=config.mtu) for config in (link.forward, link.backward)
     )
+
+
+def _versions(topology: Topology, node: Node) -> tuple[int, ...]:
+    """The versions of IP that a node's kernel sees: those of its links, and of what it protects."""
+    found = {interface.version for interface in node.interfaces}
+    found |= {one.version for one in protected_networks(topology, node.name)}
+    return tuple(sorted(found))
 
 
 def _kernel_forwards(node: Node) -> bool:

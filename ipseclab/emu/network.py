@@ -110,7 +110,8 @@ def _start_flows(lab: Lab, plan: RunPlan) -> list[Child]:
         log = lab.folders.log(f"flow-{flow.name}")
         started.append(start_source(spec, network=lab.pid(flow.source), log=log))
     for node, names in probe_receivers(topology, plan).items():
-        sink = ProbeSinkSpec(node, names, lab.folders.part(f"probes-{node}"))
+        address = str(topology.nodes[node].address)
+        sink = ProbeSinkSpec(node, names, lab.folders.part(f"probes-{node}"), address)
         log = lab.folders.log(f"probes-{node}")
         started.append(start_probe_sink(sink, network=lab.pid(node), log=log))
     for child in started:

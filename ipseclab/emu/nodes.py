@@ -7,6 +7,7 @@ controller or `mn -c` is used, and no setting of the machine is touched.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -78,6 +79,9 @@ def _add_relayed(net: Any, here: Any, link: Link, index: int) -> None:
             addr2=f"{RELAY_MAC_PREFIX}:{index >> 8:02x}:{index & 0xFF:02x}:00:{side + 1:02x}",
         )
         devices.offloads_off(name)
+        # The relay's own kernel has nothing to say on the link.
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+            devices.set_sysctl(f"ipv6.conf.{name}.disable_ipv6", 1)
         devices.set_up(name)
 
 

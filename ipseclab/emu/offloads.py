@@ -106,8 +106,8 @@ def receive_train(opened: socket.socket, buffer: bytearray) -> tuple[int, int, t
     length, ancillary, _flags, remote = opened.recvmsg_into((buffer,), _ANCILLARY)
     for level, kind, data in ancillary:
         if level == _SOL_UDP and kind == _UDP_GRO:
-            return length, _INT.unpack(data)[0], remote
-    return length, max(1, length), remote
+            return length, _INT.unpack(data)[0], remote[:2]
+    return length, max(1, length), remote[:2]
 
 
 def available() -> dict[str, bool]:

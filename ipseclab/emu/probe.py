@@ -1,7 +1,7 @@
 """What each link does, measured before a run: delay, loss and rate by frames of our own.
 
-A lab that measures must know that what it set is in force. Numbered IPv4 frames (protocol 253, RFC
-3692) go from end to end of every link at once, past the kernels' IPv4: they carry an Ethernet
+A lab that measures must know that what it set is in force. Numbered IP frames (protocol 253, RFC
+3692) go from end to end of every link at once, past the kernels' IP: they carry an Ethernet
 address that no one has. The packets lost must be exactly those that the seed says; the relays then
 begin again at index 0. A mismatch stops the run.
 """
@@ -27,6 +27,7 @@ from ipseclab.lab.impairment import ImpairmentConfig, losses
 from ipseclab.lab.model import DIRECTIONS, Direction, Link
 from ipseclab.lab.topology import Topology
 from ipseclab.wire.ip import IPV4_HEADER_SIZE, build_ipv4
+from ipseclab.wire.ipv6 import IPV6_HEADER_SIZE, build_ipv6
 
 PROBE_PROTOCOL = 253
 """For experimentation and testing (RFC 3692 section 2.1)."""
@@ -50,7 +51,8 @@ FIRST_BLOCKED = 60_000
 """Above the numbers of the other frames."""
 _LATE = 0.25
 """Seconds that a frame may be late before it counts as lost."""
-_IDENTIFICATION = struct.Struct("!18xH")
+_NUMBERS = {4: struct.Struct("!18xH"), 6: struct.Struct("!16xH")}
+"""By version of IP: the identification, or the flow label's end."""
 
 
 class LinkMismatch(EnvironmentLacks):
@@ -86,6 +88,7 @@ class _Way:
         self.receiver = receiver
         self._sender = sender
         self._ends = [link.ends[end].address.packed for end in (direction, 1 - direction)]
+        self._version = link.ends[0].version
         self.count = PLAIN_FRAMES if self.config.loss is None else LOSSY_FRAMES
         drawn = losses(self.config.loss, seed, link.name, self.direction)
         self.lost_as_drawn = [n for n, lost in enumerate(islice(drawn, self.count)) if lost]
@@ -116,10 +119,12 @@ class _Way:
 
     def send(self, number: int, octets: int) -> None:
         """Send the frame with that number, now."""
-        source, destination = self._ends
-        data = bytes(octets - IPV4_HEADER_SIZE)
-        packet = build_ipv4(source, destination, PROBE_PROTOCOL, data, identification=number)
-        header = devices.ETHERNET_HEADER.pack(NOBODY, NOBODY, devices.ETH_P_IP)
+        ends = self._ends[0], self._ends[1], PROBE_PROTOCOL
+        if self._version == 4:
+            packet = build_ipv4(*ends, bytes(octets - IPV4_HEADER_SIZE), identification=number)
+        else:
+            packet = build_ipv6(*ends, bytes(octets - IPV6_HEADER_SIZE), flow_label=number)
+        header = devices.ETHERNET_HEADER.pack(NOBODY, NOBODY, devices.ETHERTYPES[self._version])
         self.sent[number] = time.monotonic()
         self._sender.send(header + packet)
 
@@ -145,7 +150,7 @@ class _Way:
             except BlockingIOError:
                 return
             if frame[:6] == NOBODY:
-                number = _IDENTIFICATION.unpack_from(frame)[0]
+                number = _NUMBERS[self._version].unpack_from(frame)[0]
                 self.received.setdefault(number, time.monotonic())
 
     def restart(self) -> None:
@@ -189,7 +194,7 @@ def _open(link: Link, pid_of: Callable[[str], int], seed: int, opened: ExitStack
     sockets = []
     for end in link.ends:
         with devices.in_network(pid_of(end.node)):
-            sockets.append(opened.enter_context(devices.open_packet_socket(end.name)))
+            sockets.append(opened.enter_context(devices.open_packet_socket(end.name, end.version)))
     for direction in (0, 1):
         yield _Way(link, direction, seed, sockets[direction], sockets[1 - direction])
 

@@ -1,8 +1,9 @@
-"""An impaired link: a process that carries IPv4 frames between two interfaces, each direction
+"""An impaired link: a process that carries IP frames between two interfaces, each direction
 through `lab.impairment`.
 
 The kernel's netem is not needed, and what a packet meets is drawn by its index, so the packets lost
-are those that the simulator loses. Other frames than IPv4 are not carried: neighbours are static.
+are those that the simulator loses. Frames of another kind than the link's IP are not carried:
+neighbours are static.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class RelaySpec:
     interfaces: tuple[str, str]
     impairments: tuple[ImpairmentConfig, ImpairmentConfig]
     seed: int
+    version: int = 4
+    """Of the link's IP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,9 @@ class Relay:
 
     def __init__(self, spec: RelaySpec) -> None:
         self._spec = spec
-        self._sockets = tuple(devices.open_packet_socket(name) for name in spec.interfaces)
+        self._sockets = tuple(
+            devices.open_packet_socket(name, spec.version) for name in spec.interfaces
+        )
         self._stamped = tuple(devices.stamped(opened) for opened in self._sockets)
         self._configs = spec.impairments
         self._impairments = self._fresh()

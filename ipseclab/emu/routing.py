@@ -1,7 +1,8 @@
 """A node's addresses, neighbours, routes and policy routing, as lines for `ip -batch`.
 
 One `ip` process a node reads them all: a fiftieth of the time of Mininet's shell, and text that a
-reader can try out by hand. Neighbours are static, so that links carry IPv4 and nothing else.
+reader can try out by hand. Neighbours are static, so that links carry IP packets and nothing else:
+no ARP, no neighbour discovery, no multicast groups, no addresses of a link alone.
 
 What makes the kernel hand every packet of an IPsec node to the SPD (RFC 4301 section 5):
 
@@ -15,6 +16,9 @@ What makes the kernel hand every packet of an IPsec node to the SPD (RFC 4301 se
     30     to the protected side's subnets                     the main table
     40     all the rest, forwarded or the node's own           tun-in -> send_packet
 
+IPv6 has rules of its own, the same but for ESP and AH: those take rule 5, as a raw IPv6 socket does
+not show the header that AH covers.
+
 IP fragments have no ports, not even the first for these rules: those of IKE take rule 5, and the
 gateway puts them together.
 """
@@ -23,7 +27,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import IPv4Address
 
 from ipseclab.emu import devices
 from ipseclab.emu.devices import PROTECTED_TUN, UNPROTECTED_TUN
@@ -31,8 +34,8 @@ from ipseclab.errors import EnvironmentLacks
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
 from ipseclab.ike.streams import STREAM_PORTS
 from ipseclab.lab.addresses import AddressChange
-from ipseclab.lab.model import Interface, Node
-from ipseclab.lab.routes import Route
+from ipseclab.lab.model import Interface, IpAddress, Node
+from ipseclab.lab.routes import DEFAULT_ROUTES, Route
 
 PROTECTED_TABLE = 100
 UNPROTECTED_TABLE = 101
@@ -46,11 +49,12 @@ def address_lines(interfaces: Iterable[Interface], mtus: Sequence[int]) -> Itera
     for interface, mtu in zip(interfaces, mtus, strict=True):
         prefix = interface.network.prefixlen
         yield f"link set {interface.name} mtu {mtu} up"
-        yield f"address add {interface.address}/{prefix} dev {interface.name}"
+        nodad = " nodad" if interface.version == 6 else ""
+        yield f"address add {interface.address}/{prefix} dev {interface.name}{nodad}"
         yield neighbour_line(interface, interface.peer_address)
 
 
-def neighbour_line(interface: Interface, address: IPv4Address) -> str:
+def neighbour_line(interface: Interface, address: IpAddress) -> str:
     """`address` belongs to the interface's one neighbour."""
     return (
         f"neighbour replace {address} lladdr {interface.peer_mac} dev {interface.name} "
@@ -75,16 +79,20 @@ def ipsec_lines(
     node: Node,
     unprotected: Sequence[Interface],
     routes: Iterable[Route],
+    version: int = 4,
     *,
     streams: bool = False,
 ) -> Iterator[str]:
-    """The policy routing of an IPsec node with its routes. Its TUN devices must be there.
-    `streams`: IKE and ESP may go in TCP."""
+    """The policy routing of an IPsec node with its routes, of one IP. Its TUN devices must be
+    there. `streams`: IKE and ESP may go in TCP."""
     outside = {interface.name for interface in unprotected}
     for interface in unprotected:
+        if interface.version != version:
+            continue
         name = interface.name
-        yield f"rule add pref 1 iif {name} ipproto esp lookup local"
-        yield f"rule add pref 4 iif {name} ipproto ah lookup local"
+        if version == 4:
+            yield f"rule add pref 1 iif {name} ipproto esp lookup local"
+            yield f"rule add pref 4 iif {name} ipproto ah lookup local"
         for preference, port in ((2, IKE_PORT), (3, NAT_T_PORT)):
             yield f"rule add pref {preference} iif {name} ipproto udp dport {port} lookup local"
         if streams:
@@ -96,23 +104,30 @@ def ipsec_lines(
     yield "rule delete pref 0"
     yield f"rule add pref 20 fwmark {devices.OWN_MARK:#x} lookup main"
     for interface in node.interfaces:
-        if interface.name not in outside:
+        if interface.name not in outside and interface.version == version:
             yield f"rule add pref 30 to {interface.network} lookup main"
     for route in routes:
-        if route.interface not in outside:
+        if route.interface not in outside and route.network.version == version:
             yield f"rule add pref 30 to {route.network} lookup main"
     yield f"rule add pref 40 lookup {PROTECTED_TABLE}"
     # The source address that the node's own packets get: that of its first interface.
-    yield own_packets_line(str(node.address))
-    yield f"route add default dev {UNPROTECTED_TUN} table {UNPROTECTED_TABLE}"
+    own = next((item.address for item in node.interfaces if item.version == version), None)
+    default = DEFAULT_ROUTES[version]
+    if own is not None:
+        yield own_packets_line(str(own))
+    else:
+        yield f"route replace {default} dev {PROTECTED_TUN} table {PROTECTED_TABLE}"
+    yield f"route add {default} dev {UNPROTECTED_TUN} table {UNPROTECTED_TABLE}"
 
 
-def source_lines(interface: Interface, index: int, address: IPv4Address) -> Iterator[str]:
+def source_lines(interface: Interface, index: int, address: IpAddress) -> Iterator[str]:
     """What our sockets send from `address` leaves by that interface (RFC 4555: the path is a pair
     of addresses)."""
     table = SOURCE_TABLES + index
     mark = f"{devices.OWN_MARK:#x}"
-    yield f"route replace default via {interface.peer_address} dev {interface.name} table {table}"
+    default = DEFAULT_ROUTES[address.version]
+    via = f"via {interface.peer_address} dev {interface.name}"
+    yield f"route replace {default} {via} table {table}"
     yield f"rule add pref 15 from {address} fwmark {mark} lookup {table}"
 
 
@@ -141,11 +156,32 @@ def address_change_lines(
 
 def own_packets_line(source: str) -> str:
     """The node's own packets to what is not on its protected side come from `source`."""
-    return f"route replace default dev {PROTECTED_TUN} src {source} table {PROTECTED_TABLE}"
+    default = DEFAULT_ROUTES[6 if ":" in source else 4]
+    return f"route replace {default} dev {PROTECTED_TUN} src {source} table {PROTECTED_TABLE}"
 
 
-def set_kernel(*, forwards: bool) -> None:
-    """This namespace's settings: IPv4 alone, no filtering by source, forwarding as told."""
+_IPV6_SETTINGS = {
+    # No router solicitations, no probing for duplicates, no addresses of the link alone.
+    "ipv6.conf.all.accept_ra": 0,
+    "ipv6.conf.default.accept_ra": 0,
+    "ipv6.conf.default.router_solicitations": 0,
+    "ipv6.conf.all.accept_dad": 0,
+    "ipv6.conf.default.accept_dad": 0,
+    "ipv6.conf.all.addr_gen_mode": 1,
+    "ipv6.conf.default.addr_gen_mode": 1,
+    "ipv6.conf.all.accept_redirects": 0,
+    "ipv6.icmp.ratelimit": 0,
+    # TUN devices, which come later, are no router's: they would join its groups and say so.
+    "ipv6.conf.default.forwarding": 0,
+    # Only now, so that no interface has done any of it before.
+    "ipv6.conf.default.disable_ipv6": 0,
+    "ipv6.conf.all.disable_ipv6": 0,
+}
+
+
+def set_kernel(*, forwards: bool, ipv6: bool = False) -> None:
+    """This namespace's settings: no filtering by source, forwarding as told; IPv6 only where the
+    node has it, and then silent."""
     devices.set_up("lo")
     settings = {
         "ipv4.ip_forward": int(forwards),
@@ -157,25 +193,33 @@ def set_kernel(*, forwards: bool) -> None:
         # A packet that the kernel has matched to a socket before routing it is not forwarded, not
         # even to the TUN device through which it would come to that socket.
         "ipv4.ip_early_demux": 0,
-        # Nothing but IPv4 may cross a link, or the packets' indexes would differ from the sim's.
+        # Nothing but packets may cross a link, or their indexes would differ from the sim's.
         "ipv6.conf.all.disable_ipv6": 1,
         "ipv6.conf.default.disable_ipv6": 1,
         # Every ICMP error counts as a packet too: none is to be held back by a rate limit.
         "ipv4.icmp_ratelimit": 0,
     }
-    for name, value in settings.items():
+    more: dict[str, int] = {}
+    if ipv6:
+        more = {"ipv6.conf.all.forwarding": int(forwards)} | _IPV6_SETTINGS
+    for name, value in (*settings.items(), *more.items()):
         try:
             devices.set_sysctl(name, value)
         except FileNotFoundError:
+            if ipv6:
+                problem = "this kernel has no IPv6"
+                raise EnvironmentLacks(problem, "boot it with ipv6.disable=0") from None
             if not name.startswith("ipv6."):  # a kernel without IPv6 has none to disable
                 raise
 
 
-def run_ip(lines: Iterable[str]) -> None:
-    """Have `ip -batch` carry out the lines in this namespace. Raises EnvironmentLacks."""
+def run_ip(lines: Iterable[str], version: int = 4) -> None:
+    """Have `ip -batch` carry out the lines in this namespace, those without an address for that IP.
+    Raises EnvironmentLacks."""
     text = "".join(f"{line}\n" for line in lines)
     done = subprocess.run(
-        ["ip", "-batch", "-"],
+        # Without -6 it goes by the addresses in each line, and takes IPv4 where there are none.
+        ["ip", *(["-6"] if version == 6 else []), "-batch", "-"],
         input=text,
         capture_output=True,
         text=True,

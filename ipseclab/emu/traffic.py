@@ -37,6 +37,7 @@ from ipseclab.wire.ip import (
     build_icmp_echo,
     decode_ipv4_header,
 )
+from ipseclab.wire.ipv6 import ICMPV6_ECHO_REPLY, ICMPV6_ECHO_REQUEST
 
 FIRST_ECHO_IDENTIFIER = 1
 REPORT_SECONDS = 0.1
@@ -57,6 +58,11 @@ class FlowSpec:
     source: str
     destination: str
     folder: Path
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """Of the sockets at both ends."""
+        return devices.family_of(self.destination)
 
     def trace_file(self, end: str) -> Path:
         """Where the process of that end ("source" or "sink") writes."""
@@ -118,6 +124,8 @@ class ProbeSinkSpec:
     node: str
     names: Mapping[int, str]
     trace: Path
+    address: str = "0.0.0.0"
+    """The host's: its IP is the sink's."""
 
 
 def start_probe_sink(spec: ProbeSinkSpec, *, network: int, log: Path) -> Child:
@@ -172,7 +180,10 @@ class _Source(_End):
     def ping(self, flow: Ping) -> None:
         """Send echo requests and note the answers until told to end."""
         identifier = FIRST_ECHO_IDENTIFIER + self.spec.number
-        with socket.socket(socket.AF_INET, socket.SOCK_RAW, IpProtocol.ICMP) as opened:
+        is_ipv6 = self.spec.family == socket.AF_INET6
+        protocol = IpProtocol.ICMPV6 if is_ipv6 else IpProtocol.ICMP
+        request = ICMPV6_ECHO_REQUEST if is_ipv6 else ICMP_ECHO_REQUEST
+        with socket.socket(self.spec.family, socket.SOCK_RAW, protocol) as opened:
             opened.setblocking(False)
             begin = self.ready()
             if begin is None:
@@ -184,9 +195,8 @@ class _Source(_End):
                     if self._wait(poll, left):
                         return
                     self._answers(opened, identifier, sent)
-                echo = build_icmp_echo(
-                    ICMP_ECHO_REQUEST, identifier, sequence & 0xFFFF, bytes(flow.size)
-                )
+                # In IPv6 the kernel makes the checksum anew, as it covers addresses.
+                echo = build_icmp_echo(request, identifier, sequence & 0xFFFF, bytes(flow.size))
                 now = sent[sequence & 0xFFFF] = time.monotonic()
                 self.record(now, "ping_sent", flow=self._name, sequence=sequence, octets=flow.size)
                 _send(opened, echo, (self.spec.destination, 0))
@@ -200,9 +210,12 @@ class _Source(_End):
             except BlockingIOError:
                 return
             now = time.monotonic()
-            start = decode_ipv4_header(packet).header_length
+            # A raw IPv6 socket keeps the header to itself.
+            is_ipv4 = opened.family == socket.AF_INET
+            start = decode_ipv4_header(packet).header_length if is_ipv4 else 0
             kind, _code, _sum, who, sequence = ICMP_ECHO_HEADER.unpack_from(packet, start)
-            if kind == ICMP_ECHO_REPLY and who == identifier and sequence in sent:
+            reply = ICMP_ECHO_REPLY if is_ipv4 else ICMPV6_ECHO_REPLY
+            if kind == reply and who == identifier and sequence in sent:
                 octets = len(packet) - start - ICMP_ECHO_HEADER_SIZE
                 rtt = round(now - sent.pop(sequence), 9)
                 fields = {"sequence": sequence, "rtt": rtt, "octets": octets}
@@ -211,7 +224,7 @@ class _Source(_End):
     def probe(self, flow: Probe) -> None:
         """Send numbered datagrams at the flow's rate."""
         size = max(flow.size, SMALLEST_PROBE)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        with socket.socket(self.spec.family, socket.SOCK_DGRAM) as opened:
             opened.bind(("", PROBE_PORT + 1 + self.spec.number))
             opened.setblocking(False)
             begin = self.ready()
@@ -230,7 +243,7 @@ class _Source(_End):
 
     def transfer(self, flow: Transfer) -> None:
         """Send as much as TCP takes, for a time or up to a size."""
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as opened:
+        with socket.socket(self.spec.family, socket.SOCK_STREAM) as opened:
             name = CONGESTION_NAMES[flow.congestion].encode()
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name)
             opened.setblocking(False)
@@ -285,11 +298,12 @@ class _ProbeSink(_End):
 
     def __init__(self, spec: ProbeSinkSpec, control: Control, file: TextIO) -> None:
         super().__init__(control, spec.node, file)
+        self._family = devices.family_of(spec.address)
         self._journal = ProbeJournal(spec.names)
 
     def run(self) -> None:
         """Note probes until told to end."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        with socket.socket(self._family, socket.SOCK_DGRAM) as opened:
             opened.bind(("", PROBE_PORT))
             devices.enlarge_buffers(opened)
             opened.setblocking(False)
@@ -326,7 +340,7 @@ class _TransferSink(_End):
 
     def run(self) -> None:
         """Take one connection."""
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        with socket.socket(self._spec.family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("", TRANSFER_PORT + self._spec.number))
             listener.listen()

@@ -21,7 +21,7 @@ from ipseclab.outputs import UdpPath
 from ipseclab.registry import PayloadType
 from ipseclab.wire.message import HEADER_SIZE, MAX_MESSAGE_SIZE, PAYLOAD_HEADER_SIZE
 
-IPV4_HEADER_SIZE, UDP_HEADER_SIZE = 20, 8
+IPV4_HEADER_SIZE, IPV6_HEADER_SIZE, UDP_HEADER_SIZE = 20, 40, 8
 NEXT_PAYLOAD_AT = 16  # RFC 7296 section 3.1
 
 SMALLEST_FRAGMENT_SIZE = 576
@@ -43,9 +43,10 @@ _Key = tuple[bytes, bool, int]
 
 
 def largest_message(path: UdpPath, packet_size: int) -> int:
-    """Octets of an IKE message that goes along `path` in an IPv4 packet of `packet_size`."""
+    """Octets of an IKE message that goes along `path` in an IP packet of `packet_size`."""
+    header = IPV6_HEADER_SIZE if ":" in path.local.address else IPV4_HEADER_SIZE
     marker = len(NON_ESP_MARKER) if path.local.port == NAT_T_PORT else 0
-    return packet_size - IPV4_HEADER_SIZE - UDP_HEADER_SIZE - marker
+    return packet_size - header - UDP_HEADER_SIZE - marker
 
 
 def fragment_fields(octets: bytes) -> dict[str, int]:

@@ -313,7 +313,10 @@ class Datapath:
                     piece
                     for output in self._seal(entry, packet, now)
                     for piece in (
-                        map(SendPacket, fragments_of(output.packet, limit))
+                        map(
+                            SendPacket,
+                            fragments_of(output.packet, limit, entry.outbound.sequence),
+                        )
                         if isinstance(output, SendPacket)
                         else (output,)
                     )

@@ -13,7 +13,7 @@ from ipseclab.ipsec import ipv4, ipv6
 from ipseclab.ipsec.ah import begin_ah, finish_ah
 from ipseclab.ipsec.counters import Dropped, DropReason
 from ipseclab.ipsec.esp import seal_esp
-from ipseclab.ipsec.processing import DontFragment
+from ipseclab.ipsec.processing import SMALLEST_PATH_MTU, DontFragment
 from ipseclab.ipsec.sad import FLOWS_PER_SA, SadEntry
 from ipseclab.outputs import SendDatagram, SendMessage, SendPacket, TcpPath, UdpPath
 from ipseclab.registry import IpProtocol
@@ -72,8 +72,11 @@ def _outer(entry: SadEntry, payload: bytes, inner: bytes) -> bytes:
         value &= ~ipv4.ECN_MASK
     if len(p.local) == IPV6_ADDRESS_SIZE:
         return ipv6.around(p.local, p.remote, p.protocol, payload, inner_class=value)
-    # No router fragments IPv6; in IPv4 DF says the same.
-    copied = inner[6] << 8 & DONT_FRAGMENT if inner[0] >> 4 == 4 else DONT_FRAGMENT
+    # No router fragments IPv6; in IPv4 DF says the same. But what IPv6 carries anywhere must pass
+    # (RFC 8200 section 5).
+    small = len(inner) <= SMALLEST_PATH_MTU[IPV6_ADDRESS_SIZE]
+    own = 0 if small else DONT_FRAGMENT
+    copied = inner[6] << 8 & DONT_FRAGMENT if inner[0] >> 4 == 4 else own
     bits = {DontFragment.COPY: copied, DontFragment.SET: DONT_FRAGMENT, DontFragment.CLEAR: 0}
     bit = bits[processing.dont_fragment]
     return entry.outer.around_with(payload, value, bit, entry.outbound.sequence)

@@ -27,11 +27,13 @@ _COPIED_OPTION = 0x80
 _END, _NO_OPERATION = 0, 1
 
 
-def fragments_of(packet: bytes, mtu: int) -> list[bytes]:
-    """An IPv4 packet as fragments of at most `mtu` octets; itself when it fits. Raises Dropped when
-    not even 8 octets fit."""
+def fragments_of(packet: bytes, mtu: int, identification: int = 0) -> list[bytes]:
+    """A packet as fragments of at most `mtu` octets; itself when it fits. Raises Dropped when not
+    even 8 octets fit. `identification` is for IPv6, which has none in its header."""
     if len(packet) <= mtu:
         return [packet]
+    if packet[0] >> 4 == 6:
+        return _ipv6_fragments(packet, mtu, identification)
     header = decode_ipv4_header(packet)
     first = packet[: header.header_length]
     later = _later_header(first)
@@ -46,6 +48,22 @@ def fragments_of(packet: bytes, mtu: int) -> list[bytes]:
         flags = (more_after if last else MORE_FRAGMENTS) | base + start // 8
         head = later if start else first
         found.append(_with_flags(head, flags, payload[start : start + size]))
+    return found
+
+
+def _ipv6_fragments(packet: bytes, mtu: int, identification: int) -> list[bytes]:
+    """RFC 8200 section 4.5: a fragment header behind what every router has to see."""
+    split = ipv6.split_for_transport(packet)
+    size = (mtu - len(split.head) - FRAGMENT_HEADER_SIZE) // 8 * 8
+    if size <= 0:
+        raise Dropped(DropReason.TOO_BIG)
+    found: list[bytes] = []
+    for start in range(0, len(split.payload), size):
+        field = start | (start + size < len(split.payload))
+        extension = bytes([split.next_header, 0]) + field.to_bytes(2, "big")
+        extension += (identification & 0xFFFF_FFFF).to_bytes(4, "big")
+        piece = extension + split.payload[start : start + size]
+        found.append(ipv6.with_protocol(split.head, FRAGMENT, piece))
     return found
 
 

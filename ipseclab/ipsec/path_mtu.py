@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ipseclab.errors import WireError
 from ipseclab.ipsec.ah import header_size
 from ipseclab.ipsec.esp import HEADER_SIZE, TRAILER_SIZE
-from ipseclab.ipsec.processing import DontFragment, Fragmentation
+from ipseclab.ipsec.processing import SMALLEST_PATH_MTU, DontFragment, Fragmentation
 from ipseclab.ipsec.sad import Sad, SadEntry
 from ipseclab.outputs import Notice, TcpPath
 from ipseclab.registry import IpProtocol
@@ -206,6 +206,11 @@ def way_of(entry: SadEntry, packet: bytes, now: float) -> tuple[Way, bytes, int]
         packet = with_clamped_mss(packet, limit)
     if len(packet) <= limit:
         return Way.WHOLE, packet, limit
+    if packet[0] >> 4 == 6:
+        # RFC 8200 section 5: so much passes in one piece, and whoever is in between sees to it.
+        limit = max(limit, SMALLEST_PATH_MTU[IPV6_ADDRESS_SIZE])
+        if len(packet) <= limit:
+            return Way.OUTER_PIECES, packet, entry.path_mtu
     may_fragment = packet[0] >> 4 == 4 and not packet[6] & DONT_FRAGMENT >> 8
     over_ipv6 = len(p.local) == IPV6_ADDRESS_SIZE
     before = processing.fragmentation is Fragmentation.BEFORE

@@ -7,10 +7,10 @@ A link keeps its other end: what changes is the address of the node at it, or wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from ipseclab.errors import ConfigError
-from ipseclab.lab.model import Interface
+from ipseclab.lab.model import Interface, IpAddress
 from ipseclab.lab.sides import unprotected_interfaces
 from ipseclab.lab.topology import Topology
 
@@ -20,8 +20,8 @@ class AddressChange:
     """At `interface` the address `old` is gone, and `new` is there; None: none."""
 
     interface: Interface
-    old: IPv4Address | None
-    new: IPv4Address | None
+    old: IpAddress | None
+    new: IpAddress | None
 
 
 class OutsideAddresses:
@@ -30,7 +30,7 @@ class OutsideAddresses:
     def __init__(self, topology: Topology, node: str) -> None:
         self._node = node
         self._interfaces = {i.link: i for i in unprotected_interfaces(topology, node)}
-        self._present: dict[str, IPv4Address | None] = {
+        self._present: dict[str, IpAddress | None] = {
             link: interface.address for link, interface in self._interfaces.items()
         }
 
@@ -54,13 +54,13 @@ class OutsideAddresses:
         return AddressChange(interface, old, new)
 
 
-def usable_address(interface: Interface, text: str) -> IPv4Address:
+def usable_address(interface: Interface, text: str) -> IpAddress:
     """An address that `interface` could have. Raises ConfigError."""
     network = interface.network
     try:
-        address = IPv4Address(text)
+        address = ip_address(text)
     except ValueError:
-        raise ConfigError(f"{text!r} is no IPv4 address") from None
+        raise ConfigError(f"{text!r} is no IP address") from None
     reserved = (network.network_address, network.broadcast_address)
     taken = address == interface.peer_address
     if address not in network or (network.prefixlen < 31 and address in reserved) or taken:

@@ -59,6 +59,10 @@ def _check_ends(
         problem = f"{entry.sender!r} is not a node, {one_of(list(nodes), entry.sender)}"
         raise source.error((*path, "sender"), problem)
     hosts = [node.name for node in nodes.values() if node.kind is NodeKind.HOST]
+    for key, name in (("sender", entry.sender), ("receiver", entry.receiver)):
+        if name in nodes and not isinstance(nodes[str(name)].address, IPv4Address):
+            problem = f"{name!r} has an IPv6 address, expected a node with IPv4"
+            raise source.error((*path, key), problem)
     if entry.receiver is not None and entry.receiver not in hosts:
         problem = f"{entry.receiver!r} is not a host, {one_of(hosts, entry.receiver)}"
         raise source.error((*path, "receiver"), problem)
@@ -70,7 +74,7 @@ def _name(entry: AttackFile, index: int) -> str:
 
 def _attack(entry: AttackFile, index: int, nodes: Mapping[str, Node]) -> Attack:
     sender = _address(entry.sender, nodes)
-    receiver = nodes[entry.receiver].address if entry.receiver is not None else None
+    receiver = _address(entry.receiver, nodes)
     return Attack(
         name=_name(entry, index),
         node=entry.node,
@@ -107,7 +111,9 @@ def _attack(entry: AttackFile, index: int, nodes: Mapping[str, Node]) -> Attack:
 
 
 def _address(sender: IPv4Address | str | None, nodes: Mapping[str, Node]) -> IPv4Address | None:
-    return nodes[sender].address if isinstance(sender, str) else sender
+    address = nodes[sender].address if isinstance(sender, str) else sender
+    assert address is None or isinstance(address, IPv4Address), "an attacker knows no other"
+    return address
 
 
 def _transform(word: str) -> tuple[int, int, int | None]:

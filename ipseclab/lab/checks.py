@@ -7,7 +7,8 @@ ways are known. The first thing wrong is raised as a `ConfigError` at its key.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv6Interface, ip_network
+from itertools import pairwise
 from typing import NamedTuple
 
 import networkx as nx
@@ -15,7 +16,7 @@ import networkx as nx
 from ipseclab.ike.proposals import parse_child_proposal, parse_ike_proposal, weak_words
 from ipseclab.lab.auth_checks import check_rounds
 from ipseclab.lab.manual import manual_suite
-from ipseclab.lab.model import Interface, Node, NodeKind, Stack
+from ipseclab.lab.model import Interface, IpAddress, IpNetwork, Node, NodeKind, Stack
 from ipseclab.lab.routes import Routing
 from ipseclab.lab.schema import TopologyFile
 from ipseclab.lab.schema_connection import ConnectionFile
@@ -24,8 +25,10 @@ from ipseclab.lab.schema_network import LinkFile, NatFile
 from ipseclab.lab.yaml_source import Key, YamlSource, one_of
 
 MOST_CHARON_JITTER = 0.2
-LARGEST_PREFIX = 31
-"""RFC 3021: a link of two needs no more."""
+LARGEST_PREFIXES = {4: 31, 6: 127}
+"""RFC 3021, RFC 6164: a link of two needs no more."""
+SMALLEST_IPV6_MTU = 1280
+"""RFC 8200 section 5."""
 
 
 def check_structure(file: TopologyFile, source: YamlSource) -> None:
@@ -90,7 +93,7 @@ def _check_pairs(file: TopologyFile, source: YamlSource) -> None:
 
 
 def _check_addresses(file: TopologyFile, source: YamlSource) -> None:
-    owner: dict[IPv4Address, str] = {}
+    owner: dict[IpAddress, str] = {}
     networks = _Networks()
     for index, link in enumerate(file.links):
         path = ("links", index, "addresses")
@@ -102,6 +105,7 @@ def _check_addresses(file: TopologyFile, source: YamlSource) -> None:
             if problem is not None:
                 raise source.error((*path, end), problem)
             owner[interface.ip] = link.ends[end]
+        _check_version(link, index, file, source)
         if first.network != second.network:
             problem = f"{second} is not in {first.network}, expected one subnet a link"
             raise source.error((*path, 1), problem)
@@ -112,12 +116,39 @@ def _check_addresses(file: TopologyFile, source: YamlSource) -> None:
         networks.add(first.network, link.link_name)
 
 
-def _address_problem(interface: IPv4Interface) -> str | None:
-    network = interface.network
-    if network.prefixlen > LARGEST_PREFIX:
-        return f"{interface} has no room for two, expected /31 or shorter"
-    ends = (network.network_address, network.broadcast_address)
-    if network.prefixlen < LARGEST_PREFIX and interface.ip in ends:
+def _check_version(link: LinkFile, index: int, file: TopologyFile, source: YamlSource) -> None:
+    """What IPv6 asks of a link, and what there is for IPv4 alone."""
+    if link.addresses[0].version == 4:
+        return
+    path = ("links", index)
+    for key, one in (("forward", link.forward), ("backward", link.backward), ("mtu", link)):
+        if one is not None and one.mtu < SMALLEST_IPV6_MTU:
+            where = (*path, key) if key == "mtu" else (*path, key, "mtu")
+            problem = (
+                f"{one.mtu} on a link of IPv6, expected {SMALLEST_IPV6_MTU} or more (RFC 8200)"
+            )
+            raise source.error(where, problem)
+    for name in link.ends:
+        if file.nodes[name].kind in ("nat", "attacker"):
+            kind = file.nodes[name].kind
+            problem = f"IPv6 at {name}, expected IPv4: the lab's {kind} knows no other"
+            raise source.error((*path, "addresses"), problem)
+
+
+def _address_problem(interface: IPv4Interface | IPv6Interface) -> str | None:
+    network, largest = interface.network, LARGEST_PREFIXES[interface.version]
+    if network.prefixlen > largest:
+        return f"{interface} has no room for two, expected /{largest} or shorter"
+    # An IPv6 address of the link alone would need its interface named with it (RFC 4007).
+    if isinstance(interface, IPv6Interface) and (
+        interface.ip.is_link_local or interface.ip.is_multicast or interface.ip.scope_id
+    ):
+        return f"{interface.ip} is not usable, expected a global or unique local address"
+    reserved: tuple[IpAddress, ...] = (network.network_address, network.broadcast_address)
+    if network.version == 6:
+        # RFC 4291 section 2.6.1: the routers' anycast address; there is no broadcast.
+        reserved = reserved[:1]
+    if network.prefixlen < largest and interface.ip in reserved:
         return f"{interface.ip} is not a host's, expected one inside {network}"
     return None
 
@@ -126,17 +157,17 @@ class _Networks:
     """The subnets so far, found by what they lie in: no look at each of thousands for each."""
 
     def __init__(self) -> None:
-        self._inside: dict[IPv4Network, str] = {}
+        self._inside: dict[IpNetwork, str] = {}
         """Each network that one of them is, or lies in, to words about that one."""
-        self._own: dict[IPv4Network, str] = {}
+        self._own: dict[IpNetwork, str] = {}
 
-    def add(self, network: IPv4Network, link: str) -> None:
+    def add(self, network: IpNetwork, link: str) -> None:
         words = f"{network} of {link!r}"
         self._own[network] = words
         for length in range(network.prefixlen + 1):
             self._inside.setdefault(network.supernet(new_prefix=length), words)
 
-    def overlapping(self, network: IPv4Network) -> str | None:
+    def overlapping(self, network: IpNetwork) -> str | None:
         """Words about one that lies in `network`, or that `network` lies in."""
         wider = (network.supernet(new_prefix=length) for length in range(network.prefixlen + 1))
         found = (self._own[item] for item in wider if item in self._own)
@@ -201,9 +232,17 @@ def resolve_ends(
             f"{entry.initiator} has no way in to {entry.responder}, {_barrier(entry, routing)}"
         )
         raise source.error(("connections", index, "responder"), problem)
+    first, last = nodes[way[0]].interface_to(way[1]), nodes[way[-1]].interface_to(way[-2])
+    for near, far in pairwise(way):
+        if nodes[near].interface_to(far).version != first.version:
+            problem = (
+                f"{entry.initiator} begins on a link of IPv{first.version} and {near}-{far} has "
+                "another IP, expected one all the way"
+            )
+            raise source.error(("connections", index, "responder"), problem)
     return Ends(
-        nodes[way[0]].interface_to(way[1]),
-        nodes[way[-1]].interface_to(way[-2]),
+        first,
+        last,
         tuple(name for name in way if nodes[name].kind is NodeKind.NAT),
     )
 
@@ -247,6 +286,11 @@ def check_connections(
             _check_redirect(file, index, nodes, source)
         if entry.encapsulation in ("tcp", "auto-tcp"):
             _check_tcp(entry, path, nodes, source)
+            if ends.initiator.version != 4:
+                problem = (
+                    f"{entry.encapsulation!r} over IPv6, expected IPv4 or another encapsulation"
+                )
+                raise source.error((*path, "encapsulation"), problem)
         if entry.mode == "transport":
             _check_transport(entry, path, ends, source)
             _check_nothing_behind(entry, path, ends, peers, routing, source)
@@ -382,7 +426,7 @@ def _check_transport(
         ("local_ts", entry.local_ts, ends.initiator),
         ("remote_ts", entry.remote_ts, ends.responder),
     ):
-        own = IPv4Network(interface.address)
+        own = ip_network(interface.address)
         for selector in stated if stated is not None else ():
             if selector.network != own:
                 problem = (

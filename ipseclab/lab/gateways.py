@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from itertools import chain
 
 from ipseclab.gateway import GatewayConfig
@@ -31,6 +31,7 @@ from ipseclab.ike.redirect.settings import Redirect
 from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.lab.access import (
+    ANYWHERE,
     address_request,
     anywhere,
     pool_selectors,
@@ -40,14 +41,22 @@ from ipseclab.lab.access import (
 from ipseclab.lab.credentials import Keyring, make_keyring
 from ipseclab.lab.identities import identity
 from ipseclab.lab.manual import manual_sa
-from ipseclab.lab.model import AuthKind, Connection, NetworkSelector, PpkPlan, Stack, Start
+from ipseclab.lab.model import (
+    AuthKind,
+    Connection,
+    IpNetwork,
+    NetworkSelector,
+    PpkPlan,
+    Stack,
+    Start,
+)
 from ipseclab.lab.secret_text import secret_octets
 from ipseclab.lab.sides import unprotected_interfaces
 from ipseclab.lab.topology import Topology
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.selector import TrafficSelector
 
-ANYWHERE = "0.0.0.0/0"
+_ICMP = {4: IpProtocol.ICMP, 6: IpProtocol.ICMPV6}
 
 
 def gateway_config(
@@ -116,9 +125,9 @@ def starting_connections(topology: Topology, node: str) -> tuple[str, ...]:
     )
 
 
-def protected_networks(topology: Topology, node: str) -> tuple[IPv4Network, ...]:
+def protected_networks(topology: Topology, node: str) -> tuple[IpNetwork, ...]:
     """The destinations that `node` hands to its stack: the far networks of its connections."""
-    found: dict[IPv4Network, None] = {}
+    found: dict[IpNetwork, None] = {}
     for item in topology.connections_of(node):
         found.update(dict.fromkeys(one.network for one in _far_networks(item, node)))
     return tuple(found)
@@ -236,7 +245,7 @@ def _far_networks(item: Connection, node: str) -> tuple[NetworkSelector, ...]:
     if node == item.initiator:
         return item.remote_ts
     if item.mode is Mode.TRANSPORT and item.nats:
-        seen = IPv4Network(item.seen_address)
+        seen = ip_network(item.seen_address)
         return tuple(replace(selector, network=seen) for selector in item.local_ts)
     return item.local_ts
 
@@ -268,9 +277,10 @@ def _policy(item: Connection, node: str, sharing: Sequence[Connection]) -> Polic
 
 
 def _icmp_policy(topology: Topology, node: str) -> Policy:
+    interfaces = topology.nodes[node].interfaces
     own = tuple(
-        TrafficSelector.of_address(str(interface.address), IpProtocol.ICMP)
-        for interface in topology.nodes[node].interfaces
+        TrafficSelector.of_address(str(item.address), _ICMP[item.version]) for item in interfaces
     )
-    anywhere = (TrafficSelector.of_network(ANYWHERE, IpProtocol.ICMP),)
-    return Policy("own-icmp", Action.BYPASS, own, anywhere)
+    versions = sorted({item.version for item in interfaces})
+    everywhere = tuple(TrafficSelector.of_network(ANYWHERE[v], _ICMP[v]) for v in versions)
+    return Policy("own-icmp", Action.BYPASS, own, everywhere)

@@ -22,6 +22,7 @@ from enum import Enum
 from typing import Literal, NamedTuple, assert_never
 
 from ipseclab.lab.firewall import Blocked
+from ipseclab.wire.ipv6 import IPV6_HEADER_SIZE
 
 DEFAULT_MTU = 1500
 DEFAULT_QUEUE_PACKETS = 1000
@@ -335,10 +336,12 @@ def losses(model: LossModel | None, seed: int, *names: str) -> Iterator[bool]:
 def flip_bit(packet: bytes, where: float) -> bytes:
     """`packet` with one bit of its payload turned over, `where` in [0, 1) saying which.
 
-    The IPv4 header is spared: a router would drop a packet with a bad header unseen, and what such
+    The IP header is spared: a router would drop a packet with a bad header unseen, and what such
     a packet meant would differ between worlds. The payload's own checksum or ICV finds the error.
     """
-    start = (packet[0] & 0x0F) * 4 if packet else 0
+    start = 0
+    if packet:
+        start = IPV6_HEADER_SIZE if packet[0] >> 4 == 6 else (packet[0] & 0x0F) * 4
     bits = 8 * (len(packet) - start)
     if bits <= 0:
         return packet

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_network,
+)
 from typing import Literal, Self
 
 from ipseclab.ike.config import (
@@ -28,6 +34,9 @@ from ipseclab.lab.nat import NatConfig
 from ipseclab.registry import IpProtocol, ProtocolId
 from ipseclab.wire.proposal import Proposal
 from ipseclab.wire.selector import ANY_PORTS, TrafficSelector
+
+IpAddress = IPv4Address | IPv6Address
+IpNetwork = IPv4Network | IPv6Network
 
 Direction = Literal["forward", "backward"]
 FORWARD: Direction = "forward"
@@ -70,11 +79,16 @@ class Interface:
     link: str
     peer: str
     """The node at the link's other end."""
-    address: IPv4Address
-    network: IPv4Network
+    address: IpAddress
+    network: IpNetwork
     mac: str
-    peer_address: IPv4Address
+    peer_address: IpAddress
     peer_mac: str
+
+    @property
+    def version(self) -> int:
+        """Of IP: a link has one."""
+        return self.address.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +113,7 @@ class Node:
         return self.kind is not NodeKind.HOST
 
     @property
-    def address(self) -> IPv4Address:
+    def address(self) -> IpAddress:
         """The address of its first interface, where traffic to it goes."""
         return self.interfaces[0].address
 
@@ -248,10 +262,10 @@ class NetworkSelector:
     """Part of a network's traffic: of one IP protocol (0: all) and of a range of ports.
 
     Written as strongSwan does: ``10.1.0.0/24``, ``10.1.0.0/24[tcp]``, ``10.1.0.0/24[udp/53]``,
-    ``10.1.0.0/24[17/5000-5010]``.
+    ``10.1.0.0/24[17/5000-5010]``, ``2001:db8:1::/64``.
     """
 
-    network: IPv4Network
+    network: IpNetwork
     protocol: int = 0
     ports: tuple[int, int] = ANY_PORTS
 
@@ -261,7 +275,7 @@ class NetworkSelector:
         match = _SELECTOR.fullmatch(text)
         if match is None:
             raise ValueError(f"{text!r} is no selector")
-        network = IPv4Network(match["network"])
+        network = ip_network(match["network"])
         if match["protocol"] is None:
             return cls(network)
         first, last = match["first"], match["last"]
@@ -320,9 +334,9 @@ class Connection:
     narrowing: Narrowing
     childless: Childless
     resources: int
-    initiator_address: IPv4Address
-    responder_address: IPv4Address
-    seen_address: IPv4Address
+    initiator_address: IpAddress
+    responder_address: IpAddress
+    seen_address: IpAddress
     """The initiator's address as the responder sees it: a NAT's where there is one between."""
     nats: tuple[str, ...]
     """The NATs on the way, from the initiator on."""

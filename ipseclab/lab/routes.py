@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_network
 
 import networkx as nx
 
-from ipseclab.lab.model import Interface, Link, Node, NodeKind
+from ipseclab.lab.model import Interface, IpAddress, IpNetwork, Link, Node, NodeKind
 
-DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+DEFAULT_ROUTES = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+"""By version of IP."""
 
 # A node as a packet meets it: by name, and the way in.
 _State = tuple[str, str]
@@ -27,8 +28,8 @@ _ORIGIN, _INSIDE, _OUTSIDE = "origin", "inside", "outside"
 class Route:
     """Packets for `network` go to the neighbour `via` out of `interface`."""
 
-    network: IPv4Network
-    via: IPv4Address
+    network: IpNetwork
+    via: IpAddress
     interface: str
 
 
@@ -50,7 +51,7 @@ class Routing:
         self,
         nodes: Mapping[str, Node],
         links: Iterable[Link],
-        pools: Mapping[str, tuple[IPv4Network, ...]] | None = None,
+        pools: Mapping[str, tuple[IpNetwork, ...]] | None = None,
     ) -> None:
         """`pools`: networks whose way is through a node that gives their addresses to its peers."""
         self._nodes = nodes
@@ -61,7 +62,7 @@ class Routing:
         self._states = _states_by_neighbour(self._steps)
         self._order = {link.name: number for number, link in enumerate(self._links)}
         self._paths: dict[tuple[str, str], tuple[str, ...] | None] = {}
-        self._behind: dict[tuple[str, tuple[str, ...]], tuple[IPv4Network, ...]] = {}
+        self._behind: dict[tuple[str, tuple[str, ...]], tuple[IpNetwork, ...]] = {}
 
     def path(self, source: str, destination: str) -> tuple[str, ...] | None:
         """The nodes from `source` to `destination`, both included; None when there is no way."""
@@ -85,11 +86,12 @@ class Routing:
             ways_on = sum(role == _INSIDE for (_, role), _out in self._steps[name, _ORIGIN])
             rest = tuple(found) if ways_on > 1 else ()
             if all((route.via, route.interface) == (first.via, first.interface) for route in rest):
-                return (Route(DEFAULT_ROUTE, first.via, first.interface),)
+                default = DEFAULT_ROUTES[first.via.version]
+                return (Route(default, first.via, first.interface),)
             return first, *rest
         return tuple(found)
 
-    def networks_behind(self, name: str, peers: Iterable[str]) -> tuple[IPv4Network, ...]:
+    def networks_behind(self, name: str, peers: Iterable[str]) -> tuple[IpNetwork, ...]:
         """The subnets that only `name` joins to its `peers`: what a gateway has behind it."""
         key = name, tuple(peers)
         if key not in self._behind:
@@ -181,10 +183,13 @@ class Routing:
             if role != _INSIDE or out is None:
                 continue
             for interface in self._nodes[last].interfaces:
-                if interface.network not in known:
+                # Where IP of another version goes on, only what protects the packet gets on.
+                if interface.network not in known and interface.version == out.version:
                     known.add(interface.network)
                     yield Route(interface.network, out.peer_address, out.name)
             for pool in self._pools.get(last, ()):
+                if pool.version != out.version:
+                    continue
                 yield Route(pool, out.peer_address, out.name)
 
 

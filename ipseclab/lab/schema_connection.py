@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import (
     IPv4Network,
+    IPv6Network,
 )
 from typing import Annotated, Literal, Self, get_args
 
@@ -279,7 +280,7 @@ class MobikeFile(Strict):
     """Whether ESP goes to a new address only after that has answered."""
     nats: bool = True
     """false: no NAT traversal, and a NAT on the way is taken for an attack."""
-    allowed: Annotated[list[IPv4Network], Field(max_length=64)] = []
+    allowed: Annotated[list[IPv4Network | IPv6Network], Field(max_length=64)] = []
     """Networks in which the initiator may be; by default anywhere."""
 
 

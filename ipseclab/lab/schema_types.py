@@ -8,8 +8,10 @@ from ipaddress import (
     IPv4Interface,
     IPv4Network,
     IPv6Address,
+    IPv6Interface,
     IPv6Network,
     ip_address,
+    ip_interface,
     ip_network,
 )
 from typing import Annotated, Any
@@ -86,10 +88,10 @@ def _text_to(kind: Callable[[str], Any], expected: str) -> BeforeValidator:
     return BeforeValidator(convert)
 
 
-def _interface(text: str) -> IPv4Interface:
+def _interface(text: str) -> IPv4Interface | IPv6Interface:
     if "/" not in text:
         raise ValueError("without a prefix length")
-    return IPv4Interface(text)
+    return ip_interface(text)
 
 
 Address = Annotated[
@@ -98,14 +100,16 @@ Address = Annotated[
     WithJsonSchema({"type": "string", "format": "ipv4"}),
 ]
 InterfaceAddress = Annotated[
-    IPv4Interface,
-    _text_to(_interface, "an IPv4 address with prefix length like 192.0.2.1/24"),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+/[0-9]+$"}),
+    IPv4Interface | IPv6Interface,
+    _text_to(_interface, "an IP address with prefix length like 192.0.2.1/24 or 2001:db8::1/64"),
+    WithJsonSchema({"type": "string", "pattern": r"^([0-9.]+|[0-9a-fA-F:.]+)/[0-9]+$"}),
 ]
 Selector = Annotated[
     NetworkSelector,
-    _text_to(NetworkSelector.parse, "an IPv4 network like 10.1.0.0/24 or 10.1.0.0/24[tcp/80]"),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+(/[0-9]+)?(\[.*\])?$"}),
+    _text_to(
+        NetworkSelector.parse, "a network like 10.1.0.0/24, 10.1.0.0/24[tcp/80] or 2001:db8:1::/64"
+    ),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9a-fA-F:.]+(/[0-9]+)?(\[.*\])?$"}),
 ]
 
 

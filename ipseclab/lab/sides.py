@@ -20,12 +20,14 @@ from ipseclab.lab.model import Connection, Interface
 from ipseclab.lab.topology import Topology
 from ipseclab.registry import ProtocolId, TransformType
 from ipseclab.wire.ip import IPV4_HEADER_SIZE, UDP_HEADER_SIZE
+from ipseclab.wire.ipv6 import IPV6_HEADER_SIZE
 
 ESP_HEADER_SIZE = 8
 ESP_TRAILER_SIZE = 2
 ESP_ALIGNMENT = 4
 TCP_HEADER_SIZE = 32
 """With timestamps."""
+_HEADER_SIZES = {4: IPV4_HEADER_SIZE, 6: IPV6_HEADER_SIZE}
 
 
 def unprotected_interfaces(topology: Topology, node: str) -> tuple[Interface, ...]:
@@ -78,11 +80,13 @@ def tunnel_mtu(topology: Topology, node: str) -> int:
 def _fitting(connection: Connection, mtu: int) -> int:
     if connection.mode is None:
         return mtu
-    room = mtu - IPV4_HEADER_SIZE
-    # In transport mode the IPv4 header stays outside, and what is left fits behind it.
-    outside = IPV4_HEADER_SIZE if connection.mode is Mode.TRANSPORT else 0
+    header = _HEADER_SIZES[connection.initiator_address.version]
+    room = mtu - header
+    # In transport mode the IP header stays outside, and what is left fits behind it.
+    outside = header if connection.mode is Mode.TRANSPORT else 0
     if connection.protocol is ProtocolId.AH:
-        sizes = (header_size(suite.icv_size, ipv6=False) for suite in _suites(connection))
+        ipv6 = header == IPV6_HEADER_SIZE
+        sizes = (header_size(suite.icv_size, ipv6=ipv6) for suite in _suites(connection))
         return outside + room - max(sizes)
     # Where addresses may change, a NAT may come.
     moves = connection.mobike is not None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
 import networkx as nx
@@ -45,6 +45,8 @@ from ipseclab.lab.model import (
     Connection,
     EapPlan,
     Interface,
+    IpAddress,
+    IpNetwork,
     Link,
     Manual,
     NetworkSelector,
@@ -149,7 +151,7 @@ class Topology:
         """The routing table of a node, without its own subnets."""
         return self.routing.routes(node)
 
-    def owner(self, address: IPv4Address) -> Node | None:
+    def owner(self, address: IpAddress) -> Node | None:
         """The node that has that address; a NAT also has those of its pool."""
         for node in self.nodes.values():
             if address in node.pool or any(own.address == address for own in node.interfaces):
@@ -268,11 +270,11 @@ def _mobike(entry: ConnectionFile) -> Mobike | None:
     return Mobike(allowed=allowed, return_routability=file.return_routability, nats=file.nats)
 
 
-def _pools(file: TopologyFile) -> dict[str, tuple[IPv4Network, ...]]:
+def _pools(file: TopologyFile) -> dict[str, tuple[IpNetwork, ...]]:
     """Where the addresses of the pools are: with the gateways that give them."""
-    pools: dict[str, tuple[IPv4Network, ...]] = {}
+    pools: dict[str, tuple[IpNetwork, ...]] = {}
     for entry in file.connections:
-        own = (network for network in entry.pool if isinstance(network, IPv4Network))
+        own = (network for network in entry.pool if network.version == 4)
         known = pools.get(entry.responder, ())
         pools[entry.responder] = tuple(dict.fromkeys((*known, *own)))
     return pools
@@ -344,6 +346,7 @@ def _node(
     kind = NodeKind(entry.kind)
     if isinstance(entry, NatFile):
         outside = next(item for item in interfaces if item.link == entry.outside)
+        assert isinstance(outside.address, IPv4Address), "the checks have no NAT of IPv6"
         pool = (outside.address, *entry.pool)
         return Node(name, kind, Stack.NONE, interfaces, _nat(entry), outside.name, pool)
     stack = getattr(entry, "stack", "none")
@@ -389,6 +392,12 @@ def _connection(
     ends = resolve_ends(entry, index, nodes, routing, source)
     mode = _MODES[entry.mode]
     seen = nodes[ends.nats[-1]].pool[0] if ends.nats else ends.initiator.address
+    local_ts = _selectors(entry, ends.initiator, entry.local_ts, peers, routing)
+    remote_ts = _selectors(entry, ends.responder, entry.remote_ts, peers, routing)
+    if not {one.network.version for one in local_ts} & {one.network.version for one in remote_ts}:
+        sides = f"{local_ts[0]} on one side and {remote_ts[0]} on the other"
+        problem = f"{sides}, expected the same IP on both"
+        raise source.error(("connections", index), problem)
     return Connection(
         name=entry.connection_name,
         initiator=entry.initiator,
@@ -408,8 +417,8 @@ def _connection(
         ),
         ike=tuple(entry.ike),
         child=tuple(entry.child),
-        local_ts=_selectors(entry, ends.initiator, entry.local_ts, peers, routing),
-        remote_ts=_selectors(entry, ends.responder, entry.remote_ts, peers, routing),
+        local_ts=local_ts,
+        remote_ts=remote_ts,
         ike_lifetime=_lifetime(entry.lifetimes.ike),
         child_lifetime=_lifetime(entry.lifetimes.child),
         retransmission=Retransmission(**entry.retransmission.model_dump()),
@@ -470,10 +479,10 @@ def _selectors(
     plan = access_plan(entry)
     if plan is not None and plan.asks and own.node == entry.initiator:
         return initiators_side(plan)
-    networks: tuple[IPv4Network, ...] = ()
+    networks: tuple[IpNetwork, ...] = ()
     if entry.mode != "transport":
         networks = routing.networks_behind(own.node, peers[own.node])
-    return tuple(NetworkSelector(one) for one in networks or (IPv4Network(own.address),))
+    return tuple(NetworkSelector(one) for one in networks or (ip_network(own.address),))
 
 
 def _manual(entry: ConnectionFile) -> Manual | None:

@@ -144,6 +144,10 @@ def _check_flow(flow: FlowFile, path: KeyPath, source: YamlSource, topology: Top
             raise source.error((*path, key), f"{name!r} is a {kind}, {one_of(hosts, name)}")
     if flow.source == flow.destination:
         raise source.error((*path, "destination"), "the source itself, expected another host")
+    own, peer = (topology.nodes[name].address.version for name in (flow.source, flow.destination))
+    if own != peer:
+        problem = f"{flow.destination!r} has IPv{peer}, expected IPv{own} as the source"
+        raise source.error((*path, "destination"), problem)
     if isinstance(flow, ProbeFile) and flow.duration * flow.rate < 1:
         raise source.error((*path, "duration"), "no packet at that rate, expected a longer time")
 

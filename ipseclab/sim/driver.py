@@ -38,11 +38,13 @@ from ipseclab.sim.clock import Clock, Timer
 from ipseclab.sim.costs import PUZZLE_TRY, CostTable
 from ipseclab.sim.cpu import Cpu
 from ipseclab.wire.ip import IPV4_HEADER_SIZE
+from ipseclab.wire.ipv6 import IPV6_HEADER_SIZE
 
 NON_ESP_MARKER = bytes(4)
 SPI_SIZE = 4
 MOST_READERS = 4096
-_SPI_AT = {int(IpProtocol.ESP): IPV4_HEADER_SIZE, int(IpProtocol.AH): IPV4_HEADER_SIZE + 4}
+_SPI_AT = {int(IpProtocol.ESP): 0, int(IpProtocol.AH): 4}
+"""Behind the IP header."""
 _SUITE_TYPES = (TransformType.ENCR, TransformType.INTEG)
 
 
@@ -335,8 +337,12 @@ class Processing:
 
 def _spi_of(packet: bytes) -> bytes:
     """The SPI of a packet of protocol 50 or 51; empty for another."""
-    start = _SPI_AT.get(packet[9]) if len(packet) > IPV4_HEADER_SIZE else None
-    return packet[start : start + SPI_SIZE] if start is not None else b""
+    if len(packet) <= IPV4_HEADER_SIZE:
+        return b""
+    is_ipv6 = packet[0] >> 4 == 6
+    behind = _SPI_AT.get(packet[6] if is_ipv6 else packet[9])
+    start = IPV6_HEADER_SIZE if is_ipv6 else IPV4_HEADER_SIZE
+    return packet[start + behind : start + behind + SPI_SIZE] if behind is not None else b""
 
 
 def _ike_message(path: UdpPath, data: bytes) -> bytes | None:

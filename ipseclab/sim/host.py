@@ -20,10 +20,11 @@ from ipseclab.lab.traffic import (
 )
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Timer
-from ipseclab.sim.node import Address, Node
+from ipseclab.sim.node import Address, Node, build_echo
 from ipseclab.sim.sockets import Socket, TcpStack
 from ipseclab.sim.tcp import PatternStream
-from ipseclab.wire.ip import ICMP_ECHO_REQUEST, build_icmp_echo, build_udp
+from ipseclab.wire.ip import ICMP_ECHO_REQUEST, build_udp
+from ipseclab.wire.ipv6 import ICMPV6_ECHO_REQUEST
 
 SAMPLE_SECONDS = 0.1
 """`transfer_octets` is written at most this often, and no later than this after a delivery."""
@@ -58,10 +59,14 @@ class Pinger:
         if source is None:
             return
         data = (_ECHO_PATTERN * (flow.size // 256 + 1))[: flow.size]
-        echo = build_icmp_echo(ICMP_ECHO_REQUEST, self._identifier, sequence & 0xFFFF, data)
+        is_ipv6 = len(self._destination) != 4
+        kind = ICMPV6_ECHO_REQUEST if is_ipv6 else ICMP_ECHO_REQUEST
+        head = self._identifier.to_bytes(2, "big") + (sequence & 0xFFFF).to_bytes(2, "big")
+        echo = build_echo(kind, head + data, source, self._destination)
         self._sent_at[sequence & 0xFFFF] = node.clock.now
         self._record("ping_sent", sequence)
-        node.originate(IpProtocol.ICMP, source, self._destination, echo)
+        protocol = IpProtocol.ICMPV6 if is_ipv6 else IpProtocol.ICMP
+        node.originate(protocol, source, self._destination, echo)
 
     def _answered(self, sequence: int, data: bytes) -> None:
         sent_at = self._sent_at.pop(sequence, None)

@@ -14,27 +14,31 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import lru_cache
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from ipseclab.errors import WireError
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
+from ipseclab.ipsec.fragments import fragments_of
 from ipseclab.ipsec.plain import read_datagram
+from ipseclab.ipsec.processing import SMALLEST_PATH_MTU
+from ipseclab.lab.impairment import LARGEST_PACKET
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import InternalConfiguration, TcpPath, UdpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Clock
 from ipseclab.sim.driver import NON_ESP_MARKER, GatewayDriver
 from ipseclab.sim.link import Interface, Take
-from ipseclab.sim.node import Address, Node
+from ipseclab.sim.node import Address, Node, destination_of, source_of
 from ipseclab.sim.streams import StreamSockets
 from ipseclab.wire.ip import (
     DONT_FRAGMENT,
+    IPV4_HEADER_SIZE,
     build_ipv4,
     build_udp,
-    decode_ipv4_header,
 )
+from ipseclab.wire.ipv6 import build_ipv6, decode_ip_header
 
-_SOURCE, _DESTINATION = slice(12, 16), slice(16, 20)
+_IPV6 = 0x60
 _IKE_PORTS = (IKE_PORT, NAT_T_PORT)
 _TCP, _UDP = int(IpProtocol.TCP), int(IpProtocol.UDP)
 _PROTECTED = (int(IpProtocol.ESP), int(IpProtocol.AH))
@@ -72,12 +76,11 @@ class IpsecNode(Node):
         """Through the SPD an address that the peer gave is the source, or the first interface's,
         as in the emulator."""
         interface = self.route(destination)
-        given = next((own for addresses in self._inside.values() for own in addresses), None)
-        if given is not None and (interface is None or interface.name in self._outside):
-            return given
-        if interface is None or interface.name in self._outside:
-            interface = next(iter(self.interfaces.values()))
-        return interface.address
+        if interface is not None and interface.name not in self._outside:
+            return interface.address
+        given = (own for addresses in self._inside.values() for own in addresses)
+        owned = (interface.address for interface in self.interfaces.values())
+        return next((own for own in (*given, *owned) if len(own) == len(destination)), None)
 
     def path_mtu(self, destination: Address) -> int:
         """The tunnel's MTU for what goes to the unprotected side."""
@@ -88,7 +91,7 @@ class IpsecNode(Node):
 
     def send_own(self, packet: bytes) -> None:
         """A packet of the node's own stack."""
-        if self.owns(packet[_DESTINATION]):
+        if self.owns(destination_of(packet)):
             super().send_own(packet)
         else:
             self._towards(packet)
@@ -99,7 +102,7 @@ class IpsecNode(Node):
 
     def receive(self, packet: bytes) -> None:
         """A packet has come in on the protected side."""
-        if self.owns(packet[_DESTINATION]):
+        if self.owns(destination_of(packet)):
             self.accept(packet)
         elif (passed_on := self.count_hop(packet)) is not None:
             self._towards(passed_on)
@@ -109,25 +112,37 @@ class IpsecNode(Node):
     def send_datagram(self, path: UdpPath, data: bytes) -> None:
         """Send a UDP datagram from one of our own addresses; ESP in it has no UDP checksum."""
         source, destination = _packed(path.local.address), _packed(path.remote.address)
+        esp = path.local.port == NAT_T_PORT and not data.startswith(NON_ESP_MARKER)
         segment = build_udp(
             source,
             path.local.port,
             destination,
             path.remote.port,
             data,
-            zero_checksum=path.local.port == NAT_T_PORT and not data.startswith(NON_ESP_MARKER),
+            # RFC 8200 section 8.1: there is no UDP without checksum in IPv6.
+            zero_checksum=esp and len(source) == 4,
         )
         self._identification = (self._identification + 1) & 0xFFFF
-        self.send_unprotected(
-            build_ipv4(
+        limit = self._outer_limit(destination)
+        if len(source) != 4:
+            packet = build_ipv6(source, destination, _UDP, segment)
+        else:
+            whole = len(segment) + IPV4_HEADER_SIZE <= limit
+            packet = build_ipv4(
                 source,
                 destination,
                 _UDP,
                 segment,
                 identification=self._identification,
-                flags_fragment=DONT_FRAGMENT,
+                flags_fragment=DONT_FRAGMENT if whole else 0,
             )
-        )
+        for piece in fragments_of(packet, limit, self._identification):
+            self.send_unprotected(piece)
+
+    def _outer_limit(self, destination: Address) -> int:
+        """The longest packet to a peer, as far as the node knows."""
+        mtu = super().path_mtu(destination) or LARGEST_PACKET
+        return min(mtu, self._path_mtus.get(destination, mtu))
 
     def carry_streams(self, streams: StreamSockets) -> None:
         """Have TCP connections on the unprotected side, for IKE and ESP."""
@@ -153,22 +168,23 @@ class IpsecNode(Node):
         if not self._source_routed:
             self.transmit(packet)
             return
-        interface = self._own.get(packet[_SOURCE])
+        interface = self._own.get(source_of(packet))
         if interface is None:
             self.dropped(packet, "no_address", "outbound")
-        else:
+        elif len(packet) <= self._mtus[interface]:
             interface.send(packet)
+        else:
+            self.send_in_pieces(packet, interface)
 
     def deliver(self, packet: bytes) -> None:
         """A packet that passed the SPD goes to the own stack or on to the protected side."""
-        if self.owns(packet[_DESTINATION]):
+        if self.owns(destination_of(packet)):
             self.accept(packet)
         elif self.forwards and (passed_on := self.count_hop(packet)) is not None:
             self.transmit(passed_on)
 
     def take_addresses(self, given: InternalConfiguration) -> None:
-        """The node's own stack has the IPv4 addresses that a peer gave, as long as it gives them;
-        links carry IPv4 alone."""
+        """The node's own stack has the IPv4 addresses that a peer gives, as long as it does."""
         for gone in self._inside.pop(given.connection, ()):
             del self._own[gone]
         addresses = tuple(_packed(address) for address in given.addresses if ":" not in address)
@@ -180,22 +196,35 @@ class IpsecNode(Node):
     # Own
 
     def _towards(self, packet: bytes) -> None:
-        interface = self.route(packet[_DESTINATION])
+        interface = self.route(destination_of(packet))
         if interface is not None and interface.name not in self._outside:
             self.transmit(packet)
-        elif len(packet) > self._tunnel_mtu:
-            self.dropped(packet, "too_big", "outbound")
-            self.too_big(packet, self._tunnel_mtu)
-        else:
+        elif len(packet) <= self._tunnel_mtu:
             self.driver.send_packet(packet)
+        elif packet[0] >> 4 == 6:
+            self._towards_too_long(packet, max(self._tunnel_mtu, SMALLEST_PATH_MTU[16]))
+        elif packet[6] << 8 & DONT_FRAGMENT:
+            self._towards_too_long(packet, self._tunnel_mtu)
+        else:
+            for piece in fragments_of(packet, self._tunnel_mtu):
+                self.driver.send_packet(piece)
+
+    def _towards_too_long(self, packet: bytes, limit: int) -> None:
+        """Not to be cut up here: its sender is told, but IPv6 always carries 1,280 octets."""
+        if len(packet) <= limit:
+            self.driver.send_packet(packet)
+            return
+        self.dropped(packet, "too_big", "outbound")
+        self.too_big(packet, limit)
 
     def _receive_unprotected(self, packet: bytes) -> None:
-        gone = packet[9] in _PROTECTED and packet[_DESTINATION] not in self._own
-        if self._source_routed and gone:
+        protocol = packet[9] if packet[0] < _IPV6 else packet[6]
+        mine = destination_of(packet) in self._own
+        if self._source_routed and protocol in _PROTECTED and not mine:
             # For an address that the node had: it is not here any more.
             self.dropped(packet, "no_address", "inbound")
             return
-        if packet[9] == _UDP and packet[_DESTINATION] in self._own:
+        if protocol == _UDP and mine:
             try:
                 found = _ike_datagram(packet)
             except WireError:
@@ -204,17 +233,17 @@ class IpsecNode(Node):
             if found is not None:
                 self.driver.receive_datagram(*found)
                 return
-        if packet[9] == _TCP and self._streams is not None and self._is_stream(packet):
+        if protocol == _TCP and self._streams is not None and self._is_stream(packet):
             return
         self.driver.receive_packet(packet)
 
     def _is_stream(self, packet: bytes) -> bool:
         """True for a segment of a connection of the gateway's own, which has been taken."""
         assert self._streams is not None
-        if packet[_DESTINATION] not in self._own:
+        if destination_of(packet) not in self._own:
             return False
         try:
-            header = decode_ipv4_header(packet)
+            header = decode_ip_header(packet)
             segment = packet[header.header_length : header.total_length]
             ports = int.from_bytes(segment[:2], "big"), int.from_bytes(segment[2:4], "big")
             if header.is_fragment or not self._streams.concerns(*ports):
@@ -230,7 +259,7 @@ def _ike_datagram(packet: bytes) -> tuple[UdpPath, bytes] | None:
 
     Raises WireError when it is cut short or its checksum does not match.
     """
-    header = decode_ipv4_header(packet)
+    header = decode_ip_header(packet)
     if header.is_fragment:
         return None
     path, data = read_datagram(header, packet)
@@ -242,4 +271,4 @@ def _ike_datagram(packet: bytes) -> tuple[UdpPath, bytes] | None:
 
 @lru_cache(4096)
 def _packed(address: str) -> Address:
-    return IPv4Address(address).packed
+    return ip_address(address).packed

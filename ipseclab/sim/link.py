@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Protocol
 
 from ipseclab.lab.impairment import (
@@ -49,7 +49,7 @@ class Interface:
     def __init__(self, node: Attached, name: str, address: str) -> None:
         self.node = node
         self.name = name
-        self.address = IPv4Address(address).packed
+        self.address = ip_address(address).packed
         self._taps: tuple[Take, ...] = ()
         self._entry = node.entry(self)
         self._carry: Take = _unplugged

@@ -1,58 +1,75 @@
-"""The IPv4 stack of a simulated node: addresses, routes, forwarding, ICMP, ports.
+"""The IP stack of a simulated node: addresses, routes, forwarding, fragments, ICMP, ports.
 
-RFC 791, RFC 1812 (forwarding), RFC 792, RFC 1122. Packets are never fragmented: one that a link
-does not carry is answered with "fragmentation needed", as for packets with Don't Fragment, which
-Linux sets on its own.
+RFC 791, RFC 1812 (forwarding), RFC 792, RFC 1122; RFC 8200 and RFC 4443 for IPv6. As Linux does, a
+node sets Don't Fragment on what fits, believes the path MTU that ICMP tells it, and cuts up at the
+source what is longer (TCP makes shorter segments instead); routers fragment IPv4 without DF. Left
+out: neighbour discovery, since a link joins two nodes and each knows the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address
 
 from ipseclab.errors import WireError
+from ipseclab.ipsec.counters import Dropped
+from ipseclab.ipsec.fragments import Reassembler, fragments_of
+from ipseclab.ipsec.processing import SMALLEST_PATH_MTU
+from ipseclab.lab.model import IpNetwork
 from ipseclab.lab.routes import Route
 from ipseclab.lab.trace import Trace
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Clock
-from ipseclab.sim.icmp import (
-    FRAGMENTATION_NEEDED,
-    NETWORK_UNREACHABLE,
-    PORT_UNREACHABLE,
-    TTL_EXCEEDED,
-    IcmpError,
-    build_error,
-    decode_error,
-    may_be_answered,
-)
+from ipseclab.sim.icmp import IcmpError, Trouble, build_error, decode_error, may_be_answered
 from ipseclab.sim.link import Interface, Take
 from ipseclab.wire.ip import (
     DONT_FRAGMENT,
     ICMP_ECHO_REPLY,
     ICMP_ECHO_REQUEST,
-    ICMP_TIME_EXCEEDED,
-    ICMP_UNREACHABLE,
+    IPV4_HEADER_SIZE,
     Ipv4Header,
     build_icmp_echo,
     build_ipv4,
     checksum,
-    decode_ipv4_header,
     decode_udp,
     pseudo_header_checksum,
 )
+from ipseclab.wire.ipv6 import (
+    ICMPV6_ECHO_REPLY,
+    ICMPV6_ECHO_REQUEST,
+    Ipv6Header,
+    build_icmpv6,
+    build_ipv6,
+    decode_ip_header,
+)
 
 Address = bytes
-"""4 octets."""
+"""4 octets, or 16."""
+IpHeader = Ipv4Header | Ipv6Header
 UdpHandler = Callable[[Address, int, bytes], None]
 """Called with source address, source port and data."""
 EchoHandler = Callable[[int, bytes], None]
 """Called with the sequence number and data of an echo reply."""
-SegmentHandler = Callable[[Ipv4Header, bytes], None]
+SegmentHandler = Callable[[IpHeader, bytes], None]
+
+MOST_PATH_MTUS = 4096
+"""Own limit: destinations whose path MTU was learnt."""
+REASSEMBLED_PACKETS, REASSEMBLED_OCTETS, REASSEMBLY_SECONDS = 256, 1 << 20, 30.0
+"""Own limits, the last Linux's (ipfrag_time)."""
 
 _TTL, _TTL_TO_CHECKSUM, _SOURCE, _DESTINATION = 8, slice(8, 12), slice(12, 16), slice(16, 20)
+_HOP_LIMIT, _SOURCE_V6, _DESTINATION_V6 = 7, slice(8, 24), slice(24, 40)
+_IPV6 = 0x60
+"""What the first octet of an IPv6 packet is at least; that of an IPv4 packet is less."""
+_DONT_FRAGMENT = 0x40
+"""In octet 6."""
 _ICMP_HEADER_SIZE = 8
+_ECHOES = (ICMP_ECHO_REQUEST, ICMP_ECHO_REPLY)
+_ECHOES_V6 = (ICMPV6_ECHO_REQUEST, ICMPV6_ECHO_REPLY)
 # On the way of every packet an enum member costs a look-up and a conversion.
-_TCP, _UDP, _ICMP = (int(p) for p in (IpProtocol.TCP, IpProtocol.UDP, IpProtocol.ICMP))
+_TCP, _UDP, _ICMP, _ICMPV6 = (
+    int(p) for p in (IpProtocol.TCP, IpProtocol.UDP, IpProtocol.ICMP, IpProtocol.ICMPV6)
+)
 
 
 class Node:
@@ -65,8 +82,8 @@ class Node:
         self.forwards = forwards
         self.interfaces: dict[str, Interface] = {}
         self._own: dict[Address, Interface] = {}
-        self._routes: dict[int, dict[int, Interface]] = {}
-        """By prefix length, longest first, and network."""
+        self._routes: dict[int, dict[int, dict[int, Interface]]] = {4: {}, 16: {}}
+        """By octets of addresses, prefix length, longest first, and network."""
         self._route_cache: dict[Address, Interface | None] = {}
         self._identification = 0
         self._udp: dict[int, UdpHandler] = {}
@@ -74,12 +91,12 @@ class Node:
         self._segments: SegmentHandler | None = None
         self._errors: list[Callable[[IcmpError], None]] = []
         self._mtus: dict[Interface, int] = {}
+        self._path_mtus: dict[Address, int] = {}
+        self._pieces = Reassembler(REASSEMBLED_PACKETS, REASSEMBLED_OCTETS, REASSEMBLY_SECONDS)
 
     # Set-up
 
-    def add_interface(
-        self, name: str, address: str, network: IPv4Network, *, mtu: int
-    ) -> Interface:
+    def add_interface(self, name: str, address: str, network: IpNetwork, *, mtu: int) -> Interface:
         """An interface with an address; what is in `network` is reached through it."""
         interface = Interface(self, name, address)
         self.interfaces[name] = interface
@@ -94,19 +111,20 @@ class Node:
         if self._own.get(interface.address) is interface:
             del self._own[interface.address]
         if address is not None:
-            interface.address = IPv4Address(address).packed
+            interface.address = ip_address(address).packed
             self._own[interface.address] = interface
 
     def add_route(self, route: Route) -> None:
         """Longest prefix first; of equal ones the earlier."""
         self._add_network(route.network, self.interfaces[route.interface])
 
-    def _add_network(self, network: IPv4Network, interface: Interface) -> None:
-        length = network.prefixlen
-        if length not in self._routes:
-            lengths = sorted((*self._routes, length), reverse=True)
-            self._routes = {item: self._routes.get(item, {}) for item in lengths}
-        self._routes[length].setdefault(int(network.network_address), interface)
+    def _add_network(self, network: IpNetwork, interface: Interface) -> None:
+        length, size = network.prefixlen, network.max_prefixlen // 8
+        routes = self._routes[size]
+        if length not in routes:
+            lengths = sorted((*routes, length), reverse=True)
+            routes = self._routes[size] = {item: routes.get(item, {}) for item in lengths}
+        routes[length].setdefault(int(network.network_address), interface)
         self._route_cache.clear()
 
     def listen_udp(self, port: int, handler: UdpHandler) -> None:
@@ -135,10 +153,10 @@ class Node:
         """The interface that packets for `destination` leave by."""
         if destination in self._route_cache:
             return self._route_cache[destination]
-        number = int.from_bytes(destination, "big")
+        number, bits = int.from_bytes(destination, "big"), 8 * len(destination)
         found = None
-        for length, networks in self._routes.items():
-            found = networks.get(number >> (32 - length) << (32 - length))
+        for length, networks in self._routes[len(destination)].items():
+            found = networks.get(number >> (bits - length) << (bits - length))
             if found is not None:
                 break
         self._route_cache[destination] = found
@@ -155,34 +173,64 @@ class Node:
         return self._mtus[interface] if interface is not None else 0
 
     def originate(self, protocol: int, source: Address, destination: Address, data: bytes) -> None:
-        """Send `data` as the payload of a packet of this node's own."""
+        """Send `data` as the payload of a packet of this node's own, in pieces where it is too long
+        for the path."""
         self._identification = (self._identification + 1) & 0xFFFF
-        packet = build_ipv4(
+        packet = self._built(protocol, source, destination, data)
+        if protocol == _TCP:
+            self.send_own(packet)
+            return
+        limit = self.packet_limit(destination)
+        if not 0 < limit < len(packet):
+            self.send_own(packet)
+            return
+        for piece in fragments_of(packet, limit, self._identification):
+            self.send_own(piece)
+
+    def _built(self, protocol: int, source: Address, destination: Address, data: bytes) -> bytes:
+        if len(source) != 4:
+            return build_ipv6(source, destination, protocol, data)
+        whole = protocol == _TCP or len(data) + IPV4_HEADER_SIZE <= self.packet_limit(destination)
+        return build_ipv4(
             source,
             destination,
             protocol,
             data,
             identification=self._identification,
-            flags_fragment=DONT_FRAGMENT,
+            flags_fragment=DONT_FRAGMENT if whole else 0,
         )
-        self.send_own(packet)
+
+    def packet_limit(self, destination: Address) -> int:
+        """The longest packet to `destination`, as far as this node knows; 0 without a way."""
+        mtu = self.path_mtu(destination)
+        return min(mtu, self._path_mtus.get(destination, mtu))
 
     def send_own(self, packet: bytes) -> None:
         """Send a packet that this node made; a node with IPsec looks at its policies here."""
-        if packet[_DESTINATION] in self._own:
+        if destination_of(packet) in self._own:
             self.clock.call_at(self.clock.now, self.accept, packet)
         else:
             self.transmit(packet)
 
     def transmit(self, packet: bytes) -> None:
         """Route a packet to its link."""
-        destination = packet[_DESTINATION]
+        destination = packet[_DESTINATION] if packet[0] < _IPV6 else packet[_DESTINATION_V6]
         interface = self._route_cache.get(destination) or self.route(destination)
-        if interface is not None:
+        if interface is None:
+            self.dropped(packet, "no_route", "outbound")
+            self.answer(packet, Trouble.NO_ROUTE)
+        elif len(packet) <= self._mtus[interface]:
             interface.send(packet)
         else:
-            self.dropped(packet, "no_route", "outbound")
-            self.answer(packet, ICMP_UNREACHABLE, NETWORK_UNREACHABLE)
+            self.send_in_pieces(packet, interface)
+
+    def send_in_pieces(self, packet: bytes, interface: Interface) -> None:
+        """A packet longer than its link's MTU: RFC 791 lets a router cut it where DF is clear."""
+        if packet[0] >= _IPV6 or packet[6] & _DONT_FRAGMENT:
+            interface.send(packet)  # the link says what becomes of it
+            return
+        for piece in fragments_of(packet, self._mtus[interface]):
+            interface.send(piece)
 
     # In
 
@@ -192,7 +240,8 @@ class Node:
 
     def receive(self, packet: bytes) -> None:
         """A packet has come in."""
-        if packet[_DESTINATION] in self._own:
+        destination = packet[_DESTINATION] if packet[0] < _IPV6 else packet[_DESTINATION_V6]
+        if destination in self._own:
             self.accept(packet)
         elif self.forwards:
             passed_on = self.count_hop(packet)
@@ -203,10 +252,13 @@ class Node:
 
     def count_hop(self, packet: bytes) -> bytes | None:
         """`packet` with its TTL one less, to be passed on; None when that was its last hop."""
-        if packet[_TTL] <= 1:
+        at = _TTL if packet[0] < _IPV6 else _HOP_LIMIT
+        if packet[at] <= 1:
             self.dropped(packet, "ttl_expired", "inbound")
-            self.answer(packet, ICMP_TIME_EXCEEDED, TTL_EXCEEDED)
+            self.answer(packet, Trouble.EXPIRED)
             return None
+        if at == _HOP_LIMIT:
+            return packet[:at] + bytes((packet[at] - 1,)) + packet[at + 1 :]
         # TTL, protocol and checksum as one number. RFC 1141: the TTL is the high octet of its
         # 16-bit word, so when it falls by one the checksum rises by 0x0100, with end-around carry.
         word = int.from_bytes(packet[_TTL_TO_CHECKSUM], "big") - 0x0100_0000 + 0x0100
@@ -217,35 +269,52 @@ class Node:
     def accept(self, packet: bytes) -> None:
         """A packet for this node itself."""
         try:
-            header = decode_ipv4_header(packet)
+            header: IpHeader = decode_ip_header(packet)
+            if header.is_fragment:
+                self._accept_fragment(packet)
+                return
             payload = packet[header.header_length : header.total_length]
             if header.protocol == _TCP:
                 if self._segments is not None:
                     self._segments(header, payload)
             elif header.protocol == _UDP:
                 self._accept_udp(header, payload, packet)
-            elif header.protocol == _ICMP:
+            elif header.protocol == (_ICMP if packet[0] < _IPV6 else _ICMPV6):
                 self._accept_icmp(header, payload)
         except WireError:
             self.dropped(packet, "malformed", "inbound")
 
-    def answer(self, packet: bytes, kind: int, code: int, *, mtu: int = 0) -> None:
+    def _accept_fragment(self, packet: bytes) -> None:
+        """A piece of a packet for this node, which is taken in once it is whole."""
+        now = self.clock.now
+        for _ in range(self._pieces.expire(now)):
+            self.dropped(b"", "reassembly_timeout", "inbound")
+        try:
+            whole = self._pieces.add(packet, now)
+        except Dropped as drop:
+            self.dropped(packet, drop.reason.value, "inbound")
+            return
+        if whole is not None:
+            self.accept(whole)
+
+    def answer(self, packet: bytes, trouble: Trouble, *, mtu: int = 0) -> None:
         """Tell the sender of `packet` what is wrong with it, if that may be done."""
         if not may_be_answered(packet):
             return
-        target = packet[_SOURCE]
-        if target in self._own:
-            if (error := decode_error(build_error(kind, code, packet, mtu=mtu))) is not None:
-                self._tell_error(error)
+        target = packet[_SOURCE] if packet[0] < _IPV6 else packet[_SOURCE_V6]
+        own = target in self._own
+        source = target if own else self.source_for(target)
+        if source is None or len(source) != len(target):
             return
-        source = self.source_for(target)
-        if source is not None:
-            error_packet = build_error(kind, code, packet, mtu=mtu)
-            self.originate(IpProtocol.ICMP, source, target, error_packet)
+        message = build_error(trouble, packet, source=source, mtu=mtu)
+        if not own:
+            self.originate(_ICMP if len(target) == 4 else _ICMPV6, source, target, message)
+        elif (error := decode_error(message)) is not None:
+            self._tell_error(error)
 
     def too_big(self, packet: bytes, mtu: int) -> None:
         """The link that `packet` was sent on carries `mtu` octets only."""
-        self.answer(packet, ICMP_UNREACHABLE, FRAGMENTATION_NEEDED, mtu=mtu)
+        self.answer(packet, Trouble.TOO_BIG, mtu=mtu)
 
     def dropped(self, packet: bytes, reason: str, direction: str) -> None:
         """Write down that a packet ends here."""
@@ -259,10 +328,20 @@ class Node:
         )
 
     def _tell_error(self, error: IcmpError) -> None:
+        if error.trouble is Trouble.TOO_BIG and error.mtu:
+            self._learn_path_mtu(error.destination, error.mtu)
         for handler in self._errors:
             handler(error)
 
-    def _accept_udp(self, header: Ipv4Header, segment: bytes, packet: bytes) -> None:
+    def _learn_path_mtu(self, destination: Address, mtu: int) -> None:
+        """RFC 1191 and RFC 8201: believe it where it is less than what was known, within reason."""
+        mtu = max(mtu, SMALLEST_PATH_MTU[len(destination)])
+        if mtu < self.packet_limit(destination):
+            if len(self._path_mtus) >= MOST_PATH_MTUS:
+                self._path_mtus.clear()
+            self._path_mtus[destination] = mtu
+
+    def _accept_udp(self, header: IpHeader, segment: bytes, packet: bytes) -> None:
         source_port, port, data = decode_udp(segment)
         # RFC 768: a checksum of zero is none.
         if segment[6:8] != b"\0\0" and pseudo_header_checksum(
@@ -273,21 +352,39 @@ class Node:
         if handler is not None:
             handler(header.source, source_port, data)
         else:
-            self.answer(packet, ICMP_UNREACHABLE, PORT_UNREACHABLE)
+            self.answer(packet, Trouble.NO_PORT)
 
-    def _accept_icmp(self, header: Ipv4Header, message: bytes) -> None:
-        if len(message) < _ICMP_HEADER_SIZE or checksum(message):
+    def _accept_icmp(self, header: IpHeader, message: bytes) -> None:
+        is_ipv6 = isinstance(header, Ipv6Header)
+        ends = header.source, header.destination
+        total = pseudo_header_checksum(*ends, _ICMPV6, message) if is_ipv6 else checksum(message)
+        if len(message) < _ICMP_HEADER_SIZE or total:
             raise WireError("ICMP message cut short or of wrong checksum")
-        identifier = int.from_bytes(message[4:6], "big")
-        sequence = int.from_bytes(message[6:8], "big")
-        if message[0] == ICMP_ECHO_REQUEST:
-            reply = build_icmp_echo(
-                ICMP_ECHO_REPLY, identifier, sequence, message[_ICMP_HEADER_SIZE:]
-            )
-            self.originate(IpProtocol.ICMP, header.destination, header.source, reply)
-        elif message[0] == ICMP_ECHO_REPLY:
-            handler = self._echo.get(identifier)
+        request, reply = _ECHOES_V6 if is_ipv6 else _ECHOES
+        if message[0] == request:
+            answer = build_echo(reply, message[4:], header.destination, header.source)
+            self.originate(_ICMPV6 if is_ipv6 else _ICMP, *ends[::-1], answer)
+        elif message[0] == reply:
+            handler = self._echo.get(int.from_bytes(message[4:6], "big"))
             if handler is not None:
-                handler(sequence, message[_ICMP_HEADER_SIZE:])
+                handler(int.from_bytes(message[6:8], "big"), message[_ICMP_HEADER_SIZE:])
         elif (error := decode_error(message)) is not None:
             self._tell_error(error)
+
+
+def destination_of(packet: bytes) -> Address:
+    """Where a packet goes."""
+    return packet[_DESTINATION] if packet[0] < _IPV6 else packet[_DESTINATION_V6]
+
+
+def source_of(packet: bytes) -> Address:
+    """Where a packet says that it comes from."""
+    return packet[_SOURCE] if packet[0] < _IPV6 else packet[_SOURCE_V6]
+
+
+def build_echo(kind: int, body: bytes, source: Address, destination: Address) -> bytes:
+    """An ICMP echo message of the addresses' IP; `body` begins with identifier and sequence."""
+    if len(source) != 4:
+        return build_icmpv6(source, destination, kind, 0, body)
+    identifier, sequence = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
+    return build_icmp_echo(kind, identifier, sequence, body[4:])

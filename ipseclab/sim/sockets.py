@@ -10,10 +10,11 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ipseclab.ipsec.processing import SMALLEST_PATH_MTU
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Clock, Timer
-from ipseclab.sim.icmp import FRAGMENTATION_NEEDED, IcmpError
-from ipseclab.sim.node import Address, SegmentHandler
+from ipseclab.sim.icmp import IcmpError, Trouble
+from ipseclab.sim.node import Address, IpHeader, SegmentHandler
 from ipseclab.sim.tcp import (
     Connection,
     QueueStream,
@@ -25,13 +26,16 @@ from ipseclab.sim.tcp import (
     encode_segment,
 )
 from ipseclab.sim.tcp.segment import ACK, FIN, HEADER_SIZE, RST, SYN
-from ipseclab.wire.ip import ICMP_UNREACHABLE, IPV4_HEADER_SIZE, Ipv4Header
+from ipseclab.wire.ip import IPV4_HEADER_SIZE
+from ipseclab.wire.ipv6 import IPV6_HEADER_SIZE
 
 FIRST_EPHEMERAL_PORT = 32_768
 """Linux's ip_local_port_range begins here."""
 LAST_EPHEMERAL_PORT = 60_999
 
 _PORTS = struct.Struct("!HH")
+_HEADER_SIZES = {4: IPV4_HEADER_SIZE, 16: IPV6_HEADER_SIZE}
+"""By octets of addresses."""
 
 
 class Ends(NamedTuple):
@@ -95,7 +99,8 @@ class Socket:
 
     def shrink_path(self, mtu: int) -> None:
         """The path carries packets of `mtu` octets at most."""
-        self._put(self.connection.shrink_path(mtu - IPV4_HEADER_SIZE, self._clock.now))
+        room = mtu - _HEADER_SIZES[len(self.ends.peer)]
+        self._put(self.connection.shrink_path(room, self._clock.now))
 
     def _time_out(self, now: float) -> None:
         deadline = self.connection.next_deadline()
@@ -209,9 +214,9 @@ class TcpStack:
 
     def _mss(self, peer: Address) -> int:
         mtu = self._mtus.get(peer, self._node.path_mtu(peer))
-        return mtu - IPV4_HEADER_SIZE - HEADER_SIZE
+        return mtu - _HEADER_SIZES[len(peer)] - HEADER_SIZE
 
-    def _receive(self, header: Ipv4Header, octets: bytes) -> None:
+    def _receive(self, header: IpHeader, octets: bytes) -> None:
         segment = decode_segment(octets, header.source, header.destination)
         ends = Ends(
             header.destination, segment.destination_port, header.source, segment.source_port
@@ -257,15 +262,15 @@ class TcpStack:
         )
 
     def _error(self, error: IcmpError) -> None:
-        quoted = error.quoted
-        if error.kind != ICMP_UNREACHABLE or error.code != FRAGMENTATION_NEEDED:
+        if error.trouble is not Trouble.TOO_BIG or error.protocol != IpProtocol.TCP:
             return
-        start = (quoted[0] & 0x0F) * 4
-        if quoted[9] != IpProtocol.TCP or len(quoted) < start + _PORTS.size or not error.mtu:
+        segment, peer = error.segment, error.destination
+        if len(segment) < _PORTS.size or not error.mtu:
             return
-        own_port, peer_port = _PORTS.unpack_from(quoted, start)
-        peer = quoted[16:20]
-        self._mtus[peer] = min(error.mtu, self._mtus.get(peer, error.mtu))
-        socket = self._sockets.get(Ends(quoted[12:16], own_port, peer, peer_port))
+        # No host sends less in one piece (RFC 8201 section 4).
+        mtu = max(error.mtu, SMALLEST_PATH_MTU[16]) if len(peer) != 4 else error.mtu
+        own_port, peer_port = _PORTS.unpack_from(segment)
+        self._mtus[peer] = min(mtu, self._mtus.get(peer, mtu))
+        socket = self._sockets.get(Ends(error.source, own_port, peer, peer_port))
         if socket is not None:
-            socket.shrink_path(error.mtu)
+            socket.shrink_path(mtu)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Protocol
 
 from ipseclab.ike.config import NAT_T_PORT
@@ -16,10 +16,10 @@ from ipseclab.ike.streams import STREAM_PORTS
 from ipseclab.outputs import TcpPath, UdpEndpoint
 from ipseclab.sim.clock import Clock
 from ipseclab.sim.icmp import IcmpError
-from ipseclab.sim.node import Address, Node, SegmentHandler
+from ipseclab.sim.node import Address, IpHeader, Node, SegmentHandler
 from ipseclab.sim.sockets import Ends, Socket, TcpStack
 from ipseclab.sim.tcp import QueueStream, TcpState
-from ipseclab.wire.ip import DONT_FRAGMENT, Ipv4Header, build_ipv4
+from ipseclab.wire.ip import DONT_FRAGMENT, build_ipv4
 
 CONGESTION = "cubic"
 """Linux's default."""
@@ -115,13 +115,13 @@ class StreamSockets:
         """Whether a segment between these ports may be of such a connection."""
         return port == NAT_T_PORT or (source_port == NAT_T_PORT and port in STREAM_PORTS)
 
-    def receive(self, header: Ipv4Header, segment: bytes) -> None:
+    def receive(self, header: IpHeader, segment: bytes) -> None:
         """A segment from outside. Raises WireError."""
         self._outside.receive(header, segment)
 
     def open(self, path: TcpPath) -> None:
         """Open a connection from the path's own port."""
-        own, peer = (IPv4Address(end.address).packed for end in path)
+        own, peer = (ip_address(end.address).packed for end in path)
         ends = Ends(own, path.local.port, peer, path.remote.port)
         socket = self._stack.prepare(ends, stream=QueueStream(), congestion=CONGESTION)
         socket.on_octets = self._octets
@@ -226,6 +226,6 @@ def _stream(socket: Socket) -> QueueStream:
 def _path_of(socket: Socket) -> TcpPath:
     ends = socket.ends
     return TcpPath(
-        UdpEndpoint(str(IPv4Address(ends.own)), ends.own_port),
-        UdpEndpoint(str(IPv4Address(ends.peer)), ends.peer_port),
+        UdpEndpoint(str(ip_address(ends.own)), ends.own_port),
+        UdpEndpoint(str(ip_address(ends.peer)), ends.peer_port),
     )

@@ -263,7 +263,8 @@ def test_congestion_is_carried_over_between_families(inner, outer, tos, mark):
     assert getattr(wire, field) == tos
     setattr(wire, field, tos & ~3 | mark)
     if outer == 4:
-        assert wire.flags == "DF"
+        # Of IPv6 no router cuts what every path carries, so nobody has to hear of it.
+        assert wire.flags == ("DF" if inner == 4 else 0)
         del wire.chksum
     outputs = right.receive_packet(bytes(wire), 0.0)
     if not tos & 3:

@@ -49,6 +49,8 @@ def outer_size(output):
 @pytest.mark.parametrize("mtu", range(1290, 1310))
 def test_the_longest_packet_that_fits_is_told(ah, outer, tunnel, mtu):
     suite = ah_suite() if ah else GCM
+    # What IPv6 carries anywhere must pass: see below.
+    mtu += 100 if outer == 6 else 0
     left, right, _ = families_pair(suite, inner=outer, outer=outer, tunnel=tunnel, ah=ah)
     shaped(left, path_mtu=mtu)
     ends = INNER[outer] if tunnel else OUTER[outer]
@@ -69,6 +71,30 @@ def test_the_longest_packet_that_fits_is_told(ah, outer, tunnel, mtu):
         if fits:
             assert mtu - (4 if not ah or outer == 4 else 8) < outer_size(outputs[0]) <= mtu
             assert len(delivered(receive(right, outputs[0]))) == 1
+
+
+@pytest.mark.parametrize("ah", [False, True], ids=["ESP", "AH"])
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("tunnel", [True, False], ids=["tunnel", "transport"])
+def test_1280_octets_of_ipv6_pass_a_path_of_no_more(ah, outer, tunnel):
+    """RFC 8200 section 5: the packet is not cut up, but what is made of it is."""
+    if outer == 4 and not tunnel:
+        return
+    suite = ah_suite() if ah else GCM
+    left, right, _ = families_pair(suite, inner=6, outer=outer, tunnel=tunnel, ah=ah)
+    shaped(left, path_mtu=1280)
+    ends = INNER[6] if tunnel else OUTER[6]
+    packet = packet_of(6, ends, bytes(1280 - 48))
+    assert len(packet) == 1280
+    pieces = left.send_packet(packet, 0.0)
+    assert len(pieces) == 2
+    assert all(len(piece.packet) <= 1280 for piece in pieces)
+    arrived = [delivered(receive(right, piece)) for piece in reversed(pieces)]
+    assert arrived == [[], [packet]]
+    longer = packet_of(6, ends, bytes(1281 - 48))
+    drop, answer = left.send_packet(longer, 0.0)
+    assert reasons([drop]) == ["too_big"]
+    assert IPv6(answer.packet)[ICMPv6PacketTooBig].mtu == 1280
 
 
 def test_icmp_about_our_own_packet_lowers_the_path_mtu_for_a_while():

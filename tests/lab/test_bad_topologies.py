@@ -177,13 +177,13 @@ BAD = {
         "10.9.0.2/24, 10.9.0.1/24",
         "10.9.0.2/24, 10.9.0.256/24",
         "14:30: links[1].addresses[1]: '10.9.0.256/24' is not usable, "
-        "expected an IPv4 address with prefix length like 192.0.2.1/24",
+        "expected an IP address with prefix length like 192.0.2.1/24 or 2001:db8::1/64",
     ),
     "an address without its prefix length": (
         "10.9.0.2/24, 10.9.0.1/24",
         "10.9.0.2, 10.9.0.1/24",
         "14:17: links[1].addresses[0]: '10.9.0.2' is not usable, "
-        "expected an IPv4 address with prefix length like 192.0.2.1/24",
+        "expected an IP address with prefix length like 192.0.2.1/24 or 2001:db8::1/64",
     ),
     "an address twice": (
         "10.9.0.2/24, 10.9.0.1/24",
@@ -405,13 +405,13 @@ BAD = {
         "psk: secret",
         "psk: secret\n    local_ts: [10.1.0.0/24, 10.1.0.1/24]",
         "27:29: connections[0].local_ts[1]: '10.1.0.1/24' is not usable, "
-        "expected an IPv4 network like 10.1.0.0/24 or 10.1.0.0/24[tcp/80]",
+        "expected a network like 10.1.0.0/24, 10.1.0.0/24[tcp/80] or 2001:db8:1::/64",
     ),
     "ports of a protocol that has none": (
         "psk: secret",
         "psk: secret\n    local_ts: '10.1.0.0/24[gre/80]'",
         "27:5: connections[0].local_ts: '10.1.0.0/24[gre/80]' is not usable, "
-        "expected an IPv4 network like 10.1.0.0/24 or 10.1.0.0/24[tcp/80]",
+        "expected a network like 10.1.0.0/24, 10.1.0.0/24[tcp/80] or 2001:db8:1::/64",
     ),
     "a narrowing that is none": (
         "psk: secret",

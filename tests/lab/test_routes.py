@@ -4,7 +4,7 @@ import pytest
 
 from ipseclab.lab.library import TOPOLOGIES, names
 from ipseclab.lab.model import NodeKind
-from ipseclab.lab.routes import DEFAULT_ROUTE
+from ipseclab.lab.routes import DEFAULT_ROUTES
 from ipseclab.lab.topology import load_topology
 
 
@@ -102,7 +102,7 @@ def test_a_route_goes_to_a_neighbour_and_is_there_once(name):
         for route in routes:
             assert own[route.interface].peer_address == route.via
             assert route.network not in [item.network for item in node.interfaces]
-        defaults = [route for route in routes if route.network == DEFAULT_ROUTE]
+        defaults = [route for route in routes if route.network == DEFAULT_ROUTES[4]]
         assert not defaults or len(routes) == 1
 
 

@@ -106,7 +106,7 @@ KINDS = [
         "do: rekey_child, node: gw1, connection: site",
         "do: address_change, node: gw1, link: wan, address: 192.0.2",
         9,
-        "no IPv4 address",
+        "no IP address",
     ),
     (
         "address change out of the network",

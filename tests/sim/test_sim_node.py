@@ -7,27 +7,17 @@ import pytest
 from scapy.layers.inet import ICMP, IP
 
 from ipseclab.lab.impairment import ImpairmentConfig, NthPackets
-from ipseclab.lab.routes import DEFAULT_ROUTE, Route
+from ipseclab.lab.routes import DEFAULT_ROUTES, Route
 from ipseclab.lab.trace import Trace
 from ipseclab.registry import IpProtocol
 from ipseclab.sim.clock import Clock
-from ipseclab.sim.icmp import (
-    FRAGMENTATION_NEEDED,
-    NETWORK_UNREACHABLE,
-    PORT_UNREACHABLE,
-    IcmpError,
-    build_error,
-    decode_error,
-    may_be_answered,
-)
+from ipseclab.sim.icmp import IcmpError, Trouble, build_error, decode_error, may_be_answered
 from ipseclab.sim.link import Link
 from ipseclab.sim.node import Node
 from ipseclab.sim.sockets import Socket, TcpStack
 from ipseclab.sim.tcp import PatternStream, TcpState
 from ipseclab.wire.ip import (
     ICMP_ECHO_REQUEST,
-    ICMP_TIME_EXCEEDED,
-    ICMP_UNREACHABLE,
     build_icmp_echo,
     build_ipv4,
     build_udp,
@@ -49,7 +39,7 @@ class Chain:
         self._join("lan2", (self.r1, self.h2), "10.2.0", ("1", "10"), far)
         for node in (self.h1, self.h2):
             name = next(iter(node.interfaces))
-            node.add_route(Route(DEFAULT_ROUTE, next(iter(DEFAULT_ROUTE.hosts())), name))
+            node.add_route(Route(DEFAULT_ROUTES[4], next(iter(DEFAULT_ROUTES[4].hosts())), name))
         self.errors: list[IcmpError] = []
         self.h1.listen_errors(self.errors.append)
 
@@ -94,9 +84,7 @@ def test_udp_goes_to_its_port_or_is_answered_as_unreachable() -> None:
     chain.send_udp(8)
     chain.clock.run_through(1.0)
     assert got == [(H1, 1000, b"hello")]
-    assert [(error.kind, error.code) for error in chain.errors] == [
-        (ICMP_UNREACHABLE, PORT_UNREACHABLE)
-    ]
+    assert [error.trouble for error in chain.errors] == [Trouble.NO_PORT]
 
 
 def test_a_router_counts_hops_down_with_a_right_checksum() -> None:
@@ -118,7 +106,7 @@ def test_the_last_hop_of_a_packet_is_told_to_its_sender() -> None:
     chain = Chain()
     chain.send_udp(7, ttl=1)
     chain.clock.run_through(1.0)
-    assert [error.kind for error in chain.errors] == [ICMP_TIME_EXCEEDED]
+    assert [error.trouble for error in chain.errors] == [Trouble.EXPIRED]
     assert chain.errors[0].quoted[12:20] == H1 + H2
     assert [record.fields["reason"] for record in chain.trace.records] == ["ttl_expired"]
 
@@ -128,9 +116,7 @@ def test_a_packet_for_nowhere_is_told_to_its_sender() -> None:
     nowhere = bytes((10, 9, 0, 1))
     chain.h1.send_own(build_ipv4(H1, nowhere, IpProtocol.UDP, build_udp(H1, 1, nowhere, 2, b"x")))
     chain.clock.run_through(1.0)
-    assert [(error.kind, error.code) for error in chain.errors] == [
-        (ICMP_UNREACHABLE, NETWORK_UNREACHABLE)
-    ]
+    assert [error.trouble for error in chain.errors] == [Trouble.NO_ROUTE]
 
 
 def test_a_damaged_datagram_is_dropped() -> None:
@@ -147,7 +133,7 @@ def test_a_damaged_datagram_is_dropped() -> None:
 
 def test_icmp_errors_are_as_scapy_reads_them_and_quote_the_packet() -> None:
     packet = build_ipv4(H1, H2, IpProtocol.UDP, build_udp(H1, 1, H2, 2, b"x" * 1000))
-    message = build_error(ICMP_UNREACHABLE, FRAGMENTATION_NEEDED, packet, mtu=1400)
+    message = build_error(Trouble.TOO_BIG, packet, source=H2, mtu=1400)
     scapy = ICMP(message)
     assert (scapy.type, scapy.code, scapy.nexthopmtu) == (3, 4, 1400)
     assert len(message) + 20 == 576
@@ -159,9 +145,7 @@ def test_icmp_errors_are_as_scapy_reads_them_and_quote_the_packet() -> None:
 
 def test_errors_are_never_answered_with_errors() -> None:
     packet = build_ipv4(H1, H2, IpProtocol.UDP, build_udp(H1, 1, H2, 2, b"x"))
-    error = build_ipv4(
-        H1, H2, IpProtocol.ICMP, build_error(ICMP_UNREACHABLE, PORT_UNREACHABLE, packet)
-    )
+    error = build_ipv4(H1, H2, IpProtocol.ICMP, build_error(Trouble.NO_PORT, packet, source=H2))
     echo = build_ipv4(H1, H2, IpProtocol.ICMP, build_icmp_echo(8, 1, 2, b""))
     fragment = build_ipv4(H1, H2, IpProtocol.UDP, b"x" * 8, flags_fragment=5)
     assert [may_be_answered(one) for one in (packet, error, echo, fragment)] == [
