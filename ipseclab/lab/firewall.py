@@ -10,11 +10,12 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+from ipseclab.errors import WireError
 from ipseclab.registry import IpProtocol
+from ipseclab.wire.ipv6 import decode_ip_header
 
 MOST_RULES = 16
 LAST_PORT = 65_535
-_OFFSET_MASK = 0x1FFF
 _WITH_PORTS = (int(IpProtocol.TCP), int(IpProtocol.UDP))
 _RULE = re.compile(r"([a-z]+|[0-9]{1,3})(?:/([0-9]{1,5})(?:-([0-9]{1,5}))?)?")
 
@@ -49,13 +50,17 @@ class Blocked:
         return name if self.ports is None else f"{name}/{self.ports[0]}-{self.ports[1]}"
 
     def stops(self, packet: bytes) -> bool:
-        """Whether the IPv4 packet does not pass."""
-        if packet[9] != self.protocol:
+        """Whether the packet does not pass."""
+        try:
+            header = decode_ip_header(packet)
+        except WireError:
+            return False
+        if header.protocol != self.protocol:
             return False
         if self.ports is None:
             return True
-        start = (packet[0] & 0x0F) * 4
-        if int.from_bytes(packet[6:8], "big") & _OFFSET_MASK or len(packet) < start + 4:
+        start = header.header_length
+        if header.fragment_offset or len(packet) < start + 4:
             return False
         first, last = self.ports
         ends = (packet[at : at + 2] for at in (start, start + 2))

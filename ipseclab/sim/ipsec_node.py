@@ -123,7 +123,8 @@ class IpsecNode(Node):
             zero_checksum=esp and len(source) == 4,
         )
         self._identification = (self._identification + 1) & 0xFFFF
-        limit = self._outer_limit(destination)
+        # IKE has fragments of its own (RFC 7383), and no others here.
+        limit = self._outer_limit(destination) if esp else LARGEST_PACKET
         if len(source) != 4:
             packet = build_ipv6(source, destination, _UDP, segment)
         else:
