@@ -31,6 +31,7 @@ from ipseclab.gateway import GatewayConfig
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
 from ipseclab.ike.natt import NON_ESP_MARKER
 from ipseclab.ipsec.datapath import INBOUND, OUTBOUND
+from ipseclab.ipsec.fragments import fragments_of, is_fragment
 from ipseclab.lab.faults import Fault, gateway_with
 from ipseclab.lab.trace import Trace
 from ipseclab.outputs import (
@@ -50,6 +51,7 @@ from ipseclab.outputs import (
     UdpPath,
 )
 from ipseclab.registry import IpProtocol
+from ipseclab.wire.ip import DONT_FRAGMENT
 
 BURST = 32
 """Packets taken from one descriptor before the others and the timer are looked at."""
@@ -88,6 +90,8 @@ class GatewaySpec:
     """Whether peers may open TCP connections to it."""
     slow: float = 1.0
     """How many times as long the gateway is to take for everything, to see what that does."""
+    outer_mtu: int = LARGEST_TUN_MTU
+    """The smallest of its unprotected links'."""
 
     @property
     def name(self) -> str:
@@ -192,6 +196,8 @@ class GatewayDriver:
         self._unprotected = devices.open_tun(UNPROTECTED_TUN)
         devices.set_mtu(PROTECTED_TUN, spec.mtu)
         self._raw, self._raw_ah = (devices.open_ip_socket(item) for item in _PROTECTED)
+        self._outer_mtu = spec.outer_mtu
+        self._identification = 0
         self._ipv6: socket.socket | None = None
         """Sends packets of IPv6, where the node has such links outside."""
         if any(":" in address for address in spec.addresses):
@@ -377,7 +383,9 @@ class GatewayDriver:
                     if sender is None:
                         self._dropped("no_address", OUTBOUND, packet, now)
                         continue
-                    self._send(sender, packet, (str(_address_in(packet, _DESTINATION)), 0), now)
+                    remote = (str(_address_in(packet, _DESTINATION)), 0)
+                    for piece in self._fitting(packet):
+                        self._send(sender, piece, remote, now)
                 case DeliverPacket(packet):
                     self._deliver(packet, now)
                 case OpenStream() | SendStream() | CloseStream():
@@ -403,6 +411,15 @@ class GatewayDriver:
                 self._streams.open(path)
             case CloseStream(path, abort):
                 self._streams.close(path, abort=abort)
+
+    def _fitting(self, packet: bytes) -> list[bytes]:
+        """The packet, or its fragments where the link is too short and a source may cut it: the
+        kernel does that to no packet that it was given whole."""
+        whole = packet[0] >> 4 == 4 and packet[6] << 8 & DONT_FRAGMENT
+        if len(packet) <= self._outer_mtu or whole or is_fragment(packet):
+            return [packet]
+        self._identification += 1
+        return fragments_of(packet, self._outer_mtu, self._identification)
 
     def _sender_of(self, packet: bytes) -> socket.socket | None:
         if self._source_routed:

@@ -56,7 +56,7 @@ from ipseclab.lab.addresses import OutsideAddresses
 from ipseclab.lab.attacks import Tally
 from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.gateways import gateway_config, protected_networks
-from ipseclab.lab.impairment import ImpairmentConfig
+from ipseclab.lab.impairment import LARGEST_PACKET, ImpairmentConfig
 from ipseclab.lab.keys import KEYS_FOLDER, Capture
 from ipseclab.lab.link_set import with_settings
 from ipseclab.lab.model import Direction, Interface, Link, Node, NodeKind, Stack
@@ -319,6 +319,7 @@ class Lab:
             uses_tcp(self.topology, node.name),
             accepts_tcp(self.topology, node.name),
             self._slow,
+            self._outer_mtu(node),
         )
         spec.keys.touch()
         self._key_files.append(spec.keys.open("rb"))
@@ -332,6 +333,12 @@ class Lab:
                 drive=FastDriver if self._fast_path else GatewayDriver,
             )
         )
+
+    def _outer_mtu(self, node: Node) -> int:
+        """The smallest of what the node's unprotected links carry from it."""
+        outside = unprotected_interfaces(self.topology, node.name)
+        mtus = (_mtu(self.topology.link(one.link), node.name) for one in outside)
+        return min(mtus, default=LARGEST_PACKET)
 
     def _tun_mtu(self, node: Node) -> int:
         """Of the protected side's TUN device: Linux has no IPv6 where not 1,280 octets fit, and

@@ -39,7 +39,7 @@ from ipseclab.ipsec.events import (
 )
 from ipseclab.ipsec.flows import FlowCache, of_flow
 from ipseclab.ipsec.fragment_flows import FragmentFlows
-from ipseclab.ipsec.fragments import Reassembler, fragments_of
+from ipseclab.ipsec.fragments import Reassembler, fragments_of, is_fragment
 from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.park import AcquirePace, Parked, ParkingLot
 from ipseclab.ipsec.path_mtu import Way, learn_path_mtu, too_big_for, way_of
@@ -83,10 +83,13 @@ class Datapath:
         self._flow_out = FragmentFlows().flow_of if stateful else flow_of_packet
         self._flow_in = FragmentFlows().flow_of if stateful else flow_of_packet
         self._parked = ParkingLot(self._limits.parked_packets, self._limits.parked_octets)
-        self._pieces = Reassembler(
-            self._limits.reassembled_packets,
-            self._limits.reassembled_octets,
-            self._limits.reassembly_seconds,
+        self._pieces, self._own_pieces = (
+            Reassembler(
+                self._limits.reassembled_packets,
+                self._limits.reassembled_octets,
+                self._limits.reassembly_seconds,
+            )
+            for _direction in (INBOUND, OUTBOUND)
         )
         self._timers: Timers[bytes | str, TimerKind] = Timers()
         self._pace = AcquirePace(self._limits.acquire_interval)
@@ -294,6 +297,8 @@ class Datapath:
         return []
 
     def _protect(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
+        if not entry.parameters.tunnel and is_fragment(packet):
+            return self._protect_in_pieces(entry, packet, now)
         if entry.shaped:
             return self._protect_shaped(entry, packet, now)
         return self._seal(entry, packet, now)
@@ -308,25 +313,44 @@ class Datapath:
                 pieces = fragments_of(packet, limit)
                 return [output for piece in pieces for output in self._seal(entry, piece, now)]
             case Way.OUTER_PIECES:
-                # A datagram's fragments are the business of whoever sends it.
-                return [
-                    piece
-                    for output in self._seal(entry, packet, now)
-                    for piece in (
-                        map(
-                            SendPacket,
-                            fragments_of(output.packet, limit, entry.outbound.sequence),
-                        )
-                        if isinstance(output, SendPacket)
-                        else (output,)
-                    )
-                ]
+                return self._seal_in_pieces(entry, packet, limit, now)
             case Way.REFUSED:
                 answer = too_big_for(packet, limit)
                 drop = self._dropped(DropReason.TOO_BIG, OUTBOUND, packet)
                 return [drop, DeliverPacket(answer)] if answer is not None else [drop]
             case _:
                 assert_never(way)
+
+    def _protect_in_pieces(
+        self, entry: SadEntry, fragment: bytes, now: float
+    ) -> list[DatapathOutput]:
+        """Transport mode is for whole packets (RFC 4303 section 3.3.4): what the host's own stack
+        has cut up is put together first, and what comes of it cut up again."""
+        outputs = self._expire_fragments(now)
+        try:
+            whole = self._own_pieces.add(fragment, now)
+        except Dropped as drop:
+            return [*outputs, self._dropped(drop.reason, OUTBOUND, fragment)]
+        self._arm_reassembly()
+        if whole is None:
+            return outputs
+        if entry.path_mtu is None:
+            return outputs + self._seal(entry, whole, now)
+        return outputs + self._seal_in_pieces(entry, whole, entry.path_mtu, now)
+
+    def _seal_in_pieces(
+        self, entry: SadEntry, packet: bytes, limit: int, now: float
+    ) -> list[DatapathOutput]:
+        """Sealed, then fragmented; a datagram's fragments are the business of whoever sends it."""
+        return [
+            piece
+            for output in self._seal(entry, packet, now)
+            for piece in (
+                map(SendPacket, fragments_of(output.packet, limit, entry.outbound.sequence))
+                if isinstance(output, SendPacket)
+                else (output,)
+            )
+        ]
 
     def _seal(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
         try:
@@ -386,11 +410,16 @@ class Datapath:
         return outputs + self.receive_packet(whole, now) if whole is not None else outputs
 
     def _expire_fragments(self, now: float) -> list[DatapathOutput]:
-        lost = self._pieces.expire(now)
-        return [self._dropped(DropReason.REASSEMBLY_TIMEOUT, INBOUND, b"") for _ in range(lost)]
+        return [
+            self._dropped(DropReason.REASSEMBLY_TIMEOUT, direction, b"")
+            for direction, pieces in ((INBOUND, self._pieces), (OUTBOUND, self._own_pieces))
+            for _ in range(pieces.expire(now))
+        ]
 
     def _arm_reassembly(self) -> None:
-        self._arm(_NO_SPI, TimerKind.REASSEMBLY, self._pieces.next_expiry())
+        both = (self._pieces.next_expiry(), self._own_pieces.next_expiry())
+        at = min((one for one in both if one is not None), default=None)
+        self._arm(_NO_SPI, TimerKind.REASSEMBLY, at)
 
     def _receive_own(
         self, header: Ipv4Header | Ipv6Header, packet: bytes, now: float

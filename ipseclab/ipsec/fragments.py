@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ipseclab.errors import WireError
 from ipseclab.ipsec import ipv4, ipv6
 from ipseclab.ipsec.counters import Dropped, DropReason
 from ipseclab.wire.ip import (
@@ -17,7 +18,12 @@ from ipseclab.wire.ip import (
     MORE_FRAGMENTS,
     decode_ipv4_header,
 )
-from ipseclab.wire.ipv6 import FRAGMENT, FRAGMENT_HEADER_SIZE, decode_ipv6_header
+from ipseclab.wire.ipv6 import (
+    FRAGMENT,
+    FRAGMENT_HEADER_SIZE,
+    decode_ip_header,
+    decode_ipv6_header,
+)
 
 MOST_PIECES = 64
 """Fragments of one packet: 9,000 octets over the smallest path are 17."""
@@ -49,6 +55,14 @@ def fragments_of(packet: bytes, mtu: int, identification: int = 0) -> list[bytes
         head = later if start else first
         found.append(_with_flags(head, flags, payload[start : start + size]))
     return found
+
+
+def is_fragment(packet: bytes) -> bool:
+    """True for a piece of a packet, as far as the packet can be read."""
+    try:
+        return decode_ip_header(packet).is_fragment
+    except WireError:
+        return False
 
 
 def _ipv6_fragments(packet: bytes, mtu: int, identification: int) -> list[bytes]:

@@ -31,6 +31,8 @@ from ipseclab.wire.ip import (
     pseudo_header_checksum,
 )
 from ipseclab.wire.ipv6 import (
+    FRAGMENT,
+    FRAGMENT_HEADER_SIZE,
     ICMPV6_PACKET_TOO_BIG,
     IPV6_ADDRESS_SIZE,
     IPV6_HEADER_SIZE,
@@ -101,7 +103,15 @@ def _too_big_in_ipv6(packet: bytes) -> TooBig | None:
     if pseudo_header_checksum(*ends, IpProtocol.ICMPV6, icmp):
         return None
     mtu = int.from_bytes(icmp[4:8], "big")
-    return TooBig(mtu, quoted[8:24], quoted[24:40], quoted[6], quoted[IPV6_HEADER_SIZE:])
+    protocol, behind = quoted[6], quoted[IPV6_HEADER_SIZE:]
+    if protocol == FRAGMENT and len(behind) >= FRAGMENT_HEADER_SIZE and not _offset(behind):
+        # What we have cut up ourselves; its first piece shows the SPI.
+        protocol, behind = behind[0], behind[FRAGMENT_HEADER_SIZE:]
+    return TooBig(mtu, quoted[8:24], quoted[24:40], protocol, behind)
+
+
+def _offset(fragment_header: bytes) -> int:
+    return int.from_bytes(fragment_header[2:4], "big") & ~0b111
 
 
 def too_big_for(packet: bytes, mtu: int) -> bytes | None:

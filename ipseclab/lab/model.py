@@ -140,6 +140,8 @@ class Link:
     ends: tuple[Interface, Interface]
     forward: ImpairmentConfig
     backward: ImpairmentConfig
+    hidden_mtu: bool = False
+    """Whether nobody is told its MTU beforehand."""
 
     def direction_from(self, node: str) -> Direction:
         """The direction in which `node` sends. Raises KeyError."""

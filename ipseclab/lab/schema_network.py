@@ -124,6 +124,8 @@ class LinkFile(ImpairmentFile):
     """By default the two ends: gw1-gw2."""
     ends: Annotated[list[NodeName], Field(min_length=2, max_length=2)]
     addresses: Annotated[list[InterfaceAddress], Field(min_length=2, max_length=2)]
+    hidden_mtu: bool = False
+    """Whether gateways are set up without knowledge of its MTU, and have to find out."""
     forward: ImpairmentFile | None = None
     backward: ImpairmentFile | None = None
 

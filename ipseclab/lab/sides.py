@@ -127,6 +127,8 @@ def _path_mtu(topology: Topology, connection: Connection) -> int:
     mtus = [LARGEST_PACKET]
     for near, far in pairwise(path):
         link = topology.graph.edges[near, far]["link"]
+        if link.hidden_mtu:
+            continue
         mtus += [link.forward.mtu, link.backward.mtu]
     if connection.mobike is not None:
         for end in connection.ends:

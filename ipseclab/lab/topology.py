@@ -314,6 +314,7 @@ def _link(entry: LinkFile, index: int, numbers: list[int]) -> Link:
         (ends[0], ends[1]),
         _impairment(entry, entry.forward),
         _impairment(entry, entry.backward),
+        entry.hidden_mtu,
     )
 
 

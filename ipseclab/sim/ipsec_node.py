@@ -18,7 +18,7 @@ from ipaddress import ip_address
 
 from ipseclab.errors import WireError
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
-from ipseclab.ipsec.fragments import fragments_of
+from ipseclab.ipsec.fragments import fragments_of, is_fragment
 from ipseclab.ipsec.plain import read_datagram
 from ipseclab.ipsec.processing import SMALLEST_PATH_MTU
 from ipseclab.lab.impairment import LARGEST_PACKET
@@ -165,7 +165,16 @@ class IpsecNode(Node):
         self._streams.close(path, abort=abort)
 
     def send_unprotected(self, packet: bytes) -> None:
-        """Send a packet on the unprotected side; of several links, along that of its source."""
+        """Send a packet on the unprotected side; of several links, along that of its source. In
+        IPv6 the source is who fragments."""
+        if packet[0] >= _IPV6 and len(packet) > SMALLEST_PATH_MTU[16]:
+            limit = self._outer_limit(destination_of(packet))
+            own = source_of(packet) in self._own and not is_fragment(packet)
+            if len(packet) > limit and own:
+                self._identification = (self._identification + 1) & 0xFFFF
+                for piece in fragments_of(packet, limit, self._identification):
+                    self.transmit(piece)
+                return
         if not self._source_routed:
             self.transmit(packet)
             return

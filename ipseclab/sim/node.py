@@ -229,7 +229,7 @@ class Node:
         if packet[0] >= _IPV6 or packet[6] & _DONT_FRAGMENT:
             interface.send(packet)  # the link says what becomes of it
             return
-        for piece in fragments_of(packet, self._mtus[interface]):
+        for piece in fragments_of(packet, self._mtus[interface], self._identification):
             interface.send(piece)
 
     # In
