@@ -115,8 +115,8 @@ MUTANTS = (
         "no-liveness",
         "silence of the peer is never looked into",
         "ike.upkeep",
-        "    if due <= now:\n        # A request under way",
-        "    if due < 0.0:\n        # A request under way",
+        "        if sa.own_request is None or looks:",
+        "        if sa.own_request is not None:",
     ),
     Mutant(
         "impatience",

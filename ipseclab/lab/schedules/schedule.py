@@ -70,6 +70,11 @@ _HARMLESS = (
 """Actions after which no packet may be missing, as long as no packet is lost on the way."""
 _UNPREDICTABLE = ("restart", _MOVE, _ROAM)
 """Actions after which a peer may be given up although few messages were lost."""
+_BEGINNING = ("initiate", "traffic", _PACKET)
+"""Actions that set up an IKE_SA where there is none."""
+LINGER = 4.0
+"""Seconds that a packet may be late although its SA has been rekeyed: a little less than
+`ConnectionConfig.rekey_linger`."""
 LATE = 0.4
 """Seconds from which on a message may be asked for again: the first time that a request is sent is
 as good as lost."""
@@ -358,7 +363,9 @@ class _Run:
     def _must_all_arrive(self) -> bool:
         """Whether every packet has to come out."""
         schedule = self._schedule
-        lossless = all(m.kind == "ike" for m in schedule.mishaps)
+        lossless = all(
+            m.kind == "ike" or min(m.copies, default=LINGER) < LINGER for m in schedule.mishaps
+        )
         harmless = all(action.what in _HARMLESS for action in schedule.actions)
         if not (schedule.connected and lossless and harmless):
             return False
@@ -370,7 +377,11 @@ class _Run:
         harmed = [
             m for m in schedule.mishaps if m.kind == "ike" and min(m.copies, default=9) > LATE
         ]
-        if any(action.what in _UNPREDICTABLE for action in schedule.actions):
+        done = {action.what for action in schedule.actions}
+        if not done.isdisjoint(_UNPREDICTABLE):
+            return True
+        if "delete_ike" in done and not done.isdisjoint(_BEGINNING):
+            # INITIAL_CONTACT of the next IKE_SA ends what waits for the answer to its DELETE.
             return True
         return len(harmed) > RETRANSMISSION.tries
 
