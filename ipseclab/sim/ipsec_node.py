@@ -38,7 +38,10 @@ from ipseclab.wire.ip import (
 )
 from ipseclab.wire.ipv6 import build_ipv6, decode_ip_header
 
+# On the way of every packet a function would cost as much as what it does.
+_DESTINATION, _DESTINATION_V6 = slice(16, 20), slice(24, 40)
 _IPV6 = 0x60
+"""What the first octet of an IPv6 packet is at least; that of an IPv4 packet is less."""
 _IKE_PORTS = (IKE_PORT, NAT_T_PORT)
 _TCP, _UDP = int(IpProtocol.TCP), int(IpProtocol.UDP)
 _PROTECTED = (int(IpProtocol.ESP), int(IpProtocol.AH))
@@ -102,7 +105,8 @@ class IpsecNode(Node):
 
     def receive(self, packet: bytes) -> None:
         """A packet has come in on the protected side."""
-        if self.owns(destination_of(packet)):
+        destination = packet[_DESTINATION] if packet[0] < _IPV6 else packet[_DESTINATION_V6]
+        if destination in self._own:
             self.accept(packet)
         elif (passed_on := self.count_hop(packet)) is not None:
             self._towards(passed_on)
@@ -188,7 +192,8 @@ class IpsecNode(Node):
 
     def deliver(self, packet: bytes) -> None:
         """A packet that passed the SPD goes to the own stack or on to the protected side."""
-        if self.owns(destination_of(packet)):
+        destination = packet[_DESTINATION] if packet[0] < _IPV6 else packet[_DESTINATION_V6]
+        if destination in self._own:
             self.accept(packet)
         elif self.forwards and (passed_on := self.count_hop(packet)) is not None:
             self.transmit(passed_on)
@@ -206,7 +211,8 @@ class IpsecNode(Node):
     # Own
 
     def _towards(self, packet: bytes) -> None:
-        interface = self.route(destination_of(packet))
+        destination = packet[_DESTINATION] if packet[0] < _IPV6 else packet[_DESTINATION_V6]
+        interface = self.route(destination)
         if interface is not None and interface.name not in self._outside:
             self.transmit(packet)
         elif len(packet) <= self._tunnel_mtu:
@@ -229,7 +235,8 @@ class IpsecNode(Node):
 
     def _receive_unprotected(self, packet: bytes) -> None:
         protocol = packet[9] if packet[0] < _IPV6 else packet[6]
-        mine = destination_of(packet) in self._own
+        destination = packet[_DESTINATION] if packet[0] < _IPV6 else packet[_DESTINATION_V6]
+        mine = destination in self._own
         if self._source_routed and protocol in _PROTECTED and not mine:
             # For an address that the node had: it is not here any more.
             self.dropped(packet, "no_address", "inbound")

@@ -207,7 +207,8 @@ class Node:
 
     def send_own(self, packet: bytes) -> None:
         """Send a packet that this node made; a node with IPsec looks at its policies here."""
-        if destination_of(packet) in self._own:
+        destination = packet[_DESTINATION] if packet[0] < _IPV6 else packet[_DESTINATION_V6]
+        if destination in self._own:
             self.clock.call_at(self.clock.now, self.accept, packet)
         else:
             self.transmit(packet)
