@@ -287,6 +287,11 @@ def reset_on_close(opened: socket.socket) -> None:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def give_up_after(opened: socket.socket, seconds: float) -> None:
+    """Have the kernel end a TCP connection whose peer takes nothing for so long (RFC 5482)."""
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
+
+
 def family_of(address: str) -> socket.AddressFamily:
     """The sockets' family of an address in text."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET

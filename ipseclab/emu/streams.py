@@ -5,11 +5,12 @@ All of them are behind one epoll descriptor, which the gateway's loop polls besi
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from errno import EINPROGRESS
+from errno import EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from os import strerror
 from typing import Protocol
 
@@ -23,6 +24,10 @@ MOST_ACCEPTED = 64
 READ_AT_ONCE = 262_144
 CONGESTION = b"cubic"
 """As in the simulator; the kernel's default where it lacks that."""
+CLOSING_SECONDS = 60.0
+"""How long a peer may take no octets of a connection that is closed, as in the simulator."""
+NO_ROOM = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+"""The kernel has no descriptor or no memory for one connection more."""
 
 
 class Listener(Protocol):
@@ -69,6 +74,9 @@ class StreamSockets:
         self._by_descriptor: dict[int, _Connection] = {}
         self._taken: dict[TcpPath, int] = {}
         self._failed: dict[TcpPath, str] = {}
+        self._spare = _spare_descriptor()
+        """Given up for a moment to refuse a connection for which there is no other descriptor: as
+        long as it waits, the listening socket can be read."""
 
     def fileno(self) -> int:
         """The descriptor that can be read when there is something to do."""
@@ -122,6 +130,7 @@ class StreamSockets:
             self._drop(connection)
         elif connection.pending:
             connection.closing = True
+            devices.give_up_after(connection.socket, CLOSING_SECONDS)
             del self._by_path[path]
         else:
             self._drop(connection)
@@ -174,14 +183,32 @@ class StreamSockets:
     def _accept(self, address: str, listening: socket.socket) -> None:
         for _ in range(MOST_ACCEPTED):
             try:
-                opened, (peer, port) = listening.accept()
-            except (BlockingIOError, ConnectionAbortedError):
+                opened, (peer, port, *_) = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Else it is the new connection's own: gone again, or forbidden by a firewall.
+                if error.errno in NO_ROOM:
+                    self._refuse(listening)
                 return
             opened.setblocking(False)
             self._prepare(opened)
             path = TcpPath(UdpEndpoint(address, NAT_T_PORT), UdpEndpoint(peer, port))
+            former = self._by_path.get(path)
+            if former is not None:
+                # The peer has lost it; the kernel's word of that may come later than this.
+                self._drop(former)
             self._add(_Connection(path, opened, is_open=True))
             self._listener.stream_accepted(path)
+
+    def _refuse(self, listening: socket.socket) -> None:
+        """Reset the connection that waits first."""
+        os.close(self._spare)
+        with suppress(OSError):
+            refused, _ = listening.accept()
+            devices.reset_on_close(refused)
+            refused.close()
+        self._spare = _spare_descriptor()
 
     def _opened(self, connection: _Connection) -> bool:
         """Whether the connection that was being opened is there."""
@@ -236,6 +263,10 @@ class StreamSockets:
             self._taken.pop(connection.path, None)
         self._by_descriptor.pop(connection.socket.fileno(), None)
         connection.socket.close()
+
+
+def _spare_descriptor() -> int:
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _words(error: OSError) -> str:

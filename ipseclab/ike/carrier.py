@@ -36,14 +36,13 @@ def stream_accepted(ctx: Context, path: TcpPath, now: float) -> None:
     """A peer has opened a connection. Until a message of an IKE_SA comes it may be closed to make
     room for others."""
     limits = ctx.config.limits
+    if ctx.streams.get(path) is not None:
+        # The same ports once more: the peer has lost the former connection.
+        stream_closed(ctx, path, "opened anew", now)
     if len(ctx.streams) >= limits.streams:
         ctx.counters["ike.stream_refused"] += 1
         ctx.emit(CloseStream(path, abort=True))
         return
-    known = ctx.streams.get(path)
-    if known is not None:
-        # The same ports once more: the peer has lost the former connection.
-        stream_closed(ctx, path, "opened anew", now)
     stream = ctx.streams.add(path)
     stream.is_open = True
     tell(ctx, "stream_accepted", path)

@@ -32,7 +32,8 @@ dropped, as a link does whose queue is full."""
 MOST_BAD = 16
 """Messages in a row that no SA knows, or that fail their ICV, until a stream is taken for corrupt
 (section 6.1: not after only a few)."""
-NUMBER_SIZE = 4
+NUMBER_SIZE = 8
+"""Of what names a connection among the timers: peers can never open so many."""
 
 
 class Undeliverable(IpsecLabError):

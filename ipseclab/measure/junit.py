@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from enum import Enum
 from xml.etree import ElementTree
 
-_NOT_XML = {code: None for code in range(32) if chr(code) not in "\t\n\r"}
+_NOT_XML = dict.fromkeys(
+    [
+        *(code for code in range(0x20) if chr(code) not in "\t\n\r"),
+        *range(0xD800, 0xE000),
+        0xFFFE,
+        0xFFFF,
+    ]
+)
+"""What XML 1.0 section 2.2 leaves out, halves of surrogate pairs among it."""
 
 
 class Outcome(Enum):

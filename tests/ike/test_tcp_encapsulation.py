@@ -338,6 +338,16 @@ def test_connections_are_bounded_in_all():
     works(pair)
 
 
+def test_peer_that_connects_from_the_same_ports_again_takes_no_more_room():
+    pair = connected(limits=IkeLimits(streams=2))
+    pair.do(1, "stream_accepted", stranger())
+    former = pair.b.ike.streams.get(stranger())
+    pair.do(1, "stream_accepted", stranger())
+    assert pair.b.ike.streams.get(stranger()) not in (None, former)
+    assert pair.b.counters.get("ike.stream_refused", 0) == 0
+    works(pair)
+
+
 def test_blocked_stream_holds_a_bounded_queue_and_ike_goes_first():
     pair = connected()
     pair.blocked = lambda side: side == 0
