@@ -181,7 +181,10 @@ def agree(
     console = _console()
     if netns is not None:
         sim_rows, netns_rows = _rows_of(Path(experiment)), _rows_of(netns)
-        if (sim_rows[0].world, netns_rows[0].world) == (World.NETNS, World.SIM):
+        if sim_rows[0].world == netns_rows[0].world:
+            problem = f"results of world {netns_rows[0].world}, as {experiment} is"
+            raise ConfigError(f"{netns}: {problem}, expected one of each: or use ipseclab compare")
+        if sim_rows[0].world == World.NETNS:
             sim_rows, netns_rows = netns_rows, sim_rows
     elif ResultsFolder(Path(experiment)).manifest() is not None:
         raise ConfigError(f"{experiment}: results of one world, expected two: agree DIR DIR")
@@ -252,6 +255,7 @@ app.command(
 @app.command(
     epilog=examples(
         "ipseclab decode results/quickstart-sim/runs/00000_r0/capture.pcapng",
+        "ipseclab decode results/quickstart-sim/runs/00000_r0/capture.pcapng --ike",
         "ipseclab decode tests/vectors/gcm256_x25519.pcapng",
         "ipseclab decode some.pcap --keys some.keys.json",
     )
@@ -266,11 +270,14 @@ def decode(
             "stands beside the capture.",
         ),
     ] = None,
+    ike: Annotated[
+        bool, typer.Option("--ike", help="Only IKE and keepalives; ESP and AH are counted.")
+    ] = False,
 ) -> None:
     """Show a capture as a ladder, payload by payload; ESP opened where the keys are known."""
     from ipseclab.present.decode import decode_capture
 
-    decode_capture(capture, keys, _console())
+    decode_capture(capture, keys, _console(), only_ike=ike)
 
 
 @app.command(

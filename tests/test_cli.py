@@ -62,6 +62,7 @@ BAD = [
     (["plot", "absent"], "no manifest.json"),
     (["plot"], "Missing argument"),
     (["decode", "absent.pcapng"], "absent.pcapng"),
+    (["run", "elsewhere"], "(or a file, with its .yaml)"),
     (["decode", "small.yaml"], "expected"),
     (["schema", "poem"], "poem"),
     (["up", "site-to-sight"], "did you mean 'site-to-site'"),
@@ -337,17 +338,23 @@ def test_plot_draws_again(command, tmp_path):
     assert figure.read_bytes() == before
 
 
-def test_agree_of_equal_results_agrees_and_of_others_does_not(command, tmp_path):
-    command("run", "small.yaml", "--out", "one", "--costs", "zero")
-    code, out, _ = command("agree", "one", "one")
-    assert code == 0
-    assert "The worlds agree." in out
-    for path in (tmp_path / "one/runs").glob("*/row.json"):
-        row = json.loads(path.read_text())
-        row["metrics"]["handshake_time"] += 0.003
-        other = tmp_path / "two/runs" / path.parent.name / "row.json"
+def as_netns(one, two, later=0.0):
+    """The rows of results as those of the other world, with a handshake that takes longer."""
+    for path in (one / "runs").glob("*/row.json"):
+        row = json.loads(path.read_text()) | {"world": "netns"}
+        row["metrics"]["handshake_time"] += later
+        other = two / "runs" / path.parent.name / "row.json"
         other.parent.mkdir(parents=True)
         other.write_text(json.dumps(row))
+
+
+def test_agree_of_equal_results_agrees_and_of_others_does_not(command, tmp_path):
+    command("run", "small.yaml", "--out", "one", "--costs", "zero")
+    as_netns(tmp_path / "one", tmp_path / "same")
+    code, out, _ = command("agree", "one", "same")
+    assert code == 0
+    assert "The worlds agree." in out
+    as_netns(tmp_path / "one", tmp_path / "two", later=0.003)
     code, out, _ = command("agree", "one", "two")
     assert code == 1
     assert "do not agree" in out
@@ -355,23 +362,21 @@ def test_agree_of_equal_results_agrees_and_of_others_does_not(command, tmp_path)
 
 def test_agree_knows_which_results_are_of_which_world(command, tmp_path):
     command("run", "small.yaml", "--out", "one", "--costs", "zero")
-    for path in (tmp_path / "one/runs").glob("*/row.json"):
-        row = json.loads(path.read_text()) | {"world": "netns"}
-        row["metrics"]["handshake_time"] = 7.0
-        other = tmp_path / "two/runs" / path.parent.name / "row.json"
-        other.parent.mkdir(parents=True)
-        other.write_text(json.dumps(row))
+    as_netns(tmp_path / "one", tmp_path / "two", later=7.0)
     _, one_two, _ = command("agree", "one", "two")
     _, two_one, _ = command("agree", "two", "one")
     assert one_two == two_one
     code, _, err = command("agree", "one")
     assert code == 2
     assert "results of one world, expected two" in err
+    code, out, err = command("agree", "one", "one")
+    assert (code, out) == (2, "")
+    assert "one: results of world sim, as one is, expected one of each" in err
 
 
 def test_agree_names_the_points_that_one_world_alone_has(command, tmp_path):
     command("run", "small.yaml", "--out", "one", "--costs", "zero")
-    command("run", "small.yaml", "--out", "two", "--costs", "zero")
+    as_netns(tmp_path / "one", tmp_path / "two")
     for path in (tmp_path / "two/runs").glob("*rtt-0.02*/row.json"):
         path.unlink()
     code, out, _ = command("agree", "one", "two")

@@ -78,6 +78,12 @@ def test_the_readme_lists_experiments_that_are_there():
     assert "quickstart" in listed
 
 
+def test_the_experiment_in_the_readme_is_whole(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", text_of("README.md"), re.S)
+    (path := tmp_path / "mine.yaml").write_text(text)
+    assert lay_out_sweep(load_experiment(path), Asked("sim", 1)).jobs
+
+
 def snippets():
     return re.findall(r"```yaml\n(.*?)```", text_of("docs/experiments.md"), re.S)
 

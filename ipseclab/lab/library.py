@@ -36,7 +36,8 @@ def find_file(path_or_name: str | Path, folder: str) -> Path:
     other, command = OTHERS[folder]
     if str(path_or_name) in names(other):
         raise ConfigError(f"this is one of {other}, use: ipseclab {command} {path_or_name}")
-    raise ConfigError(f"unknown, {one_of(names(folder), str(path_or_name))}", Place(str(path)))
+    expected = f"{one_of(names(folder), str(path_or_name))} (or a file, with its {SUFFIX})"
+    raise ConfigError(f"unknown, {expected}", Place(str(path)))
 
 
 def names(folder: str) -> list[str]:

@@ -36,15 +36,18 @@ NAT_DETECTION = (NotifyType.NAT_DETECTION_SOURCE_IP, NotifyType.NAT_DETECTION_DE
 STYLES = {"IKE": "bold cyan", "ESP": "green", "AH": "blue", "keepalive": "dim", "closed": "yellow"}
 
 
-def decode_capture(path: Path, keys: Path | None, console: Console) -> None:
+def decode_capture(
+    path: Path, keys: Path | None, console: Console, *, only_ike: bool = False
+) -> None:
     """Print what a capture holds; `keys` is a keys file or folder, None to look beside the capture.
+    With `only_ike` ESP and AH are counted and not shown.
 
     Raises ConfigError: when the keys are bad before anything is printed, when the capture ends
     inside a packet after all that could be read.
     """
     found = keys if keys is not None else find_keys(path)
     secrets = read_secrets(found) if found is not None else None
-    printer = CapturePrinter(secrets, console)
+    printer = CapturePrinter(secrets, console, only_ike=only_ike)
     for captured in read_capture(path):
         printer.add(captured)
     printer.end()
@@ -53,8 +56,11 @@ def decode_capture(path: Path, keys: Path | None, console: Console) -> None:
 class CapturePrinter:
     """Prints one captured packet after the other, and knows which have been there before."""
 
-    def __init__(self, secrets: Secrets | None, console: Console) -> None:
+    def __init__(
+        self, secrets: Secrets | None, console: Console, *, only_ike: bool = False
+    ) -> None:
         self._console = console
+        self._hidden = ("ESP", "AH") if only_ike else ()
         self._width = min(max(console.width, LEAST_WIDTH), MOST_WIDTH) - TIME_WIDTH
         self._opener = Opener(secrets)
         self._origin: float | None = None
@@ -74,6 +80,8 @@ class CapturePrinter:
         if sighting is None:
             return
         self._counts[sighting.kind] += 1
+        if sighting.kind in self._hidden:
+            return
         if self._is_new(sighting):
             self._print_ends(sighting)
             match sighting.kind:
@@ -90,10 +98,11 @@ class CapturePrinter:
         """Print what was counted."""
         counts = self._counts
         ah = f"{counts['AH']} AH packets, " if counts["AH"] else ""
+        esp = "not shown" if self._hidden else f"{counts['esp opened']} opened"
         self._print("")
         self._print(
             f"{counts['IKE']} IKE messages ({counts['sealed']} sealed, {counts['opened']} opened), "
-            f"{counts['ESP']} ESP packets ({counts['esp opened']} opened), "
+            f"{counts['ESP']} ESP packets ({esp}), "
             f"{ah}{counts['keepalive']} keepalives; {counts['again']} of these were repeated, "
             f"{counts['other']} other frames left out"
         )

@@ -22,9 +22,9 @@ VECTORS = Path(__file__).parent.parent / "vectors"
 NAMES = ("cbc128_modp2048", "gcm256_x25519")
 
 
-def decoded(path, keys=None):
+def decoded(path, keys=None, **options):
     stream = StringIO()
-    decode_capture(path, keys, Console(file=stream, width=100))
+    decode_capture(path, keys, Console(file=stream, width=100), **options)
     return stream.getvalue()
 
 
@@ -259,3 +259,14 @@ def test_a_file_that_is_no_capture_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"notes\.txt: begins with .* a pcap or pcapng file"):
         decode_capture(path, None, Console(file=stream))
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ike_alone_is_the_ladder_without_esp(name):
+    path = VECTORS / f"{name}.pcapng"
+    whole, ike = decoded(path), decoded(path, only_ike=True)
+    assert "-- ESP SPI" in whole
+    assert "-- ESP SPI" not in ike
+    assert whole.count("-- IKE_") == ike.count("-- IKE_") > 0
+    assert " ESP packets (not shown)" in ike.splitlines()[-1]
+    assert whole.splitlines()[-1].split(" ESP")[0] == ike.splitlines()[-1].split(" ESP")[0]
