@@ -60,7 +60,7 @@ SHOTS_PER_PEER = 25
 SHOTS_PER_MESSAGE = 4
 """Changed copies of one message of a handshake; most of them end it."""
 LONGEST_HANDSHAKE = 12
-"""Datagrams; a draw beyond a handshake's end changes nothing of it."""
+"""Datagrams."""
 
 FRAGMENTED_SHARE = 0.2
 """Of the messages of a peer gone bad those that come in fragments (RFC 7383)."""
@@ -362,6 +362,8 @@ def bad_handshakes(rng: random.Random, count: int) -> Iterator[tuple[Siege, int]
         siege.begin()
         siege.talk(rng.randrange(2, LONGEST_HANDSHAKE))
         held = siege.hold_back()
+        if not held:
+            continue  # the handshake was over by then
         fired = 0
         for shot in held:
             opened = unsealed(siege, shot)
@@ -378,7 +380,7 @@ def bad_handshakes(rng: random.Random, count: int) -> Iterator[tuple[Siege, int]
         siege.let_go(held)
         siege.talk()
         siege.wait(AFTERMATH)
-        count -= max(fired, 1)
+        count -= fired
         yield siege, fired
 
 
