@@ -89,7 +89,7 @@ def test_messages_that_are_late_past_a_deadline(a, b):
 def test_several_key_exchanges(a, b):
     found = explore(a, b, budget=Budget(losses=1, doubles=0), terms=Terms(further=True))
     assert not found.violation, "\n".join([found.violation, *found.story])
-    # An old SA that is closed while its heir waits for the second key exchange takes the heir along.
+    # An old SA that is closed while its heir waits for the second key exchange takes it along.
     assert set(found.ends) == ends_expected(a, b)
 
 
