@@ -12,7 +12,7 @@ from ipseclab.lab.attacks.attacker import MOST_HELD
 from ipseclab.lab.attacks.change import mended
 from ipseclab.lab.attacks.sight import clear_octets, look
 from ipseclab.lab.traffic import FORGED_FLOW, PROBE_PORT, decode_probe, probe_payload
-from ipseclab.registry import IpProtocol
+from ipseclab.registry import ExchangeType, IpProtocol, NotifyType
 from ipseclab.wire.ip import (
     build_icmp_echo,
     build_ipv4,
@@ -22,6 +22,8 @@ from ipseclab.wire.ip import (
     decode_udp,
     pseudo_header_checksum,
 )
+from ipseclab.wire.message import Message
+from ipseclab.wire.payloads import NoncePayload, NotifyPayload
 
 A, B = bytes((192, 0, 2, 1)), bytes((198, 51, 100, 2))
 H1, H2 = bytes((10, 1, 0, 2)), bytes((10, 2, 0, 2))
@@ -311,3 +313,53 @@ def test_attacks_that_befell_nothing_are_refused():
     with pytest.raises(NothingAttacked, match=r"attack 'x' at mal befell no packet \(3 crossed"):
         require_attacks([Tally("x", "mal", 3, 0, 0), Tally("y", "mal", 3, 1, 0)])
     require_attacks([Tally("x", "mal", 3, 1, 0)])
+
+
+# --- attacks one after the other -----------------------------------------------------------------
+
+
+def ike_sa_init(notifies=20):
+    payloads = (
+        NoncePayload(bytes(32)),
+        *(NotifyPayload(NotifyType(16430), bytes(20)) for _ in range(notifies)),
+    )
+    message = Message(
+        spi_i=bytes(range(8)),
+        spi_r=bytes(8),
+        exchange=ExchangeType.IKE_SA_INIT,
+        initiator=True,
+        response=False,
+        message_id=0,
+        payloads=payloads,
+    )
+    segment = build_udp(A, 500, B, 500, message.encode())
+    return build_ipv4(A, B, IpProtocol.UDP, segment)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        attack("alter", octet=400),
+        attack("alter", octet=-1, mask=b"\xff" * 8),
+        attack("alter", field="payload"),
+        attack("alter", field="payload", mask=b"\xff" * 9, repair=False),
+        attack("downgrade", name="again", notifies=(16430,)),
+        attack("forge"),
+        attack("spoof", address=IPv4Address(H1)),
+    ],
+)
+def test_an_attack_sees_what_the_earlier_ones_have_left(second):
+    first = attack("downgrade", name="first", notifies=(16430,))
+    for packet in passed(attacker(first, second), ike_sa_init())[0]:
+        header = decode_ipv4_header(packet)
+        assert header.total_length == len(packet) < len(ike_sa_init())
+        if second.repair:
+            decode_udp(packet[20:])
+            assert mended(packet, look(packet)) == packet
+
+
+def test_what_an_attack_makes_unreadable_passes_the_later_ones():
+    broken = attack("alter", name="version", octet=0, mask=b"\xf0")
+    machine = attacker(broken, attack("alter", field="payload"), attack("downgrade"))
+    ((packet,),) = passed(machine, probe(1))
+    assert packet[0] >> 4 != 4

@@ -128,7 +128,7 @@ class Attacker:
                 passage.packet = None
                 passage.notices.append(rule.notice(packet, sight))
             case "alter" | "downgrade":
-                passage.packet = rule.changed(packet, sight)
+                passage.packet = rule.changed(packet, _seen_again(packet, sight))
                 passage.notices.append(rule.notice(packet, sight))
             case "delay":
                 passage.packet = None
@@ -143,7 +143,7 @@ class Attacker:
                     rule.overtaken.append(Overtaken(attack.after, packet, notice))
             case "spoof" | "forge" | "insert":
                 for _ in range(attack.times):
-                    made = rule.made(packet, sight)
+                    made = rule.made(packet, _seen_again(packet, sight))
                     passage.added.append(made)
                     passage.notices.append(rule.notice(made, sight))
 
@@ -177,6 +177,15 @@ def require_attacks(tallies: Iterable[Tally]) -> None:
     idle = [tally for tally in tallies if not tally.picked]
     if idle:
         raise NothingAttacked(idle)
+
+
+def _seen_again(packet: bytes, sight: Sight) -> Sight:
+    """A packet as an earlier attack has left it, which may be shorter; as it came where it cannot
+    be read any more."""
+    try:
+        return look(packet)
+    except WireError:
+        return sight
 
 
 def _lost(reason: AttackerDrop, packet: bytes) -> Notice:

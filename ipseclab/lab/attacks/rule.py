@@ -94,7 +94,8 @@ class Rule:
         if attack.do == "downgrade":
             return _downgraded(packet, sight, attack) or packet
         at = _place(attack, packet, sight)
-        assert at is not None, "the attack is about the packet"
+        if at is None:
+            return packet  # an earlier attack has taken that place away
         altered = flipped(packet, at, attack.mask)
         return mended(altered, sight) if attack.repair else altered
 
