@@ -85,7 +85,7 @@ def test_show_lists_each_certificate(command):
 
 BAD = [
     (("init", "lab"), "has a pki.json already"),
-    (("init", "new", "--key", "rsa-1024"), "did you mean 'rsa-"),
+    (("init", "new", "--key", "rsa-512"), "did you mean 'rsa-"),
     (("init", "new", "--name", "../x"), "'../x' is not usable"),
     (("issue", "lab", "gw1"), "'gw1' is there already"),
     (("issue", "lab", "lab-ca"), "'lab-ca' is there already"),

@@ -42,8 +42,8 @@ def test_policy_routing_of_a_gateway() -> None:
         "rule add pref 20 fwmark 0x1b5 lookup main",
         f"rule add pref 30 to {lan.network} lookup main",
         "rule add pref 40 lookup 100",
-        f"route replace default dev tun-in src {node.address} table 100",
-        "route add default dev tun-out table 101",
+        f"route replace 0.0.0.0/0 dev tun-in src {node.address} table 100",
+        "route add 0.0.0.0/0 dev tun-out table 101",
     ]
 
 

@@ -107,10 +107,14 @@ class TestInnerPackets:
         assert delivered(pair.to_right(first)) == [first]
         assert delivered(pair.to_right(later)) == [later]
 
-    def test_fragment_is_not_carried_in_transport_mode(self):
+    def test_fragment_alone_is_not_carried_in_transport_mode(self):
+        """It waits for the others; one that cannot be a fragment, as others would not fit to its
+        end, is dropped."""
         pair = Pair(tunnel=False)
-        packet = pair.packet(flags_fragment=MORE_FRAGMENTS)
-        assert reasons(pair.left.send_packet(packet, 0.0)) == ["malformed"]
+        packet = pair.packet(bytes(96), flags_fragment=MORE_FRAGMENTS)
+        assert pair.left.send_packet(packet, 0.0) == []
+        odd = pair.packet(bytes(99), flags_fragment=MORE_FRAGMENTS)
+        assert reasons(pair.left.send_packet(odd, 0.0)) == ["bad_fragment"]
 
     def test_later_fragment_cannot_pass_for_a_flow_whose_ports_it_copies(self):
         """RFC 4301 section 7: a later fragment has no ports, whatever its octets look like."""
