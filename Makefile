@@ -59,10 +59,11 @@ demo: setup
 	fi
 	@echo; echo "Figures:"; ls -1 $(OUT)/demo-*/figures/*.png
 
-# What runs in namespaces measures real time: one test at a time, and nothing beside it.
+# What runs in namespaces measures real time, and mostly waits: a file of it on each core, and nothing
+# beside.
 test: setup
 	$(BIN)/pytest -q -n $(JOBS) -m "not netns"
-	$(BIN)/pytest -q -m netns
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile -m netns
 
 lint: setup
 	$(BIN)/ruff format --check .
