@@ -27,10 +27,11 @@ SETTLED = 1.0
 MEBI = 1 << 20
 
 
-def star(gateways: int) -> str:
-    """The topology; room for 65,535 gateways."""
+def around_a_router(gateways: int, connections: Sequence[tuple[int, int]]) -> str:
+    """A topology of gateways around one router, with connections between those; room for 65,535
+    gateways, counted from 1."""
     nodes = ["  r: {kind: router}"]
-    links, connections = [], []
+    links: list[str] = []
     for index in range(1, gateways + 1):
         nodes += [f"  g{index}: {{kind: gateway}}", f"  h{index}: {{kind: host}}"]
         lan, wan = (f"{first}.{index >> 8}.{index & 0xFF}" for first in (10, 11))
@@ -38,11 +39,15 @@ def star(gateways: int) -> str:
             f"  - {{ends: [h{index}, g{index}], addresses: [{lan}.2/24, {lan}.1/24]}}",
             f"  - {{ends: [g{index}, r], addresses: [{wan}.1/24, {wan}.2/24], delay: 5ms}}",
         ]
-        if index % 2 == 0:
-            ends = f"initiator: g{index - 1}, responder: g{index}"
-            connections.append(f"  - {{{ends}, psk: benchmark}}")
-    parts = ["nodes:", *nodes, "links:", *links, "connections:", *connections]
-    return "\n".join(parts) + "\n"
+    between = [
+        f"  - {{initiator: g{one}, responder: g{two}, psk: benchmark}}" for one, two in connections
+    ]
+    return "\n".join(["nodes:", *nodes, "links:", *links, "connections:", *between]) + "\n"
+
+
+def star(gateways: int) -> str:
+    """Every two of the gateways have a connection."""
+    return around_a_router(gateways, [(index - 1, index) for index in range(2, gateways + 1, 2)])
 
 
 def grown(gateways: int) -> Row:

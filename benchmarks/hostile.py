@@ -18,8 +18,10 @@ from __future__ import annotations
 import random
 import resource
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 
 from rich.progress import Progress, TimeElapsedColumn
@@ -29,6 +31,8 @@ from ipseclab.lab.siege import Siege, bad_handshakes, bad_peers, forged
 from ipseclab.lab.siege_kits import LIMITS, draw
 
 MESSAGES, QUICK_MESSAGES = 1_000_000, 20_000
+BadPeers = Callable[[random.Random, int], Iterator[tuple[Siege, int]]]
+
 SEALED_SHARE = 0.05
 HANDSHAKE_SHARE = 0.01
 
@@ -99,21 +103,11 @@ def without_keys(rng: random.Random, count: int) -> Tally:
     return tally
 
 
-def with_keys(rng: random.Random, count: int) -> Tally:
-    """Sealed nonsense; afterwards the connection must be able to start anew."""
+def by_peers(bad: BadPeers, rng: random.Random, count: int) -> Tally:
+    """Sealed nonsense; after each peer the connection must be able to start anew."""
     tally = Tally()
     start = perf_counter()
-    for siege, fired in bad_peers(rng, count):
-        tally.add(siege, fired, siege.recovers())
-    tally.seconds = perf_counter() - start
-    return tally
-
-
-def in_handshakes(rng: random.Random, count: int) -> Tally:
-    """Nonsense in the place of a handshake's message; afterwards one must succeed."""
-    tally = Tally()
-    start = perf_counter()
-    for siege, fired in bad_handshakes(rng, count):
+    for siege, fired in bad(rng, count):
         tally.add(siege, fired, siege.recovers())
     tally.seconds = perf_counter() - start
     return tally
@@ -121,8 +115,8 @@ def in_handshakes(rng: random.Random, count: int) -> Tally:
 
 ATTACKERS = {
     "without keys": (without_keys, 10_000),
-    "with keys": (with_keys, 1_000),
-    "in handshakes": (in_handshakes, 1_000),
+    "with keys": (partial(by_peers, bad_peers), 1_000),
+    "in handshakes": (partial(by_peers, bad_handshakes), 1_000),
 }
 """How each attacks, and how many messages of it are one piece of work."""
 

@@ -16,7 +16,7 @@ from itertools import combinations
 from statistics import median
 from time import perf_counter, process_time, thread_time
 
-from growth import MEBI, SETTLED, pool, resident
+from growth import MEBI, SETTLED, around_a_router, pool, resident
 from table import Row
 
 from ipseclab.gateway import Gateway, GatewayConfig
@@ -147,21 +147,8 @@ def held_rows(sizes: Sequence[int]) -> list[Row]:
 
 
 def mesh(gateways: int) -> str:
-    """A topology in which every two gateways have a connection."""
-    nodes = ["  r: {kind: router}"]
-    links: list[str] = []
-    for index in range(1, gateways + 1):
-        nodes += [f"  g{index}: {{kind: gateway}}", f"  h{index}: {{kind: host}}"]
-        lan, wan = (f"{first}.{index >> 8}.{index & 0xFF}" for first in (10, 11))
-        links += [
-            f"  - {{ends: [h{index}, g{index}], addresses: [{lan}.2/24, {lan}.1/24]}}",
-            f"  - {{ends: [g{index}, r], addresses: [{wan}.1/24, {wan}.2/24], delay: 5ms}}",
-        ]
-    connections = [
-        f"  - {{initiator: g{one}, responder: g{two}, psk: benchmark}}"
-        for one, two in combinations(range(1, gateways + 1), 2)
-    ]
-    return "\n".join(["nodes:", *nodes, "links:", *links, "connections:", *connections]) + "\n"
+    """A topology in which any two gateways have a connection."""
+    return around_a_router(gateways, list(combinations(range(1, gateways + 1), 2)))
 
 
 def meshed(gateways: int) -> Row:

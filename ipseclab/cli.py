@@ -180,7 +180,8 @@ def agree(
 
     console = _console()
     if netns is not None:
-        sim_rows, netns_rows = _rows_of(Path(experiment)), _rows_of(netns)
+        sim_rows = ResultsFolder(Path(experiment)).finished_rows()
+        netns_rows = ResultsFolder(netns).finished_rows()
         if sim_rows[0].world == netns_rows[0].world:
             problem = f"results of world {netns_rows[0].world}, as {experiment} is"
             raise ConfigError(f"{netns}: {problem}, expected one of each: or use ipseclab compare")
@@ -524,16 +525,6 @@ def _warn(rows: tuple[Row, ...]) -> None:
         print(f"warning: {line}", file=sys.stderr)
     if len(found) > SHOWN_WARNINGS:
         print(f"warning: and {len(found) - SHOWN_WARNINGS} runs more", file=sys.stderr)
-
-
-def _rows_of(path: Path) -> tuple[Row, ...]:
-    from ipseclab.errors import Place
-    from ipseclab.measure.results import ResultsFolder
-
-    rows = ResultsFolder(path).rows()
-    if not rows:
-        raise ConfigError("holds no finished run", Place(str(path)))
-    return rows
 
 
 def _run_both(

@@ -128,12 +128,10 @@ def _run_folder(folder: ResultsFolder, run: str | None) -> Path:
 
     if run is None and (folder.path / CAPTURE_NAME).is_file():
         return folder.path  # a run's own folder, or one that `up` has left
-    place = Place(str(folder.path))
-    if folder.manifest() is None:
-        raise ConfigError("holds no results: no manifest.json", place)
-    names = [row.run for row in folder.rows()]
-    if not names:
-        raise ConfigError("holds no finished run", place)
+    folder.present_manifest()
+    names = [row.run for row in folder.finished_rows()]
     if run is not None and run not in names:
-        raise ConfigError(f"no run {run!r}, expected one of {', '.join(names[:5])} ...", place)
+        raise ConfigError(
+            f"no run {run!r}, expected one of {', '.join(names[:5])} ...", Place(str(folder.path))
+        )
     return folder.run_path(run if run is not None else names[0])

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from errno import EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from os import strerror
-from typing import Protocol
 
 from ipseclab.emu import devices
 from ipseclab.ike.config import NAT_T_PORT
+from ipseclab.lab.stream_listener import StreamListener
 from ipseclab.outputs import TcpPath, UdpEndpoint
 
 BACKLOG = 1024
@@ -28,25 +28,6 @@ CLOSING_SECONDS = 60.0
 """How long a peer may take no octets of a connection that is closed, as in the simulator."""
 NO_ROOM = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 """The kernel has no descriptor or no memory for one connection more."""
-
-
-class Listener(Protocol):
-    """Whoever is told: a `GatewayDriver`."""
-
-    def stream_accepted(self, path: TcpPath) -> None:
-        """A peer has opened a connection."""
-
-    def stream_opened(self, path: TcpPath) -> None:
-        """A connection that was asked for is there."""
-
-    def stream_sent(self, path: TcpPath, octets: int) -> None:
-        """The kernel has taken so many octets more."""
-
-    def stream_closed(self, path: TcpPath, reason: str) -> None:
-        """A connection is gone."""
-
-    def receive_stream(self, path: TcpPath, octets: bytes) -> None:
-        """Octets have come."""
 
 
 class _Connection:
@@ -64,7 +45,7 @@ class StreamSockets:
     """Connections by path. What the kernel takes is told by `report`, never from within `send`:
     what follows has to be sent behind what is being sent."""
 
-    def __init__(self, listener: Listener, *, listens: bool) -> None:
+    def __init__(self, listener: StreamListener, *, listens: bool) -> None:
         self._listener = listener
         self._listens = listens
         self._epoll = select.epoll()

@@ -312,18 +312,7 @@ def install(
     child.installed = True
     # AH has no form in UDP: it passes no NAT, and says so by failing (RFC 3715 section 2.1).
     encapsulated = sa.encapsulated and child.proposal.protocol == ProtocolId.ESP
-    ctx.notice(
-        "child_ready",
-        connection=child.connection.name,
-        spi_in=child.spi_in.hex(),
-        spi_out=child.spi_out.hex(),
-        mode=child.mode.value,
-        protocol=child.proposal.protocol.name.lower(),
-        encapsulated=encapsulated,
-        rekeys=child.replaces.hex() if child.replaces is not None else None,
-        role="responder" if child.made_by_peer else "initiator",
-        proposal=proposal_text(child.proposal),
-    )
+    _announce(ctx, child, encapsulated)
     ctx.emit(
         ChildSaReady(
             connection=child.connection,
@@ -347,6 +336,21 @@ def install(
         )
     )
     _log_keys(ctx, child, inbound, outbound)
+
+
+def _announce(ctx: Context, child: ChildSa, encapsulated: bool) -> None:
+    ctx.notice(
+        "child_ready",
+        connection=child.connection.name,
+        spi_in=child.spi_in.hex(),
+        spi_out=child.spi_out.hex(),
+        mode=child.mode.value,
+        protocol=child.proposal.protocol.name.lower(),
+        encapsulated=encapsulated,
+        rekeys=child.replaces.hex() if child.replaces is not None else None,
+        role="responder" if child.made_by_peer else "initiator",
+        proposal=proposal_text(child.proposal),
+    )
 
 
 def _log_keys(

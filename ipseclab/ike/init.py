@@ -275,12 +275,9 @@ def _answer(
     if isinstance(path, TcpPath) and not ctx.streams.has_room(path):
         ctx.drop("stream_shared")
         return None
-    difficulty = cookies.demand(message, nonce, path, limits, len(ctx.half_open))
-    if difficulty == 0 and isinstance(path, TcpPath):
-        difficulty = None  # RFC 9329 section 6.3: who has a connection has shown its address
-    if difficulty is not None:
-        ctx.counters["ike.puzzle_demanded" if difficulty else "ike.cookie_demanded"] += 1
-        return bare(message, *cookies.notifies(message, nonce, path, difficulty, now))
+    demanded = _demanded(ctx, cookies, message, nonce, path, now)
+    if demanded is not None:
+        return demanded
     if len(ctx.half_open) >= limits.half_open or len(ctx.sas) >= limits.ike_sas:
         ctx.drop("too_many")
         return None
@@ -327,6 +324,19 @@ def _answer(
     sa.init_response = response_to(message, sa.spi_r, payloads)
     enter_half_open(ctx, sa, now)
     return sa.init_response
+
+
+def _demanded(
+    ctx: Context, cookies: Cookies, message: Message, nonce: bytes, path: UdpPath, now: float
+) -> bytes | None:
+    """The response that demands a COOKIE or a puzzle's solution; None when nothing is demanded."""
+    difficulty = cookies.demand(message, nonce, path, ctx.config.limits, len(ctx.half_open))
+    if difficulty == 0 and isinstance(path, TcpPath):
+        difficulty = None  # RFC 9329 section 6.3: who has a connection has shown its address
+    if difficulty is None:
+        return None
+    ctx.counters["ike.puzzle_demanded" if difficulty else "ike.cookie_demanded"] += 1
+    return bare(message, *cookies.notifies(message, nonce, path, difficulty, now))
 
 
 def enter_half_open(ctx: Context, sa: IkeSa, now: float) -> None:

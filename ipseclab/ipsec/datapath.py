@@ -634,11 +634,12 @@ class Datapath:
 
     def drop_sent(self, reason: DropReason, octets: int) -> Notice:
         """Count an ESP packet of that size that got no further than out of here."""
-        self.counters.drops[reason] += 1
-        details = {"reason": reason.value, "direction": OUTBOUND, "octets": octets}
-        return Notice("packet_dropped", details)
+        return self._drop(reason, OUTBOUND, octets)
 
     def _dropped(self, reason: DropReason, direction: str, packet: bytes) -> Notice:
+        return self._drop(reason, direction, len(packet))
+
+    def _drop(self, reason: DropReason, direction: str, octets: int) -> Notice:
         self.counters.drops[reason] += 1
-        details = {"reason": reason.value, "direction": direction, "octets": len(packet)}
+        details = {"reason": reason.value, "direction": direction, "octets": octets}
         return Notice("packet_dropped", details)

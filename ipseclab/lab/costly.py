@@ -246,20 +246,15 @@ def _selectors(count: int) -> tuple[TrafficSelector, ...]:
 
 def burdens() -> Mapping[str, Burden]:
     """Each by what it is; "honest" changes nothing."""
-    big = bytes(ROOM)
-    share = bytes(ROOM // COPIES - 16)
-    spis = tuple(n.to_bytes(4, "big") for n in range(1, 1 + MAX_DELETED_SPIS))
-    closed = DeletePayload(ProtocolId.ESP, spis)
-    listed = _digests(len(share))
-    strange = CertreqPayload(CertEncoding.X509_SIGNATURE, listed)
+    return {"honest": _same, **_of_negotiation(), **_of_the_rest()}
+
+
+def _of_negotiation() -> Mapping[str, Burden]:
+    """Proposals, key exchanges, nonces, selectors."""
     odd = tuple(
         replace(transform, attributes=ODD) for transform in _transforms(MAX_TRANSFORMS // 2)
     )
-    attributes = tuple(
-        CpAttribute(CfgAttributeType(n), bytes(8)) for n in range(MAX_CFG_ATTRIBUTES)
-    )
     return {
-        "honest": _same,
         "64 proposals": _proposals(MAX_PROPOSALS, 2),
         "as many transforms as may be": _proposals(2, MAX_TRANSFORMS - 4),
         "64 proposals of 75 transforms": _proposals(64, 75),
@@ -272,12 +267,26 @@ def burdens() -> Mapping[str, Burden]:
         "KE of the largest MODP group": _instead(
             KePayload, KePayload(KeMethod.MODP_8192, b"\x7f" * 1024)
         ),
-        "KE of 60,000 octets": _instead(KePayload, KePayload(KeMethod.CURVE25519, big)),
+        "KE of 60,000 octets": _instead(KePayload, KePayload(KeMethod.CURVE25519, bytes(ROOM))),
         "as many selectors as may be": _chain(
             _instead(TsiPayload, TsiPayload(_selectors(MAX_SELECTORS))),
             _instead(TsrPayload, TsrPayload(_selectors(MAX_SELECTORS))),
         ),
         "TSi and TSr many times": _chain(_repeated(TsiPayload, 20), _repeated(TsrPayload, 20)),
+    }
+
+
+def _of_the_rest() -> Mapping[str, Burden]:
+    """Payloads that an exchange knows or not, in numbers and sizes."""
+    big = bytes(ROOM)
+    share = bytes(ROOM // COPIES - 16)
+    spis = tuple(n.to_bytes(4, "big") for n in range(1, 1 + MAX_DELETED_SPIS))
+    closed = DeletePayload(ProtocolId.ESP, spis)
+    strange = CertreqPayload(CertEncoding.X509_SIGNATURE, _digests(len(share)))
+    attributes = tuple(
+        CpAttribute(CfgAttributeType(n), bytes(8)) for n in range(MAX_CFG_ATTRIBUTES)
+    )
+    return {
         "unknown payloads": _more(*[UnknownPayload(PayloadType(200), share)] * COPIES),
         "Vendor IDs": _more(*[VendorPayload(share)] * COPIES),
         "one Vendor ID of 60,000 octets": _more(VendorPayload(big)),

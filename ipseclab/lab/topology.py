@@ -60,7 +60,13 @@ from ipseclab.lab.model import (
 from ipseclab.lab.nat import NatBehaviour, NatConfig
 from ipseclab.lab.routes import Route, Routing
 from ipseclab.lab.schema import TopologyFile, topology_schema
-from ipseclab.lab.schema_connection import ConnectionFile, IkeLifetimeFile, PpkFile, PpkKeyFile
+from ipseclab.lab.schema_connection import (
+    ConnectionFile,
+    EapFile,
+    IkeLifetimeFile,
+    PpkFile,
+    PpkKeyFile,
+)
 from ipseclab.lab.schema_faults import FaultFile
 from ipseclab.lab.schema_network import (
     GatewayFile,
@@ -391,19 +397,16 @@ def _connection(
     source: YamlSource,
 ) -> Connection:
     ends = resolve_ends(entry, index, nodes, routing, source)
-    mode = _MODES[entry.mode]
+    psk = entry.psk if entry.psk is not None else ""
     seen = nodes[ends.nats[-1]].pool[0] if ends.nats else ends.initiator.address
     local_ts = _selectors(entry, ends.initiator, entry.local_ts, peers, routing)
     remote_ts = _selectors(entry, ends.responder, entry.remote_ts, peers, routing)
-    if not {one.network.version for one in local_ts} & {one.network.version for one in remote_ts}:
-        sides = f"{local_ts[0]} on one side and {remote_ts[0]} on the other"
-        problem = f"{sides}, expected the same IP on both"
-        raise source.error(("connections", index), problem)
+    _check_same_ip(local_ts, remote_ts, index, source)
     return Connection(
         name=entry.connection_name,
         initiator=entry.initiator,
         responder=entry.responder,
-        mode=mode,
+        mode=_MODES[entry.mode],
         narrowing=Narrowing(entry.narrowing),
         childless=Childless(entry.childless),
         resources=entry.resources,
@@ -412,10 +415,8 @@ def _connection(
         seen_address=seen,
         nats=ends.nats,
         rounds=entry.rounds,
-        psk=entry.psk if entry.psk is not None else "",
-        responder_psk=next(
-            (key for key in (entry.responder_psk, entry.psk) if key is not None), ""
-        ),
+        psk=psk,
+        responder_psk=entry.responder_psk if entry.responder_psk is not None else psk,
         ike=tuple(entry.ike),
         child=tuple(entry.child),
         local_ts=local_ts,
@@ -437,12 +438,7 @@ def _connection(
         replay_window=entry.replay_window,
         processing=entry.processing.processing(),
         manual=_manual(entry),
-        eap=EapPlan(
-            entry.eap.identity,
-            entry.eap.password if entry.eap.password is not None else "",
-            entry.eap.ask_identity,
-            tuple(entry.eap.versions),
-        ),
+        eap=_eap(entry.eap),
         ppk=_ppk(entry.ppk),
         access=access_plan(entry),
         resumption=TICKET_LIFETIME if entry.resumption else None,
@@ -452,6 +448,24 @@ def _connection(
         revocation=entry.revocation,
         signatures=tuple(entry.signatures),
     )
+
+
+def _check_same_ip(
+    local: tuple[NetworkSelector, ...],
+    remote: tuple[NetworkSelector, ...],
+    index: int,
+    source: YamlSource,
+) -> None:
+    """See that some packet can go from one side to the other. Raises ConfigError."""
+    if not {one.network.version for one in local} & {one.network.version for one in remote}:
+        sides = f"{local[0]} on one side and {remote[0]} on the other"
+        problem = f"{sides}, expected the same IP on both"
+        raise source.error(("connections", index), problem)
+
+
+def _eap(entry: EapFile) -> EapPlan:
+    password = entry.password if entry.password is not None else ""
+    return EapPlan(entry.identity, password, entry.ask_identity, tuple(entry.versions))
 
 
 def _ppk(entry: PpkFile | None) -> PpkPlan | None:

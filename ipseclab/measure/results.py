@@ -170,6 +170,13 @@ class ResultsFolder:
             )
         return found
 
+    def present_manifest(self) -> Manifest:
+        """The manifest. Raises ConfigError for one that cannot be read, and where there is none."""
+        manifest = self.manifest()
+        if manifest is None:
+            raise ConfigError("holds no results: no manifest.json", Place(str(self.path)))
+        return manifest
+
     def begin(self, manifest: Manifest) -> None:
         """Make the folder for these runs, or check that it is theirs to go on in."""
         before = self.manifest()
@@ -228,6 +235,13 @@ class ResultsFolder:
         names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         found = (self.row(name) for name in names)
         return tuple(row for row in found if row is not None)
+
+    def finished_rows(self) -> tuple[Row, ...]:
+        """The same. Raises ConfigError when there are none."""
+        rows = self.rows()
+        if not rows:
+            raise ConfigError("holds no finished run", Place(str(self.path)))
+        return rows
 
     def clear_run(self, run: str) -> Path:
         """An empty folder for a run: what an interrupted try left is removed."""

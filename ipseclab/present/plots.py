@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ipseclab.errors import ConfigError, Place
 from ipseclab.measure.experiment import PlotSpec
 from ipseclab.measure.metrics import definition_of, mappings_lost, unit_of
 from ipseclab.measure.overhead import OVERHEAD_PARTS
@@ -78,12 +77,7 @@ def draw(
 
     A figure that has nothing to show (no run of that kind yet) is left out.
     """
-    manifest = folder.manifest()
-    if manifest is None:
-        raise ConfigError("holds no results: no manifest.json", Place(str(folder.path)))
-    rows = folder.rows()
-    if not rows:
-        raise ConfigError("holds no finished run", Place(str(folder.path)))
+    manifest, rows = folder.present_manifest(), folder.finished_rows()
     written: list[Path] = []
     for spec in plot_specs(manifest):
         figure = DRAWERS[spec.kind](folder, manifest, rows, spec)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Protocol
 
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.ike.streams import STREAM_PORTS
+from ipseclab.lab.stream_listener import StreamListener
 from ipseclab.outputs import TcpPath, UdpEndpoint
 from ipseclab.sim.clock import Clock
 from ipseclab.sim.icmp import IcmpError
@@ -25,25 +25,6 @@ CONGESTION = "cubic"
 """Linux's default."""
 CLOSING_SECONDS = 60.0
 """How long the peer may take to end its half: Linux's tcp_fin_timeout."""
-
-
-class Listener(Protocol):
-    """Whoever is told: a `GatewayDriver`."""
-
-    def stream_accepted(self, path: TcpPath) -> None:
-        """A peer has opened a connection."""
-
-    def stream_opened(self, path: TcpPath) -> None:
-        """A connection that was asked for is there."""
-
-    def stream_sent(self, path: TcpPath, octets: int) -> None:
-        """TCP has sent so many octets more."""
-
-    def stream_closed(self, path: TcpPath, reason: str) -> None:
-        """A connection is gone."""
-
-    def receive_stream(self, path: TcpPath, octets: bytes) -> None:
-        """Octets have come."""
 
 
 class _Outside:
@@ -93,7 +74,7 @@ class StreamSockets:
     def __init__(
         self,
         node: Node,
-        listener: Listener,
+        listener: StreamListener,
         *,
         send: Callable[[bytes], None],
         rng: random.Random,

@@ -100,16 +100,12 @@ class Finished:
 
 def finished(folder: ResultsFolder) -> Finished:
     """Read a folder. Raises ConfigError when it is none, or not whole."""
-    place = Place(str(folder.path))
-    manifest = folder.manifest()
-    if manifest is None:
-        raise ConfigError("holds no results: no manifest.json", place)
-    rows = folder.rows()
+    manifest, rows = folder.present_manifest(), folder.rows()
     if manifest.status != "done" or len(rows) != manifest.runs:
         raise ConfigError(
             f"holds {len(rows)} of {manifest.runs} runs ({manifest.status}), expected finished "
             "results: go on with the command that its manifest.json names",
-            place,
+            Place(str(folder.path)),
         )
     return Finished(folder, manifest, rows)
 

@@ -7,6 +7,7 @@ what IKE can do beyond that, then every cipher, integrity algorithm, PRF and gro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from ipseclab.crypto.cipher import Cipher, find_cipher
 from ipseclab.crypto.names import KEYWORDS, PRF_OF_INTEGRITY, NamedTransform, keyword_of
@@ -213,10 +214,19 @@ _HALF_OPEN = {
 """A connection whose IKE_AUTH is lost: what it leaves at strongSwan is half open."""
 
 
+_feature = partial(Tunnel, "features")
+
+
 def _features() -> Iterator[Tunnel]:
+    yield from _messages()
+    yield from _cookies()
+    yield from _later()
+
+
+def _messages() -> Iterator[Tunnel]:
+    """What the messages of a handshake, or few more, are like."""
     for initiator in ENDS:
-        yield Tunnel(
-            "features",
+        yield _feature(
             "fragmentation (RFC 7383)",
             initiator,
             _short(initiator),
@@ -227,15 +237,13 @@ def _features() -> Iterator[Tunnel]:
             ),
             quick=initiator is WE,
         )
-        yield Tunnel(
-            "features",
+        yield _feature(
             "no fragmentation",
             initiator,
             _short(initiator),
             settings=(("connections.site.fragmentation", {"enabled": False}),),
         )
-        yield Tunnel(
-            "features",
+        yield _feature(
             "childless (RFC 6023)",
             initiator,
             _short(initiator),
@@ -244,15 +252,13 @@ def _features() -> Iterator[Tunnel]:
                 Logged("an IKE_AUTH request without SA", r"IKE_AUTH request 1 \[(?:(?! SA ).)*\]"),
             ),
         )
-        yield Tunnel(
-            "features",
+        yield _feature(
             "window of 4",
             initiator,
             _short(initiator),
             settings=(("connections.site.window", 4),),
         )
-        yield Tunnel(
-            "features",
+        yield _feature(
             "liveness",
             initiator,
             (Step("initiate", initiator), Step("liveness", WE), Step("rekey_child", initiator)),
@@ -264,8 +270,7 @@ def _features() -> Iterator[Tunnel]:
                 ),
             ),
         )
-        yield Tunnel(
-            "features",
+        yield _feature(
             "wrong group first (INVALID_KE_PAYLOAD)",
             initiator,
             _short(initiator),
@@ -274,8 +279,10 @@ def _features() -> Iterator[Tunnel]:
                 (ESP, ["aes128gcm16-ecp384", "aes128gcm16-x25519"]),
             ),
         )
-    yield Tunnel(
-        "features",
+
+
+def _cookies() -> Iterator[Tunnel]:
+    yield _feature(
         "cookie that we demand",
         IT,
         _short(IT),
@@ -283,8 +290,7 @@ def _features() -> Iterator[Tunnel]:
         proofs=(Logged("its request with the cookie", r"IKE_SA_INIT request 0 \[ N\(COOKIE\)"),),
         quick=True,
     )
-    yield Tunnel(
-        "features",
+    yield _feature(
         "cookie that it demands",
         WE,
         (Step("prepare", WE, connection="half"), *_short(WE)),
@@ -301,9 +307,12 @@ def _features() -> Iterator[Tunnel]:
         daemon=(("cookie_threshold", "1"), ("dos_protection", "yes")),
         proofs=(Logged("our request with the cookie", r"IKE_SA_INIT request 0 \[ N\(COOKIE\)"),),
     )
+
+
+def _later() -> Iterator[Tunnel]:
+    """An address, and authenticating anew."""
     for initiator in ENDS:
-        yield Tunnel(
-            "features",
+        yield _feature(
             "address and DNS from a pool",
             initiator,
             _short(initiator),
@@ -315,14 +324,12 @@ def _features() -> Iterator[Tunnel]:
             ),
             quick=initiator is WE,
         )
-        yield Tunnel(
-            "features",
+        yield _feature(
             "reauthentication by break before make",
             initiator,
             (Step("initiate", initiator), Step("reauthenticate", IT)),
         )
-        yield Tunnel(
-            "features",
+        yield _feature(
             "reauthentication by make before break",
             initiator,
             (Step("initiate", initiator), *(Step("reauthenticate", by) for by in ENDS)),
@@ -334,8 +341,7 @@ def _roaming() -> Iterator[Tunnel]:
     """MOBIKE: the initiator gets another address; ours also falls back on its second link."""
     further = Step("move", WE, again=" to the other link", link="wifi")
     for initiator in ENDS:
-        yield Tunnel(
-            "features",
+        yield _feature(
             "MOBIKE (RFC 4555)",
             initiator,
             (

@@ -93,12 +93,7 @@ def write_report(folder: ResultsFolder) -> Path:
 def render(folder: ResultsFolder) -> str:
     """The report as HTML, of less than `LARGEST` octets: with fewer runs in detail, and their
     messages without octets, where it would be more."""
-    manifest = folder.manifest()
-    if manifest is None:
-        raise ConfigError("holds no results: no manifest.json", Place(str(folder.path)))
-    rows = folder.rows()
-    if not rows:
-        raise ConfigError("holds no finished run", Place(str(folder.path)))
+    manifest, rows = folder.present_manifest(), folder.finished_rows()
     firsts = [group[0] for group in group_points(rows).values()]
     shown, octets = min(len(firsts), MOST_POINTS), LADDER_OCTETS
     while True:
