@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ipseclab.errors import ConfigError, WireError
+from ipseclab.errors import ConfigError
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT, IkeConfig, Lifetime, Mode
 from ipseclab.ike.endpoint import IkeEndpoint
 from ipseclab.ike.events import (
@@ -248,16 +248,14 @@ class Gateway:
     def receive_stream(self, path: TcpPath, octets: bytes, now: float) -> list[Output]:
         """Octets of a connection, in their order."""
         outputs: list[Output] = []
-        try:
-            messages = self.ike.streams.take(path, octets)
-        except WireError as error:
-            return self._settle(self.ike.stream_corrupt(path, str(error), now), now)
-        for message in messages:
+        for message in self.ike.streams.take(path, octets):
             if self.ike.streams.get(path) is None:
                 break  # it was closed by what came before
             answer = self.receive_datagram(path, message, now)
             outputs += answer
             outputs += self._settle(self.ike.judge(path, now, good=not _is_bad(answer)), now)
+        if fault := self.ike.streams.fault(path):
+            outputs += self._settle(self.ike.stream_corrupt(path, fault, now), now)
         return outputs
 
     def next_deadline(self) -> Deadline | None:

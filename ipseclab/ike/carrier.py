@@ -126,9 +126,9 @@ def _lost(ctx: Context, stream: Stream, now: float) -> None:
 
 def _replace(ctx: Context, old: Stream, now: float) -> None:
     """Another connection for all that the broken one carried."""
-    path = open_stream(ctx, *_ends_for(ctx, old), attempts=old.attempts + 1)
-    sas = tuple(old.sas.values())
+    ends, sas = _ends_for(ctx, old), tuple(old.sas.values())
     close_stream(ctx, old, "")
+    path = open_stream(ctx, *ends, attempts=old.attempts + 1)
     for sa in sas:
         if path is None:
             close_ike(ctx, sa, NO_CONNECTION, now)

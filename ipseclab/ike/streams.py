@@ -187,8 +187,13 @@ class Streams:
         return stream.put(message.data)
 
     def take(self, path: TcpPath, octets: bytes) -> list[bytes]:
-        """The messages that are whole now. Raises WireError when the stream cannot be followed."""
+        """The messages that are whole now."""
         stream = self._by_path.get(path)
         if stream is None or stream.broken:
             return []
         return stream.reader.take(octets)
+
+    def fault(self, path: TcpPath) -> str:
+        """Why a connection that is in use cannot be followed any more; empty where it can."""
+        stream = self._by_path.get(path)
+        return "" if stream is None or stream.broken else stream.reader.fault

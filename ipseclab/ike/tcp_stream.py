@@ -50,6 +50,8 @@ class StreamReader:
     `prefixed`: the TCP originator's stream, which begins with the prefix."""
 
     def __init__(self, *, prefixed: bool) -> None:
+        self.fault = ""
+        """Why the stream cannot be followed beyond what it has given; then it has to be closed."""
         self._prefix = STREAM_PREFIX if prefixed else b""
         self._kept = bytearray()
 
@@ -60,7 +62,9 @@ class StreamReader:
 
     def take(self, octets: bytes) -> list[bytes]:
         """The messages that are whole now, without keepalives, which a receiver ignores (section
-        6.7). Raises WireError when the stream cannot be followed: then it has to be closed."""
+        6.7). What comes before a fault is given; after it, nothing."""
+        if self.fault:
+            return []
         self._kept += octets
         if not self._past_prefix():
             return []
@@ -68,14 +72,15 @@ class StreamReader:
         while len(self._kept) - at >= LENGTH_SIZE:
             length = int.from_bytes(self._kept[at : at + LENGTH_SIZE], "big")
             if length < LENGTH_SIZE + SMALLEST_MESSAGE:
-                raise WireError(f"frame of length {length}, at least 3 needed")
+                self.fault = f"frame of length {length}, at least 3 needed"
+                break
             if len(self._kept) - at < length:
                 break
             message = bytes(self._kept[at + LENGTH_SIZE : at + length])
             if message != KEEPALIVE:
                 messages.append(message)
             at += length
-        del self._kept[:at]
+        del self._kept[: len(self._kept) if self.fault else at]
         return messages
 
     def _past_prefix(self) -> bool:
@@ -83,7 +88,9 @@ class StreamReader:
         if not self._prefix:
             return True
         if not self._prefix.startswith(self._kept[: len(self._prefix)]):
-            raise WireError("stream does not begin with IKETCP")
+            self.fault = "stream does not begin with IKETCP"
+            self._kept.clear()
+            return False
         if len(self._kept) < len(self._prefix):
             return False
         del self._kept[: len(self._prefix)]
