@@ -53,6 +53,7 @@ class PlotSpec:
     x: str = ""
     series: Sequence[str] = ()
     cells: Sequence[str] = ()
+    bad: str = "something"
     where: Mapping[str, Scalar] = field(default_factory=dict)
     log_x: bool = False
     log_y: bool = False
@@ -421,6 +422,7 @@ def _plot_spec(plot: PlotFile) -> PlotSpec:
         x=plot.x,
         series=tuple(name for name in series if name),
         cells=tuple(plot.cells),
+        bad=plot.bad,
         where=plot.where,
         log_x=plot.log_x,
         log_y=plot.log_y,

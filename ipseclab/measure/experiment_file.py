@@ -180,6 +180,8 @@ class PlotFile(Strict):
     """Parameters, a line (or bar) for each of their values."""
     cells: list[str] = []
     """Metrics, for a matrix: a cell shows the first that has a value there."""
+    bad: Literal["something", "nothing"] = "something"
+    """Which cells of a matrix stand out: where something is counted, or where nothing is."""
     where: dict[str, Scalar] = {}
     """Only runs with these parameters."""
     log_x: bool = False

@@ -1,6 +1,7 @@
 """A figure that is a table: one parameter down, one across, in each cell a metric's mean.
 
-What is more than nothing stands out by colour and by weight, so that a grey print still reads.
+What is more than nothing (or what is nothing, where that is the bad news) stands out by colour and
+by weight, so that a grey print still reads.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from matplotlib.transforms import Bbox
 from ipseclab.measure.experiment import PlotSpec
 from ipseclab.measure.metrics import unit_of
 from ipseclab.measure.results import Manifest, ResultsFolder, Row
+from ipseclab.measure.series import readable
 
-NOTHING, SOMETHING, NO_RUN = "#DCEBF5", "#F4C7AE", "#FFFFFF"
+CALM, STRIKING, NO_RUN = "#DCEBF5", "#F4C7AE", "#FFFFFF"
 """Tints of Okabe and Ito's blue and vermilion."""
 
 Cells = dict[tuple[str, str], tuple[str, float]]
@@ -39,16 +41,16 @@ def matrix(
     axis.set_axis_off()
     table = axis.table(
         cellText=[[_words(cells.get((row, column))) for column in across] for row in down],
-        cellColours=[[_colour(cells.get((row, column))) for column in across] for row in down],
+        cellColours=[[_colour(cells.get((row, col)), spec.bad) for col in across] for row in down],
         rowLabels=down,
         colLabels=across,
         cellLoc="center",
         bbox=Bbox.unit(),
     )
-    for place, cell in table.get_celld().items():
+    for (line, column), cell in table.get_celld().items():
         cell.set_edgecolor("#888888")
-        shown = cells.get((down[place[0] - 1], across[place[1]])) if min(place) >= 0 else None
-        if place[0] == 0 or (shown is not None and shown[1]):
+        heading = line == 0
+        if heading or (column >= 0 and _is_striking(cells, down[line - 1], across[column], spec)):
             cell.get_text().set_fontweight("bold")
     title = spec.title or f"{manifest.experiment}: {', '.join(spec.cells)}"
     figure.suptitle(f"{title}\n{manifest.world}", fontsize="medium")
@@ -72,15 +74,24 @@ def matrix_cells(rows: Sequence[Row], spec: PlotSpec) -> Cells:
     return cells
 
 
+def _is_striking(cells: Cells, row: str, column: str, spec: PlotSpec) -> bool:
+    return _colour(cells.get((row, column)), spec.bad) == STRIKING
+
+
 def _words(cell: tuple[str, float] | None) -> str:
     if cell is None:
         return "–"
     metric, value = cell
     unit = unit_of(metric)
+    if unit == "s":
+        scale, unit = readable(unit, value)
+        return f"{value * scale:.3g} {unit}"
     return f"{value:,.6g}{f' {unit}' if unit not in ('', '1') else ''}"
 
 
-def _colour(cell: tuple[str, float] | None) -> str:
+def _colour(cell: tuple[str, float] | None, bad: str) -> str:
+    if bad == "nothing":
+        return CALM if cell is not None and cell[1] else STRIKING
     if cell is None:
         return NO_RUN
-    return SOMETHING if cell[1] else NOTHING
+    return STRIKING if cell[1] else CALM

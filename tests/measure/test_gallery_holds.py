@@ -1,0 +1,36 @@
+"""Experiments of the gallery at their smallest: what they expect holds, and fails when the thing
+that they show is broken."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ipseclab.cli import app
+
+ROOT = Path(__file__).parents[2]
+BROKEN = [
+    ("ports-and-protocols", "links.wan.block: esp}", "links.wan.block: ah}"),
+    ("ports-and-protocols", "connections.site.encapsulation: auto-tcp", "links.wan.delay: 1s"),
+]
+
+
+def run(experiment, out):
+    words = ["run", str(experiment), "--quick", "--jobs", "1", "--out", str(out)]
+    return CliRunner().invoke(app, words)
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, _, _ in BROKEN))
+def test_what_it_expects_holds(name, tmp_path):
+    done = run(ROOT / f"experiments/{name}.yaml", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "held" in done.output
+
+
+@pytest.mark.parametrize(("name", "said", "instead"), BROKEN)
+def test_it_fails_when_the_thing_is_broken(name, said, instead, tmp_path):
+    text = (ROOT / f"experiments/{name}.yaml").read_text()
+    assert said in text
+    (path := tmp_path / f"{name}.yaml").write_text(text.replace(said, instead))
+    done = run(path, tmp_path / "out")
+    assert done.exit_code == 1, done.output
