@@ -65,6 +65,11 @@ def is_fragment(packet: bytes) -> bool:
         return False
 
 
+def datagram_of(fragment: bytes) -> bytes:
+    """What the fragments of one packet have in common, and with no other's."""
+    return _taken_apart(fragment).key
+
+
 def _ipv6_fragments(packet: bytes, mtu: int, identification: int) -> list[bytes]:
     """RFC 8200 section 4.5: a fragment header behind what every router has to see."""
     split = ipv6.split_for_transport(packet)

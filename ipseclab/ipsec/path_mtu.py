@@ -252,7 +252,14 @@ def learn_path_mtu(sad: Sad, packet: bytes, now: float) -> list[Notice]:
     if told is None:
         return []
     return [
-        Notice("path_mtu", {"spi_out": entry.outbound.spi.hex(), "octets": entry.path_mtu})
+        Notice(
+            "path_mtu",
+            {
+                "spi_out": entry.outbound.spi.hex(),
+                "octets": entry.path_mtu,
+                "inner": inner_limit(entry, entry.path_mtu) if entry.path_mtu is not None else None,
+            },
+        )
         for entry in sad.sending(_quoted_spi(told))
         if _is_about(entry, told) and entry.learn_path_mtu(told.mtu, now)
     ]

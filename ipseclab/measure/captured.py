@@ -3,13 +3,15 @@
 What `measure.overhead` works out from the formats is here found on the wire, packet by packet: the
 outer headers, the IV and ICV of the SA's suite, and, behind the decryption, the padding, the inner
 header and the payload. RFC 4303 section 2, RFC 4302 section 2, RFC 3948 section 2. AH hides nothing
-and needs no keys. Fragments are left out.
+and needs no keys. A packet in fragments, outer or inner ones, is one whose parts are those of all
+its pieces (`measure.pieces`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
+from hashlib import blake2b
 from pathlib import Path
 from statistics import fmean
 
@@ -23,6 +25,7 @@ from ipseclab.ipsec.esp import open_captured
 from ipseclab.lab.keys import ESP_TABLE, KEYS_FOLDER, read_esp_rows
 from ipseclab.lab.pcap_read import ip_packet, read_capture
 from ipseclab.measure.overhead import AH_LENGTH_AND_RESERVED, OVERHEAD_PARTS, Overhead
+from ipseclab.measure.pieces import Crossings, Pieces, Whole
 from ipseclab.outputs import EspKeyLog
 from ipseclab.registry import EncrId, IntegId, IpProtocol
 from ipseclab.wire.ip import UDP_HEADER_SIZE
@@ -33,6 +36,8 @@ NAT_T_PORT = 4500
 SMALLEST_ESP = 16
 MOST_OPENED = 20_000
 """Data packets taken apart in one capture; sizes repeat long before."""
+MARK_SIZE = 16
+"""Octets by which a packet without SPI and sequence number is known again."""
 
 _TRANSPORT_HEADERS = {IpProtocol.UDP: 8, IpProtocol.ICMP: 8, IpProtocol.ICMPV6: 8}
 _TUNNELLED = (IpProtocol.IPV4, IpProtocol.IPV6)
@@ -48,6 +53,19 @@ class Opened:
     overhead: Overhead
 
 
+@dataclass(frozen=True, slots=True)
+class _Unwrapped:
+    """What protection, or nothing, was around: the octets inside, what they are, and what was added
+    to them. `mark` is the same wherever the packet is seen; `octets` are those of the packet of the
+    protected side, without what was added."""
+
+    mark: bytes
+    next_header: int
+    inside: bytes
+    added: Overhead
+    octets: int
+
+
 @dataclass(slots=True)
 class Load:
     """What a capture held: every packet's octets, and the data packets by protocol and payload
@@ -56,6 +74,8 @@ class Load:
     octets: int = 0
     payload: int = 0
     groups: dict[tuple[int, int], dict[Overhead, int]] = field(default_factory=dict)
+    crossings: Crossings = field(default_factory=Crossings)
+    """Which packets were seen at both ends."""
 
     def add(self, opened: Opened) -> None:
         """Count a data packet."""
@@ -100,10 +120,10 @@ def read_load(capture: Path) -> Load:
     """
     table = capture.parent / KEYS_FOLDER / ESP_TABLE
     keys = read_esp_rows(table.read_text(encoding="ascii")) if table.is_file() else ()
-    return load_of(_packets(capture), keys)
+    return load_of_links(_packets(capture), keys)
 
 
-def _packets(capture: Path) -> Iterator[bytes]:
+def _packets(capture: Path) -> Iterator[tuple[str, bytes]]:
     frames = read_capture(capture)
     while True:
         try:
@@ -112,20 +132,27 @@ def _packets(capture: Path) -> Iterator[bytes]:
             return
         packet = ip_packet(captured)
         if packet is not None:
-            yield packet
+            yield captured.interface, packet
 
 
 def load_of(packets: Iterable[bytes], keys: Iterable[EspKeyLog]) -> Load:
-    """The load in these IP packets."""
+    """The load in these IP packets of one interface."""
+    return load_of_links((("", packet) for packet in packets), keys)
+
+
+def load_of_links(seen: Iterable[tuple[str, bytes]], keys: Iterable[EspKeyLog]) -> Load:
+    """The load in IP packets with the interfaces at which they were seen."""
     openers = {row.spi: _Opener(row) for row in keys}
     load = Load()
+    readers: dict[str, _Reader] = {}
     opened = 0
-    for packet in packets:
+    for interface, packet in seen:
         if opened >= MOST_OPENED:
             break
         load.octets += len(packet)
+        reader = readers.setdefault(interface, _Reader(interface, openers, load.crossings))
         try:
-            found = open_packet(packet, openers)
+            found = reader.take(packet)
         except (WireError, IntegrityFailure):
             continue  # damaged on the link: octets on the wire, but no payload
         if found is not None:
@@ -134,34 +161,99 @@ def load_of(packets: Iterable[bytes], keys: Iterable[EspKeyLog]) -> Load:
     return load
 
 
-def open_packet(packet: bytes, openers: Mapping[bytes, _Opener]) -> Opened | None:
-    """The packet's parts; None for IKE, keepalives, fragments and ESP without keys.
+class _Reader:
+    """The packets of one interface, those in fragments put together outside and inside."""
 
-    Raises WireError or IntegrityFailure for a packet that is not whole.
+    def __init__(
+        self, interface: str, openers: Mapping[bytes, _Opener], crossings: Crossings
+    ) -> None:
+        self._interface = interface
+        self._openers = openers
+        self._crossings = crossings
+        self._outer: Pieces[None] = Pieces()
+        self._inner: Pieces[_Unwrapped] = Pieces()
+
+    def take(self, packet: bytes) -> Opened | None:
+        """A data packet, when this was the last that it lacked. Raises as `unwrap`."""
+        outer = self._outer.take(packet, None)
+        if outer is None:
+            return None
+        found = unwrap(outer.packet, self._openers, outer.headers)
+        if found is None:
+            return None
+        if found.next_header not in _TUNNELLED:
+            return self._opened(found, found.next_header, found.inside, in_pieces=outer.pieces > 1)
+        inner = self._inner.take(found.inside, found)
+        if inner is None:
+            return None
+        wrapped = _joined(inner)
+        protocol = decode_ip_header(inner.packet).protocol
+        in_pieces = outer.pieces > 1 or inner.pieces > 1
+        return self._opened(wrapped, protocol, inner.body, in_pieces=in_pieces)
+
+    def _opened(
+        self, found: _Unwrapped, protocol: int, segment: bytes, *, in_pieces: bool
+    ) -> Opened | None:
+        transport = _transport_header(protocol, segment)
+        if transport is None or len(segment) <= transport:
+            return None
+        self._crossings.seen(found.mark, self._interface, found.octets, in_pieces=in_pieces)
+        overhead = replace(found.added, transport=transport)
+        return Opened(protocol, len(segment) - transport, overhead)
+
+
+def _joined(inner: Whole[_Unwrapped]) -> _Unwrapped:
+    """What was added to an inner packet, in as many packets as it took."""
+    first = min(inner.carriers, key=lambda one: one.mark)
+    added = replace(first.added, inner_ip=inner.headers)
+    for carrier in inner.carriers:
+        if carrier is not first:
+            added += carrier.added
+    return replace(first, added=added, octets=len(inner.packet))
+
+
+def unwrap(
+    packet: bytes, openers: Mapping[bytes, _Opener], headers: int | None = None
+) -> _Unwrapped | None:
+    """What a whole packet carries; None for IKE, keepalives and ESP without keys. `headers`: octets
+    of outer IP headers, where it came in several fragments.
+
+    Raises WireError or IntegrityFailure for a packet that is damaged.
     """
     header = decode_ip_header(packet)
-    if header.is_fragment:
-        return None
+    outer_ip = headers if headers is not None else header.header_length
     body = packet[header.header_length : header.total_length]
     if header.protocol == IpProtocol.ESP:
-        return _open_esp(body, openers, header.header_length, udp=0)
-    if header.protocol == IpProtocol.AH:
-        return _open_ah(body, header.header_length)
-    if header.protocol == IpProtocol.UDP and len(body) >= UDP_HEADER_SIZE:
+        found = _open_esp(body, openers, outer_ip, udp=0)
+    elif header.protocol == IpProtocol.AH:
+        found = _open_ah(body, outer_ip)
+    else:
+        found = _open_other(header.protocol, body, openers, outer_ip)
+    # A packet in transport mode had its IP header before.
+    return replace(found, octets=found.octets + header.header_length) if found is not None else None
+
+
+def _open_other(
+    protocol: int, body: bytes, openers: Mapping[bytes, _Opener], outer_ip: int
+) -> _Unwrapped | None:
+    if protocol == IpProtocol.UDP and len(body) >= UDP_HEADER_SIZE:
         ports = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
         data = body[UDP_HEADER_SIZE:]
         if NAT_T_PORT in ports and len(data) > 1 and any(data[:4]):
-            return _open_esp(data, openers, header.header_length, udp=UDP_HEADER_SIZE)
+            return _open_esp(data, openers, outer_ip, udp=UDP_HEADER_SIZE)
         if any(port in IKE_PORTS for port in ports):
             return None
-    if header.protocol == IpProtocol.TCP and len(body) >= _TCP_SMALLEST_HEADER:
+    if protocol == IpProtocol.TCP and len(body) >= _TCP_SMALLEST_HEADER:
         ports = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
         if NAT_T_PORT in ports:
-            return _open_frame(body, openers, header.header_length)
-    return _plain(header.protocol, body, header.header_length)
+            return _open_frame(body, openers, outer_ip)
+    mark = blake2b(body, digest_size=MARK_SIZE).digest()
+    return _Unwrapped(mark, protocol, body, Overhead(outer_ip=outer_ip), len(body))
 
 
-def _open_frame(segment: bytes, openers: Mapping[bytes, _Opener], outer_ip: int) -> Opened | None:
+def _open_frame(
+    segment: bytes, openers: Mapping[bytes, _Opener], outer_ip: int
+) -> _Unwrapped | None:
     """The ESP packet of a segment that holds just that (RFC 9329); where a stream is cut elsewhere
     its packets are not looked for."""
     start = (segment[12] >> 4) * 4
@@ -169,13 +261,6 @@ def _open_frame(segment: bytes, openers: Mapping[bytes, _Opener], outer_ip: int)
     if esp is None:
         return None
     return _open_esp(esp, openers, outer_ip, udp=start + LENGTH_SIZE)
-
-
-def _plain(protocol: int, body: bytes, outer_ip: int) -> Opened | None:
-    transport = _transport_header(protocol, body)
-    if transport is None or len(body) <= transport:
-        return None
-    return Opened(protocol, len(body) - transport, Overhead(outer_ip=outer_ip, transport=transport))
 
 
 def _transport_header(protocol: int, segment: bytes) -> int | None:
@@ -207,61 +292,37 @@ def suite_of(row: EspKeyLog) -> Suite:
 
 def _open_esp(
     esp: bytes, openers: Mapping[bytes, _Opener], outer_ip: int, *, udp: int
-) -> Opened | None:
+) -> _Unwrapped | None:
     opener = openers.get(esp[:4])
     if opener is None or len(esp) < SMALLEST_ESP:
         return None
     plaintext = open_captured(opener.suite, opener.protection, esp)
-    padding, next_header = plaintext[-2], plaintext[-1]
-    inner = plaintext[: len(plaintext) - 2 - padding]
-    found = _inside(int(next_header), inner)
-    if found is None:
-        return None
-    protocol, inner_ip, transport, payload = found
-    overhead = Overhead(
+    padding, next_header = plaintext[-2], int(plaintext[-1])
+    inside = plaintext[: len(plaintext) - 2 - padding]
+    added = Overhead(
         outer_ip=outer_ip,
         udp=udp,
         spi=4,
         sequence=4,
         iv=opener.suite.iv_size,
-        inner_ip=inner_ip,
-        transport=transport,
         padding=padding,
         pad_length=1,
         next_header=1,
         icv=opener.suite.icv_size,
     )
-    return Opened(protocol, payload, overhead)
+    return _Unwrapped(esp[:8], next_header, inside, added, len(inside))
 
 
-def _open_ah(body: bytes, outer_ip: int) -> Opened | None:
+def _open_ah(body: bytes, outer_ip: int) -> _Unwrapped | None:
     size = (body[1] + 2) * 4 if len(body) >= AH_FIXED_SIZE else 0
-    found = _inside(body[0], body[size:]) if AH_FIXED_SIZE < size <= len(body) else None
-    if found is None:
+    if not AH_FIXED_SIZE < size <= len(body):
         return None
-    protocol, inner_ip, transport, payload = found
-    overhead = Overhead(
+    added = Overhead(
         outer_ip=outer_ip,
         ah_length=AH_LENGTH_AND_RESERVED,
         spi=4,
         sequence=4,
-        inner_ip=inner_ip,
-        transport=transport,
         next_header=1,
         icv=size - AH_FIXED_SIZE,
     )
-    return Opened(protocol, payload, overhead)
-
-
-def _inside(next_header: int, inner: bytes) -> tuple[int, int, int, int] | None:
-    """What ESP or AH carried: transport protocol, octets of inner header, transport header and
-    payload; None without a payload."""
-    inner_ip, protocol, segment = 0, next_header, inner
-    if next_header in _TUNNELLED:
-        header = decode_ip_header(inner)
-        inner_ip, protocol = header.header_length, header.protocol
-        segment = inner[inner_ip : header.total_length]
-    transport = _transport_header(protocol, segment)
-    if transport is None or len(segment) <= transport:
-        return None
-    return protocol, inner_ip, transport, len(segment) - transport
+    return _Unwrapped(body[4:12], body[0], body[size:], added, len(body) - size)

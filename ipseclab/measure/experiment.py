@@ -57,6 +57,7 @@ class PlotSpec:
     where: Mapping[str, Scalar] = field(default_factory=dict)
     log_x: bool = False
     log_y: bool = False
+    from_y: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,4 +427,5 @@ def _plot_spec(plot: PlotFile) -> PlotSpec:
         where=plot.where,
         log_x=plot.log_x,
         log_y=plot.log_y,
+        from_y=plot.from_y,
     )

@@ -186,6 +186,8 @@ class PlotFile(Strict):
     """Only runs with these parameters."""
     log_x: bool = False
     log_y: bool = False
+    from_y: Annotated[float, Field(ge=0.0)] = 0.0
+    """Where the axis of a sweep begins, in the metric's unit."""
 
 
 class ExpectFile(Strict):

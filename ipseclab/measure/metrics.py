@@ -456,6 +456,35 @@ def efficiency(view: RunView) -> MetricValue:
     return view.load.efficiency if view.load is not None else None
 
 
+def path_mtu(view: RunView) -> MetricValue:
+    """The least that any of them learnt; its own links' are no news to a node."""
+    return _least(view, "octets")
+
+
+def inner_path_mtu(view: RunView) -> MetricValue:
+    """Without all that protection adds, as the inner sender is told (RFC 4301 section 8.2)."""
+    return _least(view, "inner")
+
+
+def _least(view: RunView, what: str) -> MetricValue:
+    found = (number(record, what) for record in view.events("path_mtu"))
+    return min((octets for octets in found if octets is not None), default=None)
+
+
+def largest_whole(view: RunView) -> MetricValue:
+    """As its source's IP had it, its header included, and without what protection added."""
+    return _crossed(view.load.crossings.largest_whole if view.load is not None else 0)
+
+
+def largest_in_fragments(view: RunView) -> MetricValue:
+    """Cut up before protection or after it, at the source or on the way."""
+    return _crossed(view.load.crossings.largest_in_fragments if view.load is not None else 0)
+
+
+def _crossed(octets: int) -> MetricValue:
+    return float(octets) if octets else None
+
+
 def cpu_per_packet(view: RunView) -> MetricValue:
     """Of the gateways' processes together; simulated time says nothing about it."""
     return view.cpu_per_packet
@@ -512,6 +541,34 @@ METRICS: dict[str, Metric] = {
             "outer packet less inner payload, a packet; overhead.<part> are its parts",
             overhead,
             Better.LOWER,
+        ),
+        Metric(
+            "path_mtu",
+            "octets",
+            "least outer path MTU that a node with IPsec learnt from ICMP",
+            path_mtu,
+            Better.HIGHER,
+        ),
+        Metric(
+            "inner_path_mtu",
+            "octets",
+            "largest inner IP packet that fits it in one piece",
+            inner_path_mtu,
+            Better.HIGHER,
+        ),
+        Metric(
+            "largest_whole",
+            "octets",
+            "largest inner IP packet that reached the other gateway in one piece",
+            largest_whole,
+            Better.HIGHER,
+        ),
+        Metric(
+            "largest_in_fragments",
+            "octets",
+            "largest inner IP packet that reached the other gateway in fragments",
+            largest_in_fragments,
+            Better.HIGHER,
         ),
         Metric("efficiency", "1", "payload octets / octets on the link", efficiency, Better.HIGHER),
         Metric("goodput", "bit/s", "application payload delivered / time", goodput, Better.HIGHER),

@@ -130,8 +130,18 @@ def _overhead(topology: Topology, plan: RunPlan) -> float | None:
     sizes = _payload_sizes(plan)
     if not sizes:
         return None
+    each = [_overhead_of(connection, size) for size in sizes]
+    room = min(way.mtu for link in topology.links for way in (link.forward, link.backward))
+    # What does not fit goes in fragments, with headers that no formula here counts.
+    if any(one is None or size + one > room for size, one in zip(sizes, each, strict=True)):
+        return None
+    return fmean(one for one in each if one is not None)
+
+
+def _overhead_of(connection: Connection, size: int) -> int | None:
+    """What is added to a payload of `size` octets; None where that is not for a formula."""
     if connection.mode is None:
-        return float(plain_overhead(transport=TRANSPORT_HEADER).total)
+        return plain_overhead(transport=TRANSPORT_HEADER).total
     if connection.processing != PLAIN or len(connection.child) != 1:
         return None
     if connection.tcp is not TcpUse.NEVER:
@@ -139,17 +149,14 @@ def _overhead(topology: Topology, plan: RunPlan) -> float | None:
     suite = child_suite_of(connection.child_proposals[0])
     tunnel = connection.mode is Mode.TUNNEL
     if connection.protocol is ProtocolId.AH:
-        return float(ah_overhead(suite, tunnel=tunnel, transport=TRANSPORT_HEADER).total)
-    return fmean(
-        overhead(
-            suite,
-            tunnel=tunnel,
-            encapsulated=bool(connection.nats) or connection.force_encapsulation,
-            payload_octets=size,
-            transport=TRANSPORT_HEADER,
-        ).total
-        for size in sizes
-    )
+        return ah_overhead(suite, tunnel=tunnel, transport=TRANSPORT_HEADER).total
+    return overhead(
+        suite,
+        tunnel=tunnel,
+        encapsulated=bool(connection.nats) or connection.force_encapsulation,
+        payload_octets=size,
+        transport=TRANSPORT_HEADER,
+    ).total
 
 
 def _payload_sizes(plan: RunPlan) -> list[int]:

@@ -45,6 +45,11 @@ class Overhead:
     icv: int = 0
     """In AH with the padding that it may end in (RFC 4302 section 2.6)."""
 
+    def __add__(self, other: Overhead) -> Overhead:
+        """Part by part: of a packet that goes in several."""
+        parts = zip(fields(self), astuple(self), astuple(other), strict=True)
+        return Overhead(**{part.name: own + more for part, own, more in parts})
+
     @property
     def total(self) -> int:
         """The outer packet less the payload."""

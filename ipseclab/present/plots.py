@@ -281,7 +281,10 @@ def sweep(
         axis.set_yscale("log")
     else:
         tops = [mean + width for points in series.values() for _, mean, width in points]
-        axis.set_ylim(0, 1.06 * scale * max(tops) or 1.0)
+        highest = scale * max(tops)
+        lows = [mean - width for points in series.values() for _, mean, width in points]
+        lowest = min(scale * spec.from_y, scale * min(lows)) if spec.from_y else 0.0
+        axis.set_ylim(lowest, highest + 0.06 * (highest - lowest) if highest > lowest else 1.0)
     axis.grid(alpha=0.3)
     if len(series) > 1:
         _legend_beside(axis, labels_of(manifest, spec.series))

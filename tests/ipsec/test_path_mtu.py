@@ -103,7 +103,9 @@ def test_icmp_about_our_own_packet_lowers_the_path_mtu_for_a_while():
     big = pair.packet(bytes(1372), flags_fragment=DF)
     (sent,) = pair.left.send_packet(big, 0.0)
     outputs = pair.left.receive_packet(told(sent.packet, 1300), 1.0)
-    assert outputs[0] == Notice("path_mtu", {"spi_out": pair.left_sa.spi_out.hex(), "octets": 1300})
+    assert outputs[0] == Notice(
+        "path_mtu", {"spi_out": pair.left_sa.spi_out.hex(), "octets": 1300, "inner": 1246}
+    )
     _drop, answer = pair.left.send_packet(big, 2.0)
     assert isinstance(answer, DeliverPacket)
     limit = IP(answer.packet)[ICMP].nexthopmtu

@@ -1,5 +1,7 @@
 """Octets by part, found in packets that the real datapath sealed, held against the arithmetic."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,13 +9,16 @@ from hypothesis import strategies as st
 from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Suite
+from ipseclab.ipsec.fragments import fragments_of
 from ipseclab.lab.keys import ESP_TABLE, KEYS_FOLDER, esp_row
 from ipseclab.lab.pcapng import PcapngWriter
-from ipseclab.measure.captured import load_of, read_load, suite_of
+from ipseclab.measure.captured import load_of, load_of_links, read_load, suite_of
 from ipseclab.measure.overhead import overhead, plain_overhead
+from ipseclab.measure.pieces import MOST_WAITING, Pieces
 from ipseclab.outputs import EspKeyLog
 from ipseclab.registry import IntegId, IpProtocol
 from ipseclab.wire.ip import build_icmp_echo, build_ipv4, build_udp
+from ipseclab.wire.ipv6 import build_ipv6
 
 A, B = bytes([192, 0, 2, 1]), bytes([198, 51, 100, 2])
 INNER_A, INNER_B = bytes([10, 1, 0, 10]), bytes([10, 2, 0, 10])
@@ -34,14 +39,19 @@ def keys_of(suite):
 
 
 def sealed(suite, segment, protocol, *, tunnel, encapsulated):
-    """An ESP packet, built here by hand (RFC 4303 section 2)."""
+    """An ESP packet around a segment."""
     inner = build_ipv4(INNER_A, INNER_B, protocol, segment) if tunnel else segment
     next_header = IpProtocol.IPV4 if tunnel else protocol
+    return sealed_inner(suite, inner, next_header, 1, encapsulated=encapsulated)
+
+
+def sealed_inner(suite, inner, next_header, sequence, *, encapsulated=False):
+    """An ESP packet, built here by hand (RFC 4303 section 2)."""
     align = max(4, suite.block_size)
     padding = bytes(range(1, -(len(inner) + 2) % align + 1))
     plaintext = inner + padding + bytes([len(padding), next_header])
     keys = keys_of(suite)
-    header = SPI + (1).to_bytes(4, "big")
+    header = SPI + sequence.to_bytes(4, "big")
     iv = bytes(suite.iv_size)
     esp = header + suite.keyed(keys.encr_key, keys.integ_key).seal(header, iv, plaintext)
     if encapsulated:
@@ -130,6 +140,76 @@ def test_probes_come_before_pings_and_each_size_counts_once():
     load = load_of([probe(10), probe(10), probe(10), probe(12), ping], [keys_of(suite)])
     wanted = (len(probe(10)) - 10 + len(probe(12)) - 12) / 2
     assert sum(load.parts().values()) == pytest.approx(wanted)
+
+
+def test_outer_fragments_are_one_packet_whose_overhead_has_all_their_headers():
+    suite = SUITES[0]
+    segment = build_udp(INNER_A, 7000, INNER_B, 7001, bytes(3000))
+    packet = sealed(suite, segment, IpProtocol.UDP, tunnel=True, encapsulated=True)
+    pieces = fragments_of(packet, 1300)
+    load = load_of([*reversed(pieces), pieces[0]], [keys_of(suite)])
+    whole = overhead(suite, tunnel=True, encapsulated=True, payload_octets=3000, transport=8)
+    assert only_parts(load) == replace(whole, outer_ip=20 * len(pieces))
+    assert load.payload == 3000
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_inner_fragments_are_one_packet_whose_overhead_is_that_of_all_of_them(version):
+    suite = SUITES[0]
+    a, b = (INNER_A, INNER_B) if version == 4 else (bytes(15) + b"\1", bytes(15) + b"\2")
+    segment = build_udp(a, 7000, b, 7001, bytes(3000))
+    build, next_header = (build_ipv4, 4) if version == 4 else (build_ipv6, 41)
+    pieces = fragments_of(build(a, b, IpProtocol.UDP, segment), 1280)
+    carriers = [
+        sealed_inner(suite, piece, next_header, sequence)
+        for sequence, piece in enumerate(pieces, 1)
+    ]
+    load = load_of(carriers, [keys_of(suite)])
+    assert only_parts(load).total == sum(map(len, carriers)) - 3000
+    assert only_parts(load).inner_ip == sum(map(len, pieces)) - 3008
+    assert only_parts(load).icv == len(pieces) * suite.icv_size
+
+
+def test_what_crosses_is_seen_at_both_ends_whole_or_in_fragments():
+    suite = SUITES[0]
+    inner = {
+        size: build_ipv4(
+            INNER_A, INNER_B, IpProtocol.UDP, build_udp(INNER_A, 1, INNER_B, 2, bytes(size))
+        )
+        for size in (100, 1100, 2000, 3000, 1200)
+    }
+    cut_inside = [
+        sealed_inner(suite, piece, 4, sequence)
+        for sequence, piece in enumerate(fragments_of(inner[2000], 1200), 1)
+    ]
+    small, whole, cut_outside, lost = (
+        sealed_inner(suite, inner[size], 4, 10 + size) for size in (100, 1100, 3000, 1200)
+    )
+    sent = [small, whole, cut_outside, lost, *cut_inside]
+    got = [*reversed(cut_inside), whole, small, *fragments_of(cut_outside, 1300)]
+    frames = [*(("gw1", packet) for packet in sent), *(("gw2", packet) for packet in got)]
+    crossings = load_of_links(frames, [keys_of(suite)]).crossings
+    assert (crossings.largest_whole, crossings.largest_in_fragments) == (1128, 3028)
+    again = [("gw1", packet) for packet in sent] * 2
+    assert load_of_links(again, [keys_of(suite)]).crossings.largest_whole == 0
+    inside_alone = [f for f in frames if f[1] in cut_inside]
+    crossings = load_of_links(inside_alone, [keys_of(suite)]).crossings
+    assert (crossings.largest_whole, crossings.largest_in_fragments) == (0, 2028)
+
+
+def test_without_ipsec_packets_are_known_by_their_octets():
+    packet = build_ipv4(A, B, IpProtocol.UDP, build_udp(A, 7000, B, 7001, bytes(100)))
+    hop = packet[:8] + bytes([packet[8] - 1]) + packet[9:]
+    assert load_of_links([("h1", packet), ("h2", hop)], []).crossings.largest_whole == 128
+
+
+def test_fragments_that_never_become_whole_take_bounded_room():
+    pieces = Pieces()
+    packet = build_ipv4(A, B, IpProtocol.UDP, bytes(2000))
+    for number in range(3 * MOST_WAITING):
+        first = fragments_of(packet[:4] + number.to_bytes(2, "big") + packet[6:], 1300)[0]
+        assert pieces.take(first, None) is None
+        assert len(pieces._begun) <= MOST_WAITING
 
 
 def test_a_run_folders_capture_is_read_with_its_keys_also_when_cut(tmp_path):

@@ -9,6 +9,7 @@ from ipseclab.lab.trace import TraceRecord
 from ipseclab.measure.captured import Load
 from ipseclab.measure.metrics import METRICS, TRANSIT_LIMIT, _LatestFree, measure, unit_of
 from ipseclab.measure.overhead import Overhead
+from ipseclab.measure.pieces import Crossings
 from ipseclab.measure.view import RunView
 from ipseclab.registry import IpProtocol
 
@@ -232,6 +233,19 @@ def test_rekey_lost_takes_packets_as_long_as_the_capture_shows_the_probe(octets,
     flows = (Probe("p", "h1", "h2", size=64),)
     found = values(HANDSHAKE, REKEY, probe(sent, lost=[18]), [drop], flows=flows, load=load)
     assert found["rekey_lost"] == lost
+
+
+def test_what_is_said_of_sizes_comes_from_icmp_and_from_the_capture():
+    learnt = [
+        record(1.0, "h1", "path_mtu", octets=1400, inner=1346),
+        record(2.0, "h2", "path_mtu", octets=1300, inner=1246),
+    ]
+    load = Load(crossings=Crossings(largest_whole=1246))
+    found = values(HANDSHAKE, learnt, load=load)
+    assert (found["path_mtu"], found["inner_path_mtu"]) == (1300, 1246)
+    assert (found["largest_whole"], found["largest_in_fragments"]) == (1246, None)
+    nothing = values(HANDSHAKE)
+    assert nothing["path_mtu"] is None is nothing["inner_path_mtu"] is nothing["largest_whole"]
 
 
 WAYS = {"p": (("lan", "forward"), ("wan", "forward")), "q": (("wan", "backward"),)}

@@ -28,6 +28,7 @@ SPECS = (
     PlotSpec("overhead", "overhead", series=("mode",)),
     PlotSpec("rtt", "rtt", series=("mode",)),
     PlotSpec("matrix", "matrix", x="mode", series=("loss",), cells=("rekey_lost", "rekey_time")),
+    PlotSpec("sweep", "cut", y="rekey_time", x="loss", series=("mode",), from_y=0.01),
 )
 
 

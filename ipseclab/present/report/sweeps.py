@@ -83,7 +83,7 @@ def _sweep(
     x_axis, places = _x_axis(manifest, shown, spec)
     label = f"{spec.y} ({unit})" if unit else spec.y
     title = spec.title or f"{spec.y}: {definition_of(spec.y)}"
-    chart = Chart(title, x_axis, _y_axis(shown, scale, peak, label, log=spec.log_y), height=260)
+    chart = Chart(title, x_axis, _y_axis(shown, scale, peak, label, spec), height=260)
     for number, (name, points) in enumerate(shown.items()):
         drawn = [(places(x), mean * scale, width * scale) for x, mean, width in points]
         _draw(chart, drawn, number, name, words=bool(x_axis.ticks))
@@ -150,12 +150,14 @@ def _x_axis(
 
 
 def _y_axis(
-    series: Mapping[str, Sequence[Point]], scale: float, peak: float, label: str, *, log: bool
+    series: Mapping[str, Sequence[Point]], scale: float, peak: float, label: str, spec: PlotSpec
 ) -> Axis:
     least = min(mean * scale for points in series.values() for _, mean, _ in points)
-    if log and least > 0:
+    if spec.log_y and least > 0:
         return Axis(least / 1.5, peak * scale * 1.5, label, log=True)
-    return Axis(min(0.0, least), 1.06 * peak * scale or 1.0, label)
+    highest = peak * scale
+    lowest = min(least, spec.from_y * scale)
+    return Axis(lowest, highest + 0.06 * (highest - lowest) if highest > lowest else 1.0, label)
 
 
 def _note(manifest: Manifest, rows: Sequence[Row], spec: PlotSpec, series: int) -> str:
