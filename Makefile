@@ -13,7 +13,7 @@ PYTHON := $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 DEBIAN := python3-venv iproute2 util-linux strongswan-swanctl strongswan-charon \
 	libcharon-extra-plugins libcharon-extauth-plugins libstrongswan-standard-plugins \
-	libstrongswan-extra-plugins tshark chromium chromium-driver
+	libstrongswan-extra-plugins openvpn wireguard-go tshark chromium chromium-driver
 
 .PHONY: setup system demo test check lint clean
 

@@ -1,13 +1,13 @@
-"""ESP: packets/s and bit/s through the core by transform and size; then through two gateways of
-ours and two of strongSwan's in the same run.
+"""ESP: packets/s and bit/s through the core by transform and size; then through pairs of gateways,
+ours beside strongSwan's, OpenVPN and wireguard-go in the same run.
 
 The core: two datapaths in one process, one core, no I/O; each packet goes through SPD, SAD and ESP,
 sealed by one and opened by the other. A gateway that forwards does one of the two for each packet.
 
-The gateways: processes in namespaces on bare links, ESP in UDP, AES-128-GCM, ours with the fast
-path (`emu.fastpath`); each run is a lab of
-its own in which every system has its turn, and figures are medians over the runs. Where namespaces
-or strongSwan are missing, that part is left out and said to be.
+The gateways: processes in namespaces on bare links, AES-128-GCM. Ours in UDP, as protocol 50, and
+in UDP without the fast path (`emu.fastpath`); each run is a lab of its own in which every system
+has its turn, and figures are medians over the runs. Without namespaces or strongSwan that part is
+left out, without one of the others that one is, and a line says so.
 
     python benchmarks/esp.py --quick --out results/benchmarks
 """
@@ -19,25 +19,25 @@ from dataclasses import dataclass
 from math import inf
 from statistics import median
 
-from gateways import CLEAR, LARGE, OURS, SMALL, STRONGSWAN
+from gateways import LARGE, OURS, OURS_50, SMALL, STRONGSWAN, SYSTEMS
 from rich.progress import track
 from sandboxed import call_in_sandbox
-from table import Row, arguments, publish
+from table import Row, arguments, met, publish
+from tunnels import OPENVPN, SOFTWARE, WIREGUARD, missing
 
 from ipseclab.emu.peers import strongswan
 from ipseclab.emu.sandbox import sandbox_kind
 from ipseclab.errors import EnvironmentLacks
-from ipseclab.measure.calibrate import Effort, esp_seconds
+from ipseclab.measure.calibrate import Effort, cipher_seconds, esp_seconds
 from ipseclab.measure.workload import esp_suites
 
 SIZES = (64, 512, 1400)
 QUICK_SUITES = ("aes128gcm16", "aes256gcm16", "chacha20poly1305", "aes128-sha256", "aes256-sha512")
 FULL, QUICK = Effort(seconds=1.0, repetitions=10), Effort(seconds=0.1, repetitions=3)
 FULL_RUNS, QUICK_RUNS = 7, 5
-FULL_TURN = {"tcp_seconds": 4.0, "udp_seconds": 1.5, "echoes": 200}
-QUICK_TURN = {"tcp_seconds": 1.5, "udp_seconds": 0.5, "echoes": 60}
-SYSTEMS = (OURS, STRONGSWAN, CLEAR)
-RATIO = "ours/strongswan"
+FULL_TURN = {"tcp_seconds": 4.0, "udp_seconds": 2.0, "echoes": 200}
+QUICK_TURN = {"tcp_seconds": 1.5, "udp_seconds": 0.8, "echoes": 60}
+ALONE, ALONE_SUITE, ALONE_SIZE = "the cipher alone", "aes128gcm16", 1400
 
 Found = Mapping[str, float]
 """A `gateways.Found`, as it comes out of the sandbox."""
@@ -57,15 +57,67 @@ class Figure:
 
 
 TCP = Figure("TCP", "Mbit/s", lambda found: found["tcp_bits"] / 1e6)
+LARGE_UDP = Figure(f"UDP {LARGE}", "Mbit/s", lambda found: found["large_packets"] * LARGE * 8 / 1e6)
+SMALL_UDP = Figure(f"UDP {SMALL}", "packets/s", lambda found: found["small_packets"])
+PING = Figure("ping", "p50 ms", lambda found: found["ping_median"] * 1e3)
+PING_P99 = Figure("ping", "p99 ms", lambda found: found["ping_p99"] * 1e3)
+PING_BESIDE = Figure("ping beside TCP", "p50 ms", lambda found: found["ping_beside_tcp"] * 1e3)
 FIGURES = (
     TCP,
-    Figure("TCP", "CPU s/GB", lambda found: found["cpu_per_bit"] * 8e9),
-    Figure(f"UDP {LARGE}", "Mbit/s", lambda found: found["large_packets"] * LARGE * 8 / 1e6),
+    Figure("TCP", "CPU s/GB sender", lambda found: found["cpu_near"] * 1e9),
+    Figure("TCP", "CPU s/GB receiver", lambda found: found["cpu_far"] * 1e9),
+    LARGE_UDP,
     Figure(f"UDP {LARGE}", "lost %", lambda found: 100 * found["large_lost"], False),
-    Figure(f"UDP {SMALL}", "packets/s", lambda found: found["small_packets"]),
+    SMALL_UDP,
     Figure(f"UDP {SMALL}", "lost %", lambda found: 100 * found["small_lost"], False),
-    Figure("ping", "p50 ms", lambda found: found["ping_median"] * 1e3),
-    Figure("ping", "p99 ms", lambda found: found["ping_p99"] * 1e3),
+    PING,
+    PING_P99,
+    PING_BESIDE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A ratio that is wanted: of a figure of ours to one of another system's, `at_least` or at
+    most so much."""
+
+    figure: Figure
+    ours: str
+    other: str
+    bound: float
+    at_least: bool = True
+    against: Figure | None = None
+    """What of the other's, if not the same figure."""
+
+    def ratios(self, runs: Sequence[Run]) -> list[float]:
+        """The ratio in each run, smallest first."""
+        against = self.against if self.against is not None else self.figure
+        pairs = [(self.figure.of(run[self.ours]), against.of(run[self.other])) for run in runs]
+        return sorted(own / theirs if theirs else inf for own, theirs in pairs)
+
+    def line(self, runs: Sequence[Run]) -> str:
+        """The ratio, and whether it is as wanted."""
+        found = self.ratios(runs)
+        middle = median(found)
+        reached = middle >= self.bound if self.at_least else middle <= self.bound
+        against = f"'s {self.against.metric}" if self.against is not None else ""
+        return (
+            f"{self.figure.workload} {self.figure.metric}, {self.ours}/{self.other}{against}: "
+            f"{middle:.2f} (median of {len(runs)} runs, {found[0]:.2f} to {found[-1]:.2f}); "
+            f"wanted: at {'least' if self.at_least else 'most'} {self.bound}: {met(reached)}"
+        )
+
+
+TARGETS = (
+    Target(TCP, OURS, STRONGSWAN, 5.0),
+    Target(TCP, OURS, OPENVPN, 2.5),
+    Target(TCP, OURS, WIREGUARD, 2.5),
+    Target(TCP, OURS_50, STRONGSWAN, 1.5),
+    Target(LARGE_UDP, OURS, STRONGSWAN, 1.6),
+    Target(SMALL_UDP, OURS, STRONGSWAN, 2.0),
+    Target(PING, OURS, STRONGSWAN, 1.0, at_least=False),
+    Target(PING_P99, OURS, STRONGSWAN, 2.0, at_least=False, against=PING),
+    Target(PING_BESIDE, OURS, STRONGSWAN, 1.0, at_least=False),
 )
 
 
@@ -90,18 +142,19 @@ def core_rows(quick: bool) -> list[Row]:
     return rows
 
 
-def gateway_runs(quick: bool) -> list[Run]:
+def gateway_runs(quick: bool, systems: Sequence[str]) -> list[Run]:
     """Every system in every run; who comes first changes."""
     runs = []
     count = QUICK_RUNS if quick else FULL_RUNS
     for number in track(range(count), "ESP, gateways", transient=True):
-        by_turns = SYSTEMS if number % 2 == 0 else SYSTEMS[::-1]
+        turn = number % len(systems)
+        by_turns = [*systems[turn:], *systems[:turn]]
         order = {"effort": QUICK_TURN if quick else FULL_TURN, "systems": by_turns}
         runs.append(call_in_sandbox("gateways", order))
     return runs
 
 
-def gateway_rows(runs: Sequence[Run]) -> list[Row]:
+def gateway_rows(runs: Sequence[Run], systems: Sequence[str]) -> list[Row]:
     """Each figure of each system, the median of the runs; and of its ratio to strongSwan's in the
     same run, where that says something."""
     return [
@@ -110,30 +163,27 @@ def gateway_rows(runs: Sequence[Run]) -> list[Row]:
             "workload": figure.workload,
             "metric": figure.metric,
             "value": median(figure.of(run[system]) for run in runs),
-            "ratio_to_strongswan": median(ratios(runs, figure, system)) if figure.compared else "",
+            "ratio_to_strongswan": (
+                median(Target(figure, system, STRONGSWAN, 1.0).ratios(runs))
+                if figure.compared
+                else ""
+            ),
         }
         for figure in FIGURES
-        for system in SYSTEMS
+        for system in systems
     ]
 
 
-def ratios(runs: Sequence[Run], figure: Figure, system: str = OURS) -> list[float]:
-    """A system's by strongSwan's, in each run; infinite where a gateway took no time at all."""
-    pairs = ((figure.of(run[system]), figure.of(run[STRONGSWAN])) for run in runs)
-    return [own / theirs if theirs else inf for own, theirs in pairs]
-
-
-def ratio_lines(runs: Sequence[Run]) -> list[str]:
-    """Each ratio that counts, on a line of its own."""
-    lines = []
-    for figure in FIGURES:
-        if figure.compared:
-            found = sorted(ratios(runs, figure))
-            lines.append(
-                f"{figure.workload} {figure.metric}, {RATIO}: {median(found):.2f} "
-                f"(median of {len(runs)} runs, {found[0]:.2f} to {found[-1]:.2f})"
-            )
-    return lines
+def cipher_row(quick: bool) -> Row:
+    """What the cipher costs by itself: no gateway can take less."""
+    seconds = cipher_seconds(esp_suites()[ALONE_SUITE], ALONE_SIZE, QUICK if quick else FULL)
+    return {
+        "system": ALONE,
+        "workload": f"{ALONE_SUITE}, {ALONE_SIZE} octets",
+        "metric": "CPU s/GB",
+        "value": seconds / ALONE_SIZE * 1e9,
+        "ratio_to_strongswan": "",
+    }
 
 
 def main() -> None:
@@ -146,9 +196,15 @@ def main() -> None:
     except EnvironmentLacks as lack:
         print(f"no comparison of gateways: {lack}")
         return
-    runs = gateway_runs(options.quick)
-    title = f"Two gateways, ESP in UDP, aes128gcm16; strongSwan {version}"
-    publish("esp", {title: gateway_rows(runs)}, options, ratio_lines(runs))
+    lacking = {name: lack for name in SOFTWARE if (lack := missing(name)) is not None}
+    for name, lack in lacking.items():
+        print(f"without {name}: {lack}")
+    systems = [name for name in SYSTEMS if name not in lacking]
+    runs = gateway_runs(options.quick, systems)
+    title = f"Pairs of gateways; strongSwan {version}"
+    rows = [*gateway_rows(runs, systems), cipher_row(options.quick)]
+    lines = [target.line(runs) for target in TARGETS if target.other in systems]
+    publish("esp", {title: rows}, options, lines)
 
 
 if __name__ == "__main__":

@@ -113,10 +113,12 @@ def test_single_packets_that_are_lost_have_no_time(ends):
 @pytest.mark.strongswan
 def test_two_strongswan_gateways_carry_what_two_of_ours_do():
     import gateways
+    import tunnels
     from sandboxed import call_in_sandbox
 
     effort = {"tcp_seconds": 0.3, "udp_seconds": 0.1, "echoes": 5}
-    systems = [gateways.OURS, gateways.STRONGSWAN, gateways.CLEAR]
+    others = [name for name in tunnels.SOFTWARE if tunnels.missing(name) is None]
+    systems = [gateways.OURS, gateways.OURS_50, gateways.STRONGSWAN, *others, gateways.CLEAR]
     found = call_in_sandbox("gateways", {"effort": effort, "systems": systems})
     assert list(found) == systems
     for figures in found.values():
@@ -124,9 +126,68 @@ def test_two_strongswan_gateways_carry_what_two_of_ours_do():
         assert figures["large_packets"] > 0.0
         assert figures["small_packets"] > 0.0
         assert 0.0 < figures["ping_median"] <= figures["ping_p99"]
+        assert figures["ping_beside_tcp"] > 0.0
     # Only processes of ours use CPU for it; the kernel forwards on its own.
-    assert all(found[system]["cpu_per_bit"] > 0.0 for system in systems[:2])
-    assert found[gateways.CLEAR]["cpu_per_bit"] == 0.0
+    assert all(
+        found[system]["cpu_near"] + found[system]["cpu_far"] > 0.0 for system in systems[:-1]
+    )
+    assert found[gateways.CLEAR]["cpu_near"] == 0.0
+
+
+FIGURES = {
+    "tcp_bits": 1e9,
+    "cpu_near": 1e-9,
+    "cpu_far": 2e-9,
+    "large_packets": 1000.0,
+    "large_lost": 0.0,
+    "small_packets": 5000.0,
+    "small_lost": 0.0,
+    "ping_median": 1e-3,
+    "ping_p99": 3e-3,
+    "ping_beside_tcp": 2e-3,
+}
+
+
+def runs_of(**ours):
+    import gateways
+
+    return [
+        {
+            gateways.OURS: FIGURES | {name: FIGURES[name] * times for name in ours},
+            gateways.STRONGSWAN: FIGURES,
+        }
+        for times in next(iter(ours.values()))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "index", "times", "middle", "verdict"),
+    [
+        ("tcp_bits", 0, (4.0, 5.5, 6.0), "5.50", "met"),
+        ("tcp_bits", 0, (4.0, 4.5, 6.0), "4.50", "NOT met"),
+        ("ping_median", 6, (0.9, 0.8, 1.2), "0.90", "met"),
+        ("ping_p99", 7, (1.0, 1.0, 1.0), "3.00", "NOT met"),
+    ],
+)
+def test_a_ratio_stands_on_a_line_with_its_verdict(field, index, times, middle, verdict):
+    import esp
+
+    line = esp.TARGETS[index].line(runs_of(**{field: times}))
+    assert f": {middle} (median of 3 runs" in line
+    assert line.endswith(f": {verdict}")
+
+
+def test_rows_have_each_system_with_its_ratio_to_strongswan():
+    import esp
+    import gateways
+
+    rows = esp.gateway_rows(runs_of(tcp_bits=(2.0,)), [gateways.OURS, gateways.STRONGSWAN])
+    found = {(row["system"], row["workload"], row["metric"]): row for row in rows}
+    ours = found[gateways.OURS, "TCP", "Mbit/s"]
+    assert (ours["value"], ours["ratio_to_strongswan"]) == (2000.0, 2.0)
+    assert found[gateways.STRONGSWAN, "TCP", "Mbit/s"]["ratio_to_strongswan"] == 1.0
+    assert found[gateways.OURS, "UDP 64", "lost %"]["ratio_to_strongswan"] == ""
+    assert list(rows[0]) == ["system", "workload", "metric", "value", "ratio_to_strongswan"]
 
 
 def test_a_responder_is_asked_what_each_of_many_peers_costs_it():

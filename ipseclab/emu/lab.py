@@ -269,7 +269,7 @@ class Lab:
                     devices.keep_quiet(interface.name)
             routing.set_kernel(forwards=_kernel_forwards(node), ipv6=ipv6)
             for interface in node.interfaces:
-                if not self._fast_path or interface.link in self._relayed:
+                if not self._keeps_offloads(interface):
                     devices.offloads_off(interface.name)
             if node.kind in BOXES:
                 for interface, mtu in zip(node.interfaces, mtus, strict=True):
@@ -280,6 +280,13 @@ class Lab:
             for interface in node.interfaces:
                 lines += routing.pool_lines(interface, self.topology.nodes[interface.peer])
             routing.run_ip([*lines, *routing.route_lines(self.topology.routes(node.name))])
+
+    def _keeps_offloads(self, interface: Interface) -> bool:
+        """Whether what leaves there may be larger than a packet, its checksums not filled in: not
+        where a process of ours reads the frames."""
+        peer = self.topology.nodes[interface.peer]
+        relayed = interface.link in self._relayed
+        return self._fast_path and not relayed and peer.kind not in BOXES
 
     def _start_link(self, link: Link, index: int) -> Child:
         ends = (relay_interface(index, 0), relay_interface(index, 1))
@@ -330,7 +337,7 @@ class Lab:
                 network=self.pid(node.name),
                 log=log,
                 rehearse=lambda: warm_up(self.topology, self._keyring, node.name),
-                drive=FastDriver if self._fast_path else GatewayDriver,
+                drive=FastDriver if self._fast_path and node.fast_path else GatewayDriver,
             )
         )
 

@@ -106,6 +106,8 @@ class Node:
     """Of a NAT: its outside addresses, the interface's own first."""
     ike_limits: IkeLimits = field(default_factory=IkeLimits)
     """Of a node with our stack."""
+    fast_path: bool = True
+    """Of a node with our stack: whether it may move packets in trains, in a world with a kernel."""
 
     @property
     def forwards(self) -> bool:

@@ -173,12 +173,15 @@ class _LimitedFile(Strict):
     """A node that may have a stack."""
 
     limits: LimitsFile | None = None
+    fast_path: bool | None = None
+    """Whether packets may go in trains (world netns), by default yes."""
 
     @model_validator(mode="after")
     def _ours(self) -> Self:
         stack = getattr(self, "stack", None)
-        if self.limits is not None and stack not in (None, "ipseclab"):
-            raise ValueError(f"limits: of a node with stack {stack}, expected ipseclab")
+        for key, value in (("limits", self.limits), ("fast_path", self.fast_path)):
+            if value is not None and stack not in (None, "ipseclab"):
+                raise ValueError(f"{key}: of a node with stack {stack}, expected ipseclab")
         return self
 
 

@@ -366,6 +366,7 @@ def _node(
         Stack(stack),
         interfaces,
         ike_limits=limits.limits() if limits is not None else IkeLimits(),
+        fast_path=getattr(entry, "fast_path", None) is not False,
     )
 
 

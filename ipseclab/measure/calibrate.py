@@ -20,7 +20,7 @@ from statistics import median, quantiles
 from time import perf_counter, sleep
 
 from ipseclab.crypto.kex import KE_METHODS, KeyExchange, MlKem
-from ipseclab.crypto.protection import Suite
+from ipseclab.crypto.protection import AeadProtection, Suite
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.measure.handshakes_in_lab import processing_seconds
 from ipseclab.measure.worker import RunFailed
@@ -219,6 +219,22 @@ def esp_seconds(suite: Suite, octets: int, effort: Effort) -> tuple[float, float
 
     sealing = effort.least(once)
     return sealing / ESP_BATCH, opening / ESP_BATCH
+
+
+def cipher_seconds(suite: Suite, octets: int, effort: Effort) -> float:
+    """Seconds to seal so many octets under an AEAD that writes into a buffer, and nothing else."""
+    protection = suite.keyed(bytes(suite.encr_key_size), bytes(suite.integ_key_size))
+    assert isinstance(protection, AeadProtection)
+    seal = protection.encrypt_into
+    assert seal is not None
+    nonce = protection.salt + bytes(suite.iv_size)
+    plain, sealed = bytes(octets), memoryview(bytearray(octets + suite.icv_size))
+
+    def batch() -> None:
+        for _ in range(ESP_BATCH):
+            seal(nonce, plain, b"", sealed)
+
+    return effort.least(lambda: seconds_of(batch)) / ESP_BATCH
 
 
 def echo_seconds(own: socket.socket, effort: Effort) -> tuple[float, float]:

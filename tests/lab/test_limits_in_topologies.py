@@ -64,6 +64,7 @@ def test_what_is_not_said_is_as_usual():
         ({"auth_puzzle_threshold": -1}, {}, r"nodes\.gw2\.limits\.auth_puzzle_threshold"),
         ({"pause": 1}, {}, r"limits\.pause: unknown key"),
         ({}, {"stack": "strongswan"}, r"limits: of a node with stack strongswan"),
+        ({}, {"stack": "none"}, r"limits: of a node with stack none"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_its_place(limits, node, problem):

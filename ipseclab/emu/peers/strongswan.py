@@ -40,7 +40,7 @@ from ipseclab.emu.peers.strongswan_auth import (
     signs,
 )
 from ipseclab.emu.peers.strongswan_log import Beginning, Begun, LogReader
-from ipseclab.emu.process import Child, Control, start
+from ipseclab.emu.process import Child, Control, cpu_seconds, start
 from ipseclab.errors import EnvironmentLacks
 from ipseclab.gateway import ChildStatus, GatewayConfig, GatewayStatus, IkeStatus
 from ipseclab.ike.config import Childless, ConnectionConfig, Lifetime, Mode
@@ -297,7 +297,7 @@ class StrongswanDriver:
             _status(name, _plain(sa)) for entry in session.list_sas() for name, sa in entry.items()
         ]
         status = GatewayStatus(self._spec.name, tuple(found), {})
-        return Report(status, {}, _cpu_seconds(process.pid))
+        return Report(status, {}, cpu_seconds(process.pid))
 
     # What it tells.
 
@@ -548,12 +548,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _cpu_seconds(pid: int) -> float:
-    """CPU that a process has used, all its threads together: utime and stime of proc(5)."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _drain(events: Iterable[Any]) -> None:
