@@ -65,7 +65,10 @@ class Deadline(NamedTuple):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+# One of these three is made for each packet: freezing would make that cost four times as much.
+
+
+@dataclass(slots=True, unsafe_hash=True)
 class SendDatagram:
     """Send `data` as the payload of one UDP datagram along `path`.
 
@@ -76,7 +79,7 @@ class SendDatagram:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class SendPacket:
     """Send `packet`, a whole IPv4 or IPv6 packet, on the unprotected side: ESP as protocol 50, AH,
     or a packet that the SPD lets bypass."""
@@ -119,7 +122,7 @@ class CloseStream:
     abort: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class DeliverPacket:
     """Hand `packet`, a whole IP packet that passed the SPD, to the protected side."""
 

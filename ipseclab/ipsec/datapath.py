@@ -55,6 +55,7 @@ from ipseclab.wire.ipv6 import Ipv6Header, decode_ip_header, flow_of_packet, pac
 
 OUTBOUND, INBOUND = "outbound", "inbound"
 _NO_SPI = b""
+_NO_NEXT_HEADER = int(IpProtocol.NO_NEXT_HEADER)
 
 
 class Datapath:
@@ -507,7 +508,7 @@ class Datapath:
         self, entry: SadEntry, next_header: int, payload: bytes, outer: bytes, path: UdpPath | None
     ) -> list[DatapathOutput]:
         """What a verified packet carried, after the inbound checks; also for trains of them."""
-        if next_header == IpProtocol.NO_NEXT_HEADER:
+        if next_header == _NO_NEXT_HEADER:
             self.counters.dummies_in += 1
             return []
         try:

@@ -17,6 +17,8 @@ from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import Flow, Ipv4Header, decode_udp, pseudo_header_checksum
 from ipseclab.wire.ipv6 import Ipv6Header
 
+_UDP = int(IpProtocol.UDP)
+
 
 def refusal_of_plain(spd: Spd, flow: Flow) -> DropReason | None:
     """Why a packet of `flow` that was not protected may not come in, None when it may: step 2."""
@@ -42,7 +44,7 @@ def read_datagram(header: Ipv4Header | Ipv6Header, packet: bytes) -> tuple[UdpPa
     segment = packet[header.header_length : header.total_length]
     source_port, port, data = decode_udp(segment)
     if segment[6:8] != b"\0\0" and pseudo_header_checksum(
-        header.source, header.destination, IpProtocol.UDP, segment
+        header.source, header.destination, _UDP, segment
     ):
         raise WireError("UDP checksum does not match")
     return _path(header.destination, port, header.source, source_port), data

@@ -17,7 +17,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal, NamedTuple, assert_never
 
@@ -199,7 +199,10 @@ class Impairment:
         self._seed = seed
         self._names = names
         self._random = derive(seed, *names)
-        self._undrawn = 0
+        self._drawn = 0
+        """Packets whose draws the generator has given."""
+        self._draws = _UNUSED
+        """Those of the last of them."""
         self.reconfigure(config)
         self._loss = _LossState()
         self._free_at = -math.inf
@@ -216,7 +219,15 @@ class Impairment:
         self._nothing_random = config.loss is None and not (
             config.jitter or config.reorder or config.duplicate or config.corrupt
         )
-        self._short_way = self._nothing_random and not config.block
+        loss = config.loss
+        only_lost = replace(config, loss=None) == replace(
+            config, loss=None, jitter=0.0, reorder=0.0, duplicate=0.0, corrupt=0.0
+        )
+        self._loss_alone = loss.probability if isinstance(loss, Bernoulli) and only_lost else 0.0
+        # What nothing else can happen to takes the short way, if it is no longer than this.
+        short = (self._nothing_random or self._loss_alone > 0.0) and not config.block
+        self._short_limit = config.mtu if short else -1
+        self._rate, self._delay = config.rate, config.delay
 
     def pass_unharmed(self, octets: int, now: float) -> float | None:
         """When a packet of `octets` offered at `now` comes out, if nothing else can happen to it.
@@ -224,16 +235,18 @@ class Impairment:
         None, and nothing has changed, when `pass_packet` has to say what becomes of it. Most
         packets of a lab take this short way.
         """
-        config = self.config
-        if not self._short_way or octets > config.mtu:
+        if octets > self._short_limit:
             return None
-        sent_at = now if config.rate is None else self._serialise(octets, now)
+        if self._loss_alone and self._draws_of(self.index).loss < self._loss_alone:
+            return None
+        sent_at = now if self._rate is None else self._serialise(octets, now)
         if sent_at is None:
             return None
         self.index += 1
-        self._undrawn += 1
-        at = sent_at + config.delay
-        self._last_at = at = at if at > self._last_at else self._last_at
+        at = sent_at + self._delay
+        if at < self._last_at:
+            return self._last_at
+        self._last_at = at
         return at
 
     def pass_packet(self, packet: bytes, now: float) -> list[Transit | Dropped]:
@@ -241,10 +254,9 @@ class Impairment:
         index, config = self.index, self.config
         self.index = index + 1
         if self._nothing_random:
-            self._undrawn += 1
             draws, lost = _UNUSED, False
         else:
-            draws = self._draw()
+            draws = self._draws_of(index)
             lost = self._loss.loses(config.loss, index, draws)
         if config.block and any(rule.stops(packet) for rule in config.block):
             return [Dropped(LinkDrop.BLOCKED, index)]
@@ -265,13 +277,17 @@ class Impairment:
             transits.append(Transit(at, packet, index, corrupted, True))
         return transits
 
-    def _draw(self) -> _Draws:
-        """This packet's draws, after those of the packets that did without are passed over."""
-        while self._undrawn:
-            count = min(self._undrawn, _SKIPPED_AT_ONCE)
+    def _draws_of(self, index: int) -> _Draws:
+        """The draws of packet `index`, the last one that was asked for or one behind it: those of
+        the packets between them, which did without, are passed over."""
+        while (undrawn := index - self._drawn) > 0:
+            count = min(undrawn, _SKIPPED_AT_ONCE)
             self._random.getrandbits(32 * _WORDS_A_DRAW * len(_UNUSED) * count)
-            self._undrawn -= count
-        return _draw(self._random)
+            self._drawn += count
+        if self._drawn == index:
+            self._draws = _draw(self._random)
+            self._drawn += 1
+        return self._draws
 
     def will_drop(self, index: int) -> bool:
         """Whether the loss model, as set now and from packet 0 on, takes the packet `index`."""
@@ -285,21 +301,22 @@ class Impairment:
 
     def _serialise(self, octets: int, now: float) -> float | None:
         """When the last bit has left, or None when the queue has no room."""
-        config = self.config
-        if config.rate is None:
+        if self._rate is None:
             return now
-        waiting = self._waiting
+        waiting, start = self._waiting, now
         while waiting and waiting[0][0] <= now:
             self._waiting_octets -= waiting.popleft()[1]
-        start = max(now, self._free_at)
-        if start > now:
-            room = math.inf if config.queue_octets is None else config.queue_octets
-            if len(waiting) >= config.queue_packets or self._waiting_octets + octets > room:
+        if self._free_at > now:
+            config, start = self.config, self._free_at
+            if len(waiting) >= config.queue_packets:
+                return None
+            waiting_octets = self._waiting_octets + octets
+            if config.queue_octets is not None and waiting_octets > config.queue_octets:
                 return None
             waiting.append((start, octets))
-            self._waiting_octets += octets
-        self._free_at = start + octets * 8 / config.rate
-        return self._free_at
+            self._waiting_octets = waiting_octets
+        self._free_at = start = start + octets * 8 / self._rate
+        return start
 
     def _arrival(self, sent_at: float, draws: _Draws) -> float:
         config = self.config

@@ -39,6 +39,8 @@ MOST_FRAGMENTED = 64
 FRAGMENT_SECONDS = 15.0
 
 _NAT_PROTOCOLS = (IpProtocol.UDP, IpProtocol.TCP, IpProtocol.ICMP)
+# Plain integers: on the way of every packet an enum member costs a look-up and a conversion.
+_UDP, _TCP = int(IpProtocol.UDP), int(IpProtocol.TCP)
 
 
 class NatBehaviour(Enum):
@@ -117,6 +119,9 @@ class NatResult:
     to: NatSide | None
     dropped: NatDrop | None
     notices: tuple[Notice, ...] = ()
+
+
+_INSIDE, _OUTSIDE = NatSide.INSIDE, NatSide.OUTSIDE
 
 
 class _Refused(Exception):
@@ -210,11 +215,11 @@ class Nat:
 
     def outbound(self, packet: bytes, now: float) -> NatResult:
         """Pass a packet that came from inside."""
-        return self._pass(packet, now, NatSide.INSIDE)
+        return self._pass(packet, now, _INSIDE)
 
     def inbound(self, packet: bytes, now: float) -> NatResult:
         """Pass a packet that came from outside."""
-        return self._pass(packet, now, NatSide.OUTSIDE)
+        return self._pass(packet, now, _OUTSIDE)
 
     def next_deadline(self) -> float | None:
         """When `expire` may have something to do."""
@@ -261,10 +266,10 @@ class Nat:
             octets = octets[: seen.total_length]
             if seen.ttl <= 1:
                 raise _Refused(NatDrop.TTL_EXPIRED)
-            if came_from is NatSide.INSIDE:
+            if came_from is _INSIDE:
                 packet, to = self._from_inside(octets, seen, now, notices)
             else:
-                packet, to = self._from_outside(octets, seen, now), NatSide.INSIDE
+                packet, to = self._from_outside(octets, seen, now), _INSIDE
         except WireError:
             return _drop(NatDrop.MALFORMED, seen, notices)
         except _Refused as refusal:
@@ -288,8 +293,9 @@ class Nat:
         self._refresh(mapping, seen.destination, seen, now, outbound=True)
         if seen.destination.address in self._addresses:
             return self._hairpin(octets, seen, mapping, now), NatSide.INSIDE
-        self._follow_fragments(seen, mapping.outside, NatSide.OUTSIDE, now)
-        return rewrite(octets, seen, source=mapping.outside), NatSide.OUTSIDE
+        if seen.more_fragments:
+            self._follow_fragments(seen, mapping.outside, NatSide.OUTSIDE, now)
+        return rewrite(octets, seen, source=mapping.outside), _OUTSIDE
 
     def _mapping_for(self, seen: Packet, now: float, notices: list[Notice]) -> _Mapping:
         part = self.config.mapping.part_of(seen.destination)
@@ -377,7 +383,8 @@ class Nat:
             raise _Refused(NatDrop.NO_MAPPING)
         self._filter(mapping, seen.source, now)
         self._refresh(mapping, seen.source, seen, now, outbound=False)
-        self._follow_fragments(seen, mapping.inside, NatSide.INSIDE, now)
+        if seen.more_fragments:
+            self._follow_fragments(seen, mapping.inside, NatSide.INSIDE, now)
         return rewrite(octets, seen, destination=mapping.inside)
 
     def _filter(self, mapping: _Mapping, remote: Endpoint, now: float) -> None:
@@ -420,7 +427,7 @@ class Nat:
         self, mapping: _Mapping, remote: Endpoint, seen: Packet, now: float, *, outbound: bool
     ) -> None:
         session = mapping.sessions.get(remote)
-        tcp = mapping.protocol == IpProtocol.TCP
+        tcp = mapping.protocol == _TCP
         if not (outbound or tcp or self.config.inbound_refresh):
             return
         if session is None:
@@ -443,7 +450,7 @@ class Nat:
             self._set_timer(mapping)
 
     def _timeout(self, protocol: int, session: _Session | None) -> float:
-        if protocol == IpProtocol.UDP:
+        if protocol == _UDP:
             return self.config.udp_timeout
         if protocol == IpProtocol.ICMP:
             return self.config.icmp_timeout
@@ -462,8 +469,6 @@ class Nat:
     # Fragments: RFC 4787 REQ-14, those that come in order.
 
     def _follow_fragments(self, seen: Packet, end: Endpoint, to: NatSide, now: float) -> None:
-        if not seen.more_fragments:
-            return
         if len(self._fragments) >= MOST_FRAGMENTED:
             self._fragments.pop(next(iter(self._fragments)))
         self._fragments[_fragment_key(seen)] = (now + FRAGMENT_SECONDS, end, to)

@@ -24,6 +24,9 @@ event in place of the last two; the numbers all differ, so nothing behind them i
 class Clock(Environment):
     """SimPy's environment; `now` is seconds after the start of the run."""
 
+    # A plain attribute in place of SimPy's property: each packet's way reads it many times.
+    now: float = 0.0
+
     def __init__(self) -> None:
         super().__init__()
         self._entries: list[Any] = self._queue
@@ -31,7 +34,7 @@ class Clock(Environment):
     def call_at(self, at: float, function: Callable[[*_Args], object], *args: *_Args) -> None:
         """Call `function` with `args` at time `at`, or at once (after what is due now) when that
         is past."""
-        when = at if at > self._now else self._now
+        when = at if at > self.now else self.now
         heappush(self._entries, (when, NORMAL, next(self._eid), function, args))
 
     def step(self) -> None:
@@ -39,9 +42,11 @@ class Clock(Environment):
         if not self._entries:
             raise EmptySchedule
         if len(self._entries[0]) != _CALL_SIZE:
+            self.now = self._entries[0][0]
             super().step()
             return
-        self._now, _, _, function, args = heappop(self._entries)
+        at, _, _, function, args = heappop(self._entries)
+        self.now = self._now = at
         function(*args)
 
     def run_through(self, at: float) -> None:
@@ -51,12 +56,14 @@ class Clock(Environment):
             entry = heappop(entries)
             if len(entry) == _CALL_SIZE:
                 # Every packet of every link comes by here: `step` without its call.
-                self._now, _, _, function, args = entry
+                now, _, _, function, args = entry
+                self.now = self._now = now
                 function(*args)
             else:
                 heappush(entries, entry)
+                self.now = entry[0]
                 super().step()
-        self._now = max(self._now, at)
+        self.now = self._now = max(self.now, at)
 
 
 class Timer:

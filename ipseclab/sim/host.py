@@ -29,6 +29,7 @@ from ipseclab.wire.ipv6 import ICMPV6_ECHO_REQUEST
 SAMPLE_SECONDS = 0.1
 """`transfer_octets` is written at most this often, and no later than this after a delivery."""
 _FIRST_IDENTIFIER = 1
+_UDP = int(IpProtocol.UDP)
 _ECHO_PATTERN = bytes(range(256))
 
 
@@ -121,7 +122,7 @@ class ProbeSender:
             sequence=sequence,
             octets=len(data),
         )
-        node.originate(IpProtocol.UDP, source, self._destination, segment)
+        node.originate(_UDP, source, self._destination, segment)
 
 
 class ProbeReceiver:

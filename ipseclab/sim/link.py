@@ -125,7 +125,16 @@ class Link:
 class _Way:
     """One direction of a link."""
 
-    __slots__ = ("_clock", "_direction", "_link", "_source", "_target", "_trace", "impairment")
+    __slots__ = (
+        "_clock",
+        "_direction",
+        "_link",
+        "_pass_unharmed",
+        "_source",
+        "_target",
+        "_trace",
+        "impairment",
+    )
 
     def __init__(
         self,
@@ -144,12 +153,13 @@ class _Way:
         self._source, self._target = source, target
         self._clock = clock
         self._trace = trace
+        self._pass_unharmed = impairment.pass_unharmed
         source.plug(self._carry)
 
     def _carry(self, packet: bytes) -> None:
         clock, target = self._clock, self._target
         now = clock.now
-        at = self.impairment.pass_unharmed(len(packet), now)
+        at = self._pass_unharmed(len(packet), now)
         if at is not None:
             clock.call_at(at, target.receive, packet)
             return

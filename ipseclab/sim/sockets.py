@@ -34,6 +34,7 @@ FIRST_EPHEMERAL_PORT = 32_768
 LAST_EPHEMERAL_PORT = 60_999
 
 _PORTS = struct.Struct("!HH")
+_TCP = int(IpProtocol.TCP)
 _HEADER_SIZES = {4: IPV4_HEADER_SIZE, 16: IPV6_HEADER_SIZE}
 """By octets of addresses."""
 
@@ -110,9 +111,10 @@ class Socket:
     def _put(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
             self._stack.send(self.ends, segment)
-        if self.connection.state is TcpState.CLOSED and self.connection.closed_because is not None:
+        connection = self.connection
+        if connection.closed_because is not None and connection.state is TcpState.CLOSED:
             self._stack.forget(self.ends)
-        self._timer.set(self.connection.next_deadline())
+        self._timer.set(connection.next_deadline())
         if self.on_change is not None:
             self.on_change(self)
 
@@ -192,7 +194,7 @@ class TcpStack:
     def send(self, ends: Ends, segment: Segment) -> None:
         """Send a segment of a connection."""
         octets = encode_segment(segment, ends.own, ends.peer)
-        self._node.originate(IpProtocol.TCP, ends.own, ends.peer, octets)
+        self._node.originate(_TCP, ends.own, ends.peer, octets)
 
     def forget(self, ends: Ends) -> None:
         """A connection has ended."""

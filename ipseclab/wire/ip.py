@@ -35,6 +35,9 @@ REMEMBERED_ADDRESSES = 4096
 """Own limit: addresses in text whose octets are remembered."""
 
 _PORT_PROTOCOLS = (IpProtocol.TCP, IpProtocol.UDP)
+_UDP = int(IpProtocol.UDP)
+_LONG = 512
+"""Octets from which on a sum is quicker in four parts."""
 
 
 def checksum(octets: bytes) -> int:
@@ -134,9 +137,24 @@ def pseudo_header_checksum(source: bytes, destination: bytes, protocol: int, seg
     """The checksum of a TCP or UDP `segment` with its pseudo header (RFC 9293, RFC 768; the sum is
     the same with IPv6's, RFC 8200 section 8.1)."""
     total = int.from_bytes(source + destination, "big") + protocol + len(segment)
-    padded = segment if not len(segment) & 1 else segment + b"\0"
     # As in `checksum`; with a protocol and a length among the words the sum is never nothing.
-    return 0xFFFF - ((total + int.from_bytes(padded, "big") % 0xFFFF) % 0xFFFF or 0xFFFF)
+    return 0xFFFF - ((total + words_of(segment)) % 0xFFFF or 0xFFFF)
+
+
+def words_of(octets: bytes) -> int:
+    """A number that is the sum of the 16-bit words of `octets` modulo 65535, the last one padded
+    with a zero."""
+    size = len(octets)
+    if size & 1:
+        octets += b"\0"
+    read = int.from_bytes
+    if size < _LONG:
+        return read(octets, "big")
+    # A division of a quarter of the digits: 2^16 is 1, so parts of whole words may be added up.
+    part = size >> 3 << 1
+    half, last = 2 * part, 3 * part
+    parts = read(octets[:part], "big") + read(octets[part:half], "big")
+    return parts + read(octets[half:last], "big") + read(octets[last:], "big")
 
 
 def build_udp(
@@ -154,7 +172,7 @@ def build_udp(
     if zero_checksum:
         return UDP_HEADER.pack(source_port, destination_port, length, 0) + data
     segment = UDP_HEADER.pack(source_port, destination_port, length, 0) + data
-    value = pseudo_header_checksum(source, destination, IpProtocol.UDP, segment) or 0xFFFF
+    value = pseudo_header_checksum(source, destination, _UDP, segment) or 0xFFFF
     return UDP_HEADER.pack(source_port, destination_port, length, value) + data
 
 

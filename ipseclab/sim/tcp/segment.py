@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ipseclab.errors import WireError
 from ipseclab.registry import IanaEnum, IpProtocol
-from ipseclab.wire.ip import pseudo_header_checksum
+from ipseclab.wire.ip import pseudo_header_checksum, words_of
 
 HEADER = struct.Struct("!HHIIBBHHH")
 HEADER_SIZE = 20
@@ -45,6 +45,12 @@ _TIMESTAMPS_START = bytes((TcpOption.NOP, TcpOption.NOP, TcpOption.TIMESTAMPS, 1
 _STAMPED = HEADER_SIZE + TIMESTAMPS_SPACE
 _STAMPS_AT = HEADER_SIZE + len(_TIMESTAMPS_START)
 _SACK_BLOCK = struct.Struct("!II")
+_STAMPED_HEADER = struct.Struct("!HHIIBBHHHIII")
+_STAMPED_OFFSET = _STAMPED // 4 << 4
+_STAMPS_OPTION = int.from_bytes(_TIMESTAMPS_START, "big")
+_STAMPED_WORDS = (_STAMPED_OFFSET << 8) + _STAMPS_OPTION
+"""What always stands in such a header."""
+_TCP = int(IpProtocol.TCP)
 
 
 class Segment(NamedTuple):
@@ -71,8 +77,9 @@ _NO_OPTIONS: tuple[object, ...] = (None, None, False, ())
 
 def encode_segment(segment: Segment, source: bytes, destination: bytes) -> bytes:
     """The octets of `segment` with the checksum over its pseudo header; addresses are 4 octets."""
-    plain = segment[_OPTIONS] == _NO_OPTIONS
-    options = _encode_timestamps(segment) if plain else _encode_options(segment)
+    if segment.timestamps is not None and segment[_OPTIONS] == _NO_OPTIONS:
+        return _encode_stamped(segment, segment.timestamps, source + destination)
+    options = _encode_options(segment)
     head = HEADER.pack(
         segment.source_port,
         segment.destination_port,
@@ -85,8 +92,36 @@ def encode_segment(segment: Segment, source: bytes, destination: bytes) -> bytes
         0,
     )
     octets = head + options + segment.payload
-    value = pseudo_header_checksum(source, destination, IpProtocol.TCP, octets)
+    value = pseudo_header_checksum(source, destination, _TCP, octets)
     return octets[:16] + value.to_bytes(2, "big") + octets[18:]
+
+
+def _encode_stamped(segment: Segment, stamps: tuple[int, int], ends: bytes) -> bytes:
+    """A segment with timestamps and no other option, as nearly all are. The words of its header are
+    summed up before there are octets of it: 2^16 is 1 in that sum."""
+    source_port, destination_port, sequence, acknowledgment, flags, window, payload, *_ = segment
+    value, echo = stamps
+    size = _STAMPED + len(payload)
+    head = source_port + destination_port + sequence + acknowledgment + flags + window
+    total = int.from_bytes(ends, "big") + _TCP + size + head + _STAMPED_WORDS + value + echo
+    checksum = 0xFFFF - ((total + words_of(payload)) % 0xFFFF or 0xFFFF)
+    return (
+        _STAMPED_HEADER.pack(
+            source_port,
+            destination_port,
+            sequence,
+            acknowledgment,
+            _STAMPED_OFFSET,
+            flags,
+            window,
+            checksum,
+            0,
+            _STAMPS_OPTION,
+            value,
+            echo,
+        )
+        + payload
+    )
 
 
 def decode_segment(octets: bytes, source: bytes, destination: bytes) -> Segment:
@@ -108,7 +143,7 @@ def decode_segment(octets: bytes, source: bytes, destination: bytes) -> Segment:
     if not HEADER_SIZE <= start <= len(octets):
         raise WireError(f"TCP data offset {start}, have {len(octets)} octets")
     # The checksum over a segment that already holds its own checksum is zero (RFC 1071).
-    if pseudo_header_checksum(source, destination, IpProtocol.TCP, octets) != 0:
+    if pseudo_header_checksum(source, destination, _TCP, octets) != 0:
         raise WireError("TCP checksum does not match")
     head = source_port, destination_port, sequence, acknowledgment, flags, window
     # Linux and this encoder put nothing but timestamps on a data segment: read that shape at once.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from ipseclab.sim.tcp.congestion import CongestionControl
 from ipseclab.sim.tcp.scoreboard import DUPLICATE_THRESHOLD, MAX_SACK_BLOCKS, Scoreboard, Sent
@@ -34,6 +35,10 @@ class Phase(Enum):
     LOSS = "loss"
 
 
+# Asked for with each segment, where a name in a module costs a tenth of an enum's attribute.
+_OPEN, _RECOVERY, _LOSS = Phase.OPEN, Phase.RECOVERY, Phase.LOSS
+
+
 @dataclass(slots=True)
 class SenderCounters:
     """What a connection's sender did, in segments and events."""
@@ -46,8 +51,7 @@ class SenderCounters:
     undone: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Transmission:
+class Transmission(NamedTuple):
     """Positions [start, end) are to be sent now; `fin` when the last of them is the FIN's."""
 
     start: int
@@ -76,7 +80,7 @@ class Sender:
         self.mss = mss
         self.rtt = RttEstimator()
         self.congestion = congestion
-        self.phase = Phase.OPEN
+        self.phase = _OPEN
         self.counters = SenderCounters()
         self.dead = False
         self.fin_held = False
@@ -170,10 +174,10 @@ class Sender:
             self._end_tail_probe(ack, duplicate=duplicate, now=now)
         if advanced and self._undo is not None:
             self._undo_if_spurious(echo)
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             self._end_phase(ack)
         newly_lost = self._detect_losses(now)
-        if self.phase is Phase.RECOVERY:
+        if self.phase is _RECOVERY:
             self._reduce(progress.delivered, advanced=advanced, newly_lost=newly_lost)
         elif advanced and self._may_grow(progress.acked):
             # What newly arrived counts: an acknowledgment that ends a recovery covers segments that
@@ -216,7 +220,7 @@ class Sender:
         """Do what is due; a tail probe is sent beyond the window, so it is returned from here."""
         if self._reorder_at is not None and self._reorder_at <= now:
             self._reorder_at = None
-            if self._detect_losses(now) and self.phase is Phase.RECOVERY:
+            if self._detect_losses(now) and self.phase is _RECOVERY:
                 self._reduce(0, advanced=False, newly_lost=1)
         # A probe due together with the time-out takes its place (RFC 8985 section 7.2).
         if self._tail_at is not None and self._tail_at <= now:
@@ -276,18 +280,18 @@ class Sender:
             return 0
         window = 0.0
         srtt, minimum = self.rtt.srtt, self.rtt.minimum
-        certain = self.phase is not Phase.OPEN or board.sacked >= DUPLICATE_THRESHOLD
+        certain = self.phase is not _OPEN or board.sacked >= DUPLICATE_THRESHOLD
         if srtt is not None and minimum is not None and (board.reordering_seen or not certain):
             # RFC 8985 section 6.2 step 4.
             window = min(self._reorder_steps * minimum / 4, srtt)
         lost, self._reorder_at = board.detect_losses(now, window)
-        if lost and self.phase is Phase.OPEN:
+        if lost and self.phase is _OPEN:
             self._enter_recovery(now)
         return lost
 
     def _enter_recovery(self, now: float) -> None:
         self.counters.recoveries += 1
-        self.phase = Phase.RECOVERY
+        self.phase = _RECOVERY
         self._recovery_point = self.nxt
         self._prior_cwnd = self.congestion.cwnd
         self._undo = _Undo(self.congestion.cwnd, self.congestion.ssthresh)
@@ -314,14 +318,14 @@ class Sender:
         self.congestion.cwnd = float(in_flight + quota)
 
     def _end_phase(self, ack: int) -> None:
-        if self.phase is Phase.OPEN or ack < self._recovery_point:
+        if self.phase is _OPEN or ack < self._recovery_point:
             return
-        if self.phase is Phase.RECOVERY:
+        if self.phase is _RECOVERY:
             self.congestion.cwnd = self.congestion.ssthresh
             self._reorder_steps_left = max(0, self._reorder_steps_left - 1)
             if self._reorder_steps_left == 0:
                 self._reorder_steps = 1
-        self.phase = Phase.OPEN
+        self.phase = _OPEN
         self._undo = None
 
     def _undo_if_spurious(self, echo: int | None) -> None:
@@ -334,13 +338,13 @@ class Sender:
             self.counters.undone += 1
             self._board.unmark_lost()
             self.congestion.undo(undo.cwnd, undo.ssthresh)
-            self.phase = Phase.OPEN
+            self.phase = _OPEN
         # One acknowledgment of new octets decides: later ones may answer the retransmission.
         self._undo = None
 
     def _may_grow(self, acked: int) -> bool:
         """A window that nobody fills proves nothing about the path (RFC 7661, Linux)."""
-        if self._window_limited or self.phase is Phase.LOSS:
+        if self._window_limited or self.phase is _LOSS:
             return True
         control = self.congestion
         return control.cwnd < control.ssthresh and control.cwnd < 2 * (
@@ -355,13 +359,13 @@ class Sender:
             return
         self.counters.timeouts += 1
         control = self.congestion
-        if self.phase is Phase.OPEN:
+        if self.phase is _OPEN:
             self._undo = _Undo(control.cwnd, control.ssthresh)
-        if self.phase is Phase.OPEN or (self.phase is Phase.LOSS and self._rto_una != self.una):
+        if self.phase is _OPEN or (self.phase is _LOSS and self._rto_una != self.una):
             control.on_loss(now)
         control.on_timeout()
         self._rto_una = self.una
-        self.phase = Phase.LOSS
+        self.phase = _LOSS
         self._recovery_point = self.nxt
         self._board.mark_all_lost()
         control.cwnd = 1.0
@@ -387,7 +391,7 @@ class Sender:
         if self._probe_end is None or ack < self._probe_end:
             return
         self._probe_end = None
-        if self._probe_again and not duplicate and self.phase is Phase.OPEN:
+        if self._probe_again and not duplicate and self.phase is _OPEN:
             # The probe repaired a loss: the network dropped something, so the window is cut.
             self.congestion.on_loss(now)
             self.congestion.cwnd = min(self.congestion.cwnd, self.congestion.ssthresh)
@@ -420,7 +424,7 @@ class Sender:
     def _arm_tail(self, now: float) -> None:
         self._tail_at = None
         srtt = self.rtt.srtt
-        if self.phase is not Phase.OPEN or srtt is None or self._probe_end is not None:
+        if self.phase is not _OPEN or srtt is None or self._probe_end is not None:
             return
         if self._board.sacked or self._rto_at is None:
             return
