@@ -235,6 +235,8 @@ class ConnectionConfig:
     """Seconds of silence before a NAT keepalive is sent (RFC 3948 section 4); None: never."""
     force_encapsulation: bool = False
     """Pretend a NAT, so that ESP goes in UDP."""
+    nat_traversal: bool = True
+    """Look for NATs (RFC 7296 section 2.23, which leaves it to each end whether it can)."""
     tcp: TcpUse = TcpUse.NEVER
     """Whether IKE and ESP go in TCP; the initiator opens the connection, and opens it again."""
     initial_contact: bool = True

@@ -355,7 +355,7 @@ def _response_payloads(
 ) -> tuple[Payload, ...]:
     """What the responder says; which of `connections` the peer means shows in IKE_AUTH only."""
     notifies: tuple[NotifyPayload, ...] = ()
-    if not any(_forbids_nats(connection) for connection in connections):
+    if not any(forbids_nats(connection) for connection in connections):
         pretend = any(connection.force_encapsulation for connection in connections)
         notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, sa.path, pretend=pretend)
     offers = offers_of_responder(connections, sa.peer_offers)
@@ -410,15 +410,17 @@ def _refusal(message: Message) -> NotifyPayload | None:
     return None
 
 
-def _forbids_nats(connection: ConnectionConfig) -> bool:
-    """RFC 4555 section 3.9."""
-    return connection.mobike is not None and not connection.mobike.nats
+def forbids_nats(connection: ConnectionConfig) -> bool:
+    """Whether NATs are not even looked for: by an end that cannot deal with them, or that will have
+    none (RFC 4555 section 3.9)."""
+    mobike = connection.mobike
+    return not connection.nat_traversal or (mobike is not None and not mobike.nats)
 
 
 def detection(ctx: Context, sa: IkeSa) -> tuple[NotifyPayload, ...]:
     """The NAT_DETECTION notifications of a request that may go along several paths: one that fits
     is enough (RFC 7296 section 2.23 says so of sources)."""
-    if _forbids_nats(sa.connection):
+    if forbids_nats(sa.connection):
         return ()
     pretend = sa.connection.force_encapsulation
     paths = [sa.path]
@@ -432,7 +434,7 @@ def find_nat(sa: IkeSa, message: Message, path: UdpPath) -> None:
     """Section 2.23: compare the hashes with the addresses that the message really had."""
     hash_spi_r = message.spi_r if sa.initiator else ZERO_SPI
     found = natt.find_nat(message.all(NotifyPayload), message.spi_i, hash_spi_r, path)
-    if found is None or _forbids_nats(sa.connection):
+    if found is None or forbids_nats(sa.connection):
         return
     sa.nat_traversal = True
     sa.own_behind_nat, sa.peer_behind_nat = found

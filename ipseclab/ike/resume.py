@@ -36,6 +36,7 @@ from ipseclab.ike.init import (
     enter_half_open,
     find_nat,
     float_ports,
+    forbids_nats,
     make_room,
     response_to,
 )
@@ -233,7 +234,9 @@ def _begin(ctx: Context, sa: IkeSa, message: Message, path: UdpPath, now: float)
     sa.peer_offers = offers_in(message.all(NotifyPayload))
     offers = offers_of_responder((sa.connection,), sa.peer_offers)
     sa.own_offers = offers_in(offers)
-    notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend)
+    notifies: tuple[NotifyPayload, ...] = ()
+    if not forbids_nats(sa.connection):
+        notifies = natt.detection_notifies(sa.spi_i, sa.spi_r, path, pretend=pretend)
     sa.init_response = response_to(
         message, sa.spi_r, (NoncePayload(sa.nonce_r), *notifies, *offers)
     )

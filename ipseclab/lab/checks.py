@@ -291,6 +291,8 @@ def check_connections(
                     f"{entry.encapsulation!r} over IPv6, expected IPv4 or another encapsulation"
                 )
                 raise source.error((*path, "encapsulation"), problem)
+        if entry.encapsulation == "never":
+            _check_never(entry, path, nodes, source)
         if entry.mode == "transport":
             _check_transport(entry, path, ends, source)
             _check_nothing_behind(entry, path, ends, peers, routing, source)
@@ -327,6 +329,18 @@ def _check_mobike(
         if entry.encapsulation == "forced":
             problem = "no NATs allowed with encapsulation forced, expected nats: true"
             raise source.error((*where, "nats"), problem)
+
+
+def _check_never(
+    entry: ConnectionFile, path: tuple[Key, ...], nodes: Mapping[str, Node], source: YamlSource
+) -> None:
+    """Who does not look for NATs cannot have them come and go, and strongSwan always looks."""
+    stacks = (nodes[name].stack for name in (entry.initiator, entry.responder))
+    what = "a strongswan end" if Stack.STRONGSWAN in stacks else "mobike"
+    if what != "mobike" or entry.mobike is not None:
+        raise source.error(
+            (*path, "encapsulation"), f"'never' with {what}, expected auto or forced"
+        )
 
 
 def _check_redirect(

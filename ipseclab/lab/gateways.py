@@ -178,6 +178,7 @@ def _connection(
         liveness=item.liveness,
         keepalive=item.keepalive,
         force_encapsulation=item.force_encapsulation,
+        nat_traversal=item.nat_traversal,
         tcp=item.tcp,
         redirect=_redirect(topology, item, node),
         mobike=_mobike(topology, item, node),

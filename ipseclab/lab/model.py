@@ -370,6 +370,8 @@ class Connection:
     start: Start
     protocol: ProtocolId = ProtocolId.ESP
     """Of its CHILD_SAs: ESP or AH."""
+    nat_traversal: bool = True
+    """Whether NATs are looked for; without, ESP goes in UDP for nobody."""
     tcp: TcpUse = TcpUse.NEVER
     redirect: RedirectPlan | None = None
     replay_window: int = 64
@@ -414,6 +416,11 @@ class Connection:
     def child_proposals(self) -> tuple[Proposal, ...]:
         """What is proposed for CHILD_SAs: all of ESP, or all of AH."""
         return tuple(parse_child_proposal(text, self.protocol) for text in self.child)
+
+    @property
+    def in_udp(self) -> bool:
+        """Whether its ESP goes in UDP, once NATs have been looked for."""
+        return self.force_encapsulation or (bool(self.nats) and self.nat_traversal)
 
     @property
     def ends(self) -> tuple[str, str]:

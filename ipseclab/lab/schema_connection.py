@@ -372,9 +372,9 @@ class ConnectionFile(Strict):
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 1
     liveness: Seconds | None = None
     keepalive: Seconds | None = 20.0
-    encapsulation: Literal["auto", "forced", "tcp", "auto-tcp"] = "auto"
-    """ESP in UDP where there is a NAT, or always; IKE and ESP in TCP, or where nothing comes back
-    in UDP (RFC 9329)."""
+    encapsulation: Literal["auto", "forced", "never", "tcp", "auto-tcp"] = "auto"
+    """ESP in UDP where there is a NAT, or always, or never; IKE and ESP in TCP, or
+    where nothing comes back in UDP (RFC 9329)."""
     mobike: Annotated[
         MobikeFile | None, BeforeValidator(_mobike), WithJsonSchema({"type": ["boolean", "object"]})
     ] = None

@@ -93,7 +93,7 @@ def _fitting(connection: Connection, mtu: int) -> int:
     if connection.tcp is not TcpUse.NEVER:
         # One packet a segment, where the connection has nothing else to send.
         room -= TCP_HEADER_SIZE + LENGTH_SIZE
-    elif connection.nats or connection.force_encapsulation or moves:
+    elif connection.in_udp or moves:
         room -= UDP_HEADER_SIZE
     return outside + min(_fitting_esp(room, suite) for suite in _suites(connection))
 

@@ -431,6 +431,7 @@ def _connection(
         liveness=entry.liveness,
         keepalive=entry.keepalive,
         force_encapsulation=entry.encapsulation == "forced",
+        nat_traversal=entry.encapsulation != "never",
         mobike=_mobike(entry),
         tcp=_TCP_USES.get(entry.encapsulation, TcpUse.NEVER),
         redirect=_redirect(entry, nodes, routing),

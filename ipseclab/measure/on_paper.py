@@ -153,7 +153,7 @@ def _overhead_of(connection: Connection, size: int) -> int | None:
     return overhead(
         suite,
         tunnel=tunnel,
-        encapsulated=bool(connection.nats) or connection.force_encapsulation,
+        encapsulated=connection.in_udp,
         payload_octets=size,
         transport=TRANSPORT_HEADER,
     ).total

@@ -103,6 +103,15 @@ def test_forced_encapsulation_looks_like_a_nat_to_the_peer():
     pair.agreed()
 
 
+@pytest.mark.parametrize("without", [0, 1], ids=["initiator", "responder"])
+def test_an_end_without_nat_traversal_keeps_esp_out_of_udp_at_both(without):
+    pair, _box = natted(**{"ab"[without]: {"nat_traversal": False}})
+    assert [ike_sa(pair, end).encapsulated for end in (0, 1)] == [False, False]
+    assert {s.item.path.local.port for s in ike_messages(pair)} == {500}
+    pair.send(0)
+    assert isinstance(pair.sent[-1].item, SendPacket)
+
+
 @pytest.mark.rfc("3948", "2.3", "MUST", "one-octet")
 @pytest.mark.rfc("3948", "4", "SHOULD", "keepalive-sent")
 @pytest.mark.rfc("7296", "2.23", "SHOULD", "keepalive")

@@ -396,6 +396,11 @@ BAD = {
         "28:5: connections[0].encapsulation: 'forced' with protocol ah, expected auto: "
         "AH cannot go in UDP (RFC 3948)",
     ),
+    "mobike without looking for NATs": (
+        "psk: secret",
+        "psk: secret\n    mobike: true\n    encapsulation: never",
+        "28:5: connections[0].encapsulation: 'never' with mobike, expected auto or forced",
+    ),
     "padding of ESP's in AH": (
         "psk: secret",
         "psk: secret\n    protocol: ah\n    processing: {tfc_padding: 500}",
@@ -492,6 +497,14 @@ def test_strongswan_without_a_nat_is_to_be_told_to_use_udp():
     )
     forced = STRONGSWAN.replace("psk: secret", "psk: secret\n    encapsulation: forced")
     assert parse_topology(without_nat(forced)).connections[0].force_encapsulation
+
+
+def test_strongswan_always_looks_for_nats():
+    text = STRONGSWAN.replace("psk: secret", "psk: secret\n    encapsulation: never")
+    assert refused(text) == (
+        "lab.yaml:27:5: connections[0].encapsulation: "
+        "'never' with a strongswan end, expected auto or forced"
+    )
 
 
 def test_strongswan_has_esp_alone():

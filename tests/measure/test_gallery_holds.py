@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 BROKEN = [
     ("ports-and-protocols", "links.wan.block: esp}", "links.wan.block: ah}"),
     ("ports-and-protocols", "connections.site.encapsulation: auto-tcp", "links.wan.delay: 1s"),
+    ("ah-and-nat", ", ah_passthrough: true}", "}"),
+    ("ah-and-nat", "connections.first.encapsulation: never", "connections.first.mode: tunnel"),
 ]
 
 
