@@ -12,6 +12,7 @@ from pydantic import (
     Field,
 )
 
+from ipseclab.lab.repeat import Repeat
 from ipseclab.lab.schema_attacks import (
     Attacks,
 )
@@ -50,6 +51,8 @@ class TopologyFile(Strict):
     attacks: Attacks = []
     """What its attackers do."""
     certificates: CertificatesFile = CertificatesFile()
+    repeat: Repeat = []
+    """What is there many times, with numbers in place of `<i>` and `<j>`."""
 
 
 def topology_schema() -> dict[str, Any]:

@@ -58,6 +58,7 @@ from ipseclab.lab.model import (
     Start,
 )
 from ipseclab.lab.nat import NatBehaviour, NatConfig
+from ipseclab.lab.repeat import expand, of_templates
 from ipseclab.lab.routes import Route, Routing
 from ipseclab.lab.schema import TopologyFile, topology_schema
 from ipseclab.lab.schema_connection import (
@@ -170,8 +171,9 @@ class Topology:
         An item of a list goes by its index or its name. Raises ConfigError, naming the override.
         """
         source = self.source
-        for key, value in overrides.items():
-            source = source.with_override(key, value)
+        for key in sorted(overrides, key=lambda key: not of_templates(key)):
+            source = source if of_templates(key) else expand(source)
+            source = source.with_override(key, overrides[key])
         return resolve(source)
 
 
@@ -196,6 +198,7 @@ def parse_topology(text: str, file: str = "<text>") -> Topology:
 
 def resolve(source: YamlSource) -> Topology:
     """The topology of a YAML source. Raises ConfigError."""
+    written, source = source, expand(source)
     file = check(TopologyFile, source)
     check_structure(file, source)
     check_access(file.connections, file.links, source)
@@ -229,7 +232,7 @@ def resolve(source: YamlSource) -> Topology:
         routing=routing,
         by_end=by_end,
         link_names={link.name: link for link in links},
-        source=source,
+        source=written,
     )
 
 

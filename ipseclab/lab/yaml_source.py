@@ -11,6 +11,7 @@ import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 LARGEST_FILE = 1 << 20
+COPIED_DEPTH = 2
+"""A copy is an item of the file: nodes.gw3, links[7]."""
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -44,30 +47,47 @@ class YamlSource:
     """A file's content as plain values, and where each key stands (line and column from 1).
 
     Values that crossed to another process come without positions; then errors name the key alone.
-    `overrides` are the key paths whose values did not come from the file, as the user wrote them.
+    `overrides` are the key paths whose values did not come from the file, as the user wrote them;
+    `origins` says of items that are copies (`lab.repeat`) of which template, and which copy.
     """
 
     file: str
     data: dict[str, Any]
     positions: Mapping[KeyPath, tuple[int, int]]
     overrides: Mapping[KeyPath, str] = field(default_factory=dict)
+    origins: Mapping[KeyPath, tuple[KeyPath, str]] = field(default_factory=dict)
 
     def place(self, path: Sequence[Key]) -> Place:
         """Where the key at `path` stands, or its nearest parent that is in the file; the override
         that is to blame where one made it."""
         path = tuple(path)
+        template, copy_words = self.origins.get(path[:COPIED_DEPTH], (None, ""))
+        if template is None:
+            return self._place(path)
+        made = next((item for item in map(partial(self._made, path), self.overrides) if item), None)
+        if made is not None:
+            return made
+        place = self._place((*template, *path[COPIED_DEPTH:]))
+        return replace(place, key=f"{place.key} ({copy_words})")
+
+    def _place(self, path: KeyPath) -> Place:
         lengths = range(len(path), -1, -1)
         in_file = next((n for n in lengths if path[:n] in self.positions), 0)
-        for override, written in self.overrides.items():
-            shared = _shared(path, override)
-            if shared == len(override):
-                below = path_text(path[shared:])
-                key = f"{written}.{below}" if below else written
-                return Place(f"{self.file}: override", key=key)
-            if shared > in_file:
+        for override in self.overrides:
+            made = self._made(path, override)
+            if made is not None:
+                return made
+            if _shared(path, override) > in_file:
                 return Place(f"{self.file}: override", key=path_text(path))
         line, column = self.positions.get(path[:in_file], (0, 0))
         return Place(self.file, line, column, path_text(path))
+
+    def _made(self, path: KeyPath, override: KeyPath) -> Place | None:
+        """The override as the place of a key that it, or what it stands above, has set."""
+        if path[: len(override)] != override:
+            return None
+        below, written = path_text(path[len(override) :]), self.overrides[override]
+        return Place(f"{self.file}: override", key=f"{written}.{below}" if below else written)
 
     def error(self, path: Sequence[Key], problem: str) -> ConfigError:
         """A ConfigError about the key at `path`."""

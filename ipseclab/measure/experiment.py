@@ -20,6 +20,7 @@ from ipseclab.lab.attack_plans import check_attacks
 from ipseclab.lab.checks import check_faults
 from ipseclab.lab.library import EXPERIMENTS, TOPOLOGIES, find_file
 from ipseclab.lab.plan import RunPlan
+from ipseclab.lab.repeat import expand, of_templates
 from ipseclab.lab.topology import Topology, refuse_other, resolve
 from ipseclab.lab.yaml_source import KeyPath, YamlSource, check, one_of, read_yaml
 from ipseclab.measure.expect.names import Vocabulary
@@ -139,9 +140,8 @@ class Experiment:
         for setting in settings:
             if setting.key.split(".")[0] in PLAN_KEYS:
                 own = _override(own, setting, self.source)
-            else:
-                source = _override(source, setting, self.source)
         try:
+            source = self._topology_with(settings)
             topology = resolve(source)
         except ConfigError as problem:
             raise self._at_setting(problem, settings) from None
@@ -151,6 +151,16 @@ class Experiment:
             raise self._at_setting(problem, settings) from None
         check_plan(file, own, topology)
         return Prepared(point, source, topology, make_plan(file, topology))
+
+    def _topology_with(self, settings: Sequence[Setting]) -> YamlSource:
+        """The topology file with these settings, its copies written out. Raises ConfigError."""
+        ours = [item for item in settings if item.key.split(".")[0] not in PLAN_KEYS]
+        source = self.topology_source
+        for setting in sorted(ours, key=lambda item: not of_templates(item.key)):
+            if not of_templates(setting.key):
+                source = expand(source)
+            source = _override(source, setting, self.source)
+        return expand(source)
 
     def _beside(self, key: str) -> list[Setting]:
         """The experiment's faults or attacks behind those of the topology. Raises ConfigError."""

@@ -20,6 +20,7 @@ from ipseclab.measure.attack_metrics import ATTACK_METRICS
 from ipseclab.measure.drops import drops
 from ipseclab.measure.metric import Better, Metric, MetricValue
 from ipseclab.measure.overhead import OVERHEAD_PARTS
+from ipseclab.measure.tunnel_metrics import TUNNEL_METRICS
 from ipseclab.measure.view import ProbeLog, RunView, number, pair_key, text
 from ipseclab.registry import IpProtocol
 
@@ -635,5 +636,6 @@ METRICS: dict[str, Metric] = {
             Better.LOWER,
         ),
         *ATTACK_METRICS,
+        *TUNNEL_METRICS,
     )
 }

@@ -191,12 +191,14 @@ class IpsecNode(Node):
             self.send_in_pieces(packet, interface)
 
     def deliver(self, packet: bytes) -> None:
-        """A packet that passed the SPD goes to the own stack or on to the protected side."""
+        """A packet that passed the SPD goes to the own stack or on to the protected side; or out of
+        another tunnel, as in a hub: back on the unprotected side it meets the SPD anew (RFC 4301
+        section 5.1)."""
         destination = packet[_DESTINATION] if packet[0] < _IPV6 else packet[_DESTINATION_V6]
         if destination in self._own:
             self.accept(packet)
         elif self.forwards and (passed_on := self.count_hop(packet)) is not None:
-            self.transmit(passed_on)
+            self._towards(passed_on)
 
     def take_addresses(self, given: InternalConfiguration) -> None:
         """The node's own stack has the IPv4 addresses that a peer gives, as long as it does."""
