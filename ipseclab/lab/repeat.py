@@ -12,55 +12,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from ipseclab.lab.schema_types import (
-    MOST_CONNECTIONS,
-    MOST_LINKS,
-    MOST_NODES,
-    Name,
-    Strict,
-)
+from ipseclab.lab.schema_repeat import RepeatFile, RepeatOnly
+from ipseclab.lab.schema_types import MOST_CONNECTIONS, MOST_LINKS, MOST_NODES
 from ipseclab.lab.yaml_source import KeyPath, YamlSource, check
 
 KEY = "repeat"
-MOST_BLOCKS = 20
-MOST_TEMPLATES = 100
-"""Of one kind in a block."""
 _LIMITS = {"nodes": MOST_NODES, "links": MOST_LINKS, "connections": MOST_CONNECTIONS}
 _PLACEHOLDER = re.compile(r"<([a-z]+)>")
 
 Numbers = Mapping[str, int]
 """What each placeholder stands for in one copy."""
-_Template = Annotated[dict[str, Any], Field(min_length=1)]
-_Templates = Annotated[list[_Template], Field(max_length=MOST_TEMPLATES)]
-
-
-class RepeatFile(Strict):
-    """What is there `count` times: templates of nodes, links and connections, with `<i>` for the
-    number of the copy in names, addresses and other texts."""
-
-    name: Name
-    """For overrides: repeat.<name>.count"""
-    count: Annotated[int, Field(ge=0, le=MOST_NODES)]
-    """Copies; they are numbered from 1."""
-    nodes: Annotated[dict[str, _Template], Field(max_length=MOST_TEMPLATES)] = {}
-    links: _Templates = []
-    connections: _Templates = []
-    pairs: _Templates = []
-    """Connections of every two copies, `<i>` the lower and `<j>` the higher number. They stand in
-    front of `connections`, which may be about wider networks."""
-
-
-Repeat = Annotated[list[RepeatFile], Field(max_length=MOST_BLOCKS)]
-
-
-class _Only(Strict):
-    """The part of a topology file that is looked at before the rest is written out."""
-
-    repeat: Repeat = []
 
 
 def expand(source: YamlSource) -> YamlSource:
@@ -70,7 +33,7 @@ def expand(source: YamlSource) -> YamlSource:
     """
     if KEY not in source.data:
         return source
-    blocks = check(_Only, replace(source, data={KEY: source.data[KEY]})).repeat
+    blocks = check(RepeatOnly, replace(source, data={KEY: source.data[KEY]})).repeat
     _check_blocks(blocks, source)
     copies = _Copies(source)
     for index, block in enumerate(blocks):

@@ -12,7 +12,6 @@ from pydantic import (
     Field,
 )
 
-from ipseclab.lab.repeat import Repeat
 from ipseclab.lab.schema_attacks import (
     Attacks,
 )
@@ -27,6 +26,7 @@ from ipseclab.lab.schema_network import (
     LinkFile,
     NodeFile,
 )
+from ipseclab.lab.schema_repeat import Repeat
 from ipseclab.lab.schema_types import (
     MOST_CONNECTIONS,
     MOST_LINKS,

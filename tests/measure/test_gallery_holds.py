@@ -10,6 +10,12 @@ from ipseclab.cli import app
 
 ROOT = Path(__file__).parents[2]
 BROKEN = [
+    ("site-to-site", "psk: a secret of gw<i> and gw<j>}", "psk: a, responder_psk: b}"),
+    (
+        "site-to-site",
+        "repeat.branches.pairs: []",
+        "repeat.branches.connections.0.remote_ts: 10.0.0.0/24",
+    ),
     ("ports-and-protocols", "links.wan.block: esp}", "links.wan.block: ah}"),
     ("ports-and-protocols", "connections.site.encapsulation: auto-tcp", "links.wan.delay: 1s"),
     ("ah-and-nat", ", ah_passthrough: true}", "}"),
