@@ -126,7 +126,7 @@ BAD = {
         '"two\\nlines": A good one',
         "1:1: 'two\\nlines': unknown key, "
         "expected one of attacks, certificates, connections, description, faults, links, name, "
-        "nodes",
+        "nodes, repeat",
     ),
     "a list where keys belong": (
         "h1: {kind: host}",
