@@ -36,7 +36,7 @@ from ipseclab.ipsec.events import (
     SoftExpired,
 )
 from ipseclab.ipsec.limits import DatapathLimits
-from ipseclab.ipsec.sad import SaLimit, SaParameters
+from ipseclab.ipsec.sad import Aggregation, Compression, SaLimit, SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.outputs import (
     CloseStream,
@@ -398,6 +398,8 @@ class Gateway:
             resource=child.resource,
             mobile=child.mobile,
             protocol=_IP_PROTOCOLS[child.proposal.protocol],
+            compression=_compression(child),
+            aggregation=_aggregation(child),
         )
         return self.datapath.add_sa(
             parameters, now, use_outbound=child.use_outbound, hold=child.hold
@@ -446,6 +448,18 @@ def _chose_esn(child: ChildSaReady) -> bool:
     return any(transform.id == EsnId.ESN for transform in chosen)
 
 
+def _compression(child: ChildSaReady) -> Compression | None:
+    options = child.options
+    if not options.cpi_out:
+        return None
+    return Compression(options.cpi_in, options.cpi_out)
+
+
+def _aggregation(child: ChildSaReady) -> Aggregation | None:
+    options = child.options
+    return Aggregation(fragments=not options.whole_blocks) if options.aggfrag else None
+
+
 def _check(config: GatewayConfig) -> None:
     """Each connection has its PROTECT policy, and each such policy a connection."""
     names = [connection.name for connection in config.ike.connections]
@@ -458,6 +472,12 @@ def _check(config: GatewayConfig) -> None:
         name, shared = connection.name, connection.policy
         if name not in protecting if shared is None else shared not in policies:
             raise ConfigError(f"{config.ike.name}: no PROTECT policy for connection {name!r}")
+    rates = {p.name: p.processing.constant_rate for p in config.policies}
+    for connection in config.ike.connections:
+        policy = connection.policy if connection.policy is not None else protecting[connection.name]
+        if (connection.aggfrag is None) != (rates[policy] is None):
+            problem = "AGGFRAG and a constant rate, or neither, expected"
+            raise ConfigError(f"{config.ike.name}: connection {connection.name!r}: {problem}")
     by_hand = [sa.connection for sa in config.manual]
     for name in by_hand:
         if name not in protecting or name in names:

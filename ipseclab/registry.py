@@ -59,6 +59,8 @@ class IpProtocol(IanaEnum):
     AH = 51
     ICMPV6 = 58
     NO_NEXT_HEADER = 59
+    IPCOMP = 108
+    AGGFRAG = 144
 
 
 class ExchangeType(IanaEnum):

@@ -17,6 +17,7 @@ from ipseclab.ike.config import ConnectionConfig, Identity, IkeConfig, IkeLimits
 from ipseclab.ike.proposals import parse_esp_proposal, parse_ike_proposal
 from ipseclab.ike.sa import ChildState, IkeState
 from ipseclab.ipsec.limits import DatapathLimits
+from ipseclab.ipsec.processing import PLAIN, Processing
 from ipseclab.ipsec.spd import Action, Policy
 from ipseclab.outputs import (
     DeliverPacket,
@@ -99,6 +100,7 @@ def gateway_config(
     limits: IkeLimits | None = None,
     datapath: DatapathLimits | None = None,
     name: str = "gw",
+    processing: Processing = PLAIN,
 ) -> GatewayConfig:
     """A gateway with that one connection and a PROTECT policy for it."""
     policy = Policy(
@@ -107,6 +109,7 @@ def gateway_config(
         local=connection.own_ts,
         remote=connection.peer_ts,
         connection=connection.name,
+        processing=processing,
     )
     return GatewayConfig(
         ike=IkeConfig(name, (connection,), limits if limits is not None else IkeLimits()),
@@ -270,11 +273,16 @@ def make_pair(
     both: dict[str, object] | None = None,
     a: dict[str, object] | None = None,
     b: dict[str, object] | None = None,
+    processing: Processing = PLAIN,
     **options: object,
 ) -> Pair:
     """A pair whose connections differ from the standard one by `both`, `a` and `b`."""
     sides = [connection(i, **{**(both or {}), **(own or {})}) for i, own in enumerate((a, b))]
-    configs = (gateway_config(sides[0], name="a"), gateway_config(sides[1], name="b"))
+    first, second = (
+        gateway_config(side, name=name, processing=processing)
+        for side, name in zip(sides, "ab", strict=True)
+    )
+    configs = (first, second)
     return Pair(configs, **options)  # type: ignore[arg-type]
 
 

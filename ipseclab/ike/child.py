@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from math import inf
 
 from ipseclab.errors import InvalidSyntax, NoAdditionalSas, NoProposalChosen, TsUnacceptable
+from ipseclab.ike.child_options import NO_OPTIONS, ChildOptions, agreed, granted, offered
 from ipseclab.ike.config import ConnectionConfig, Mode, Narrowing, Ppk
 from ipseclab.ike.context import Context
 from ipseclab.ike.events import ChildSaReady
@@ -55,6 +56,7 @@ class ChildOffer:
     payloads: tuple[Payload, ...]
     replaces: ChildSa | None = None
     resource: int = 0
+    options: ChildOptions = NO_OPTIONS
     ppks: tuple[Ppk, ...] = ()
     """Fresh keys that the request names (RFC 9867)."""
 
@@ -83,6 +85,8 @@ def offer_child(
     if connection.mode is Mode.TRANSPORT and sa.encapsulated:
         own_ts, peer_ts = _at_ends_of(sa, own_ts, peer_ts)
     transport = (NotifyPayload(NotifyType.USE_TRANSPORT_MODE),)
+    old = replaces.options if replaces is not None else None
+    options, notifies = offered(connection, ctx.rng, rekeys=old)
     return ChildOffer(
         connection,
         spi_in,
@@ -92,12 +96,14 @@ def offer_child(
         (
             *(transport if connection.mode is Mode.TRANSPORT else ()),
             *resource_notify(connection, wish.resource),
+            *notifies,
             SaPayload(proposals),
             TsiPayload(own_ts),
             TsrPayload(peer_ts),
         ),
         replaces,
         wish.resource,
+        options,
     )
 
 
@@ -158,6 +164,7 @@ def _finish(
         made_by_peer=False,
         lowest_nonce=min(nonces),
         replaces=offer.replaces.spi_in if offer.replaces is not None else None,
+        options=agreed(offer.connection, offer.options, message, rekeys=offer.replaces is not None),
         resource=offer.resource,
         ppk=taken(message, offer.ppks),
     )
@@ -211,14 +218,16 @@ def grant_child(
     if connection.mode is Mode.TRANSPORT and not asked:
         raise NoProposalChosen("the connection is transport mode, the peer asks for tunnel mode")
     mode = connection.mode
-    granted = _granted(sa, mode, tsi, tsr, replaces)
-    own_ts, peer_ts = granted.own_ts, granted.peer_ts
+    grant_of = _granted(sa, mode, tsi, tsr, replaces)
+    own_ts, peer_ts = grant_of.own_ts, grant_of.peer_ts
     if replaces is not None:
         resource = replaces.resource
     elif wants_resources(connection, message):
         resource = free_resource(sa, connection, own_ts, peer_ts)
     else:
         resource = 0
+    old = replaces.options if replaces is not None else None
+    options, notifies = granted(connection, ctx.rng, message, rekeys=old)
     child = ChildSa(
         ike=sa,
         connection=connection,
@@ -231,14 +240,17 @@ def grant_child(
         made_by_peer=True,
         lowest_nonce=min(nonces),
         replaces=replaces.spi_in if replaces is not None else None,
+        options=options,
         resource=resource,
     )
     if replaces is not None:
         replaces.peer_replacement = child
-    return child, _answer(child, message, more=granted.more)
+    return child, _answer(child, message, notifies, more=grant_of.more)
 
 
-def _answer(child: ChildSa, message: Message, *, more: bool) -> tuple[Payload, ...]:
+def _answer(
+    child: ChildSa, message: Message, notifies: tuple[Payload, ...], *, more: bool
+) -> tuple[Payload, ...]:
     """What tells the initiator of `message` which CHILD_SA it was given."""
     transport = NotifyPayload(NotifyType.USE_TRANSPORT_MODE)
     more_possible = NotifyPayload(NotifyType.ADDITIONAL_TS_POSSIBLE)
@@ -249,6 +261,7 @@ def _answer(child: ChildSa, message: Message, *, more: bool) -> tuple[Payload, .
         *((transport,) if child.mode is Mode.TRANSPORT else ()),
         *((more_possible,) if more else ()),
         *(resource_notify(child.connection, child.resource) if several else ()),
+        *notifies,
         SaPayload((chosen,)),
         TsiPayload(child.peer_ts),
         TsrPayload(child.own_ts),
@@ -333,6 +346,7 @@ def install(
             use_outbound=use_outbound,
             hold=hold,
             resource=child.resource,
+            options=child.options,
         )
     )
     _log_keys(ctx, child, inbound, outbound)

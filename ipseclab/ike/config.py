@@ -56,6 +56,14 @@ class TcpUse(Enum):
     ALWAYS = "always"
 
 
+@dataclass(frozen=True, slots=True)
+class Aggfrag:
+    """AGGFRAG payloads (RFC 9347). A CHILD_SA is not made with a peer that has none."""
+
+    fragments: bool = True
+    """Whether this end puts packets together that the peer has cut."""
+
+
 class Narrowing(Enum):
     """How much a responder grants of what both policies allow (RFC 7296 section 2.9)."""
 
@@ -239,6 +247,10 @@ class ConnectionConfig:
     """Look for NATs (RFC 7296 section 2.23, which leaves it to each end whether it can)."""
     tcp: TcpUse = TcpUse.NEVER
     """Whether IKE and ESP go in TCP; the initiator opens the connection, and opens it again."""
+    ipcomp: bool = False
+    """Whether packets are compressed (RFC 3173), with a peer that does so."""
+    aggfrag: Aggfrag | None = None
+    """Whether CHILD_SAs send at a fixed rate, which is the datapath's (RFC 9347); tunnel mode."""
     initial_contact: bool = True
     replay_window: int = 64
     """Packets; RFC 4303 section 3.4.3 asks for at least 32."""

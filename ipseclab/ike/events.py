@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ipseclab.crypto.protection import Suite
+from ipseclab.ike.child_options import NO_OPTIONS, ChildOptions
 from ipseclab.ike.config import ConnectionConfig, Mode
 from ipseclab.outputs import Output, SendMessage, UdpPath
 from ipseclab.wire.proposal import Proposal
@@ -40,6 +41,7 @@ class ChildSaReady:
     hold: float
     resource: int = 0
     """Which of several SAs with the same selectors (RFC 9611)."""
+    options: ChildOptions = NO_OPTIONS
     mobile: bool = False
     """True where addresses change by MOBIKE: what comes from others says nothing of the peer."""
 

@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ipseclab.crypto.prf import Prf
+from ipseclab.ike.child_options import NO_OPTIONS, ChildOptions
 from ipseclab.ike.config import ConnectionConfig, Mode, Ppk
 from ipseclab.ike.keys import IkeKeys
 from ipseclab.ike.protection import MessageProtection
@@ -86,6 +87,7 @@ class ChildSa:
     made_by_peer: bool
     lowest_nonce: bytes
     replaces: bytes | None = None
+    options: ChildOptions = NO_OPTIONS
     resource: int = 0
     """Which of several with the same selectors (RFC 9611)."""
     ppk: Ppk | None = None

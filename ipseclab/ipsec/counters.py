@@ -51,6 +51,10 @@ class DropReason(Enum):
     """For a TCP connection that is not there any more, and not yet again."""
     TTL_EXPIRED = "ttl_expired"
     """Counted by whoever forwards the packet; the datapath leaves the TTL alone."""
+    BAD_COMPRESSION = "bad_compression"
+    """IPComp (RFC 3173) of another SA, or that holds no packet, or one longer than IP can say."""
+    RATE_EXCEEDED = "rate_exceeded"
+    """More than an SA of a fixed rate (RFC 9347) carries, for longer than it keeps packets back."""
     CONGESTED = "congested"
     """Congestion was marked on the outer header of a packet that cannot carry the mark (RFC 6040
     section 4.2)."""

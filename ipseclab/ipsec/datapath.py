@@ -26,6 +26,7 @@ from typing import assert_never
 from ipseclab.errors import WireError
 from ipseclab.ipsec import ipv4, ipv6
 from ipseclab.ipsec.ah import open_ah
+from ipseclab.ipsec.constant_rate import elect, fits, next_payload, payload_size, rate_of
 from ipseclab.ipsec.counters import Counters, Dropped, DropReason
 from ipseclab.ipsec.encapsulation import decapsulate, dummy, encapsulate, flow_key
 from ipseclab.ipsec.esp import open_esp
@@ -144,6 +145,7 @@ class Datapath:
         self._flows.forget(entry.parameters.policy)
         for kind in TimerKind:
             self._timers.cancel(spi_in, kind)
+        entry.next_block_at = None
         if linger > 0.0:
             entry.lingering = entry.soft_told = True
             entry.set_marks()
@@ -151,7 +153,7 @@ class Datapath:
             self._timers.set(spi_in, TimerKind.LINGER, now + linger)
         else:
             self.sad.remove(entry)
-        return []
+        return self._hand_over(entry, now) if entry.blocks_out is not None else []
 
     def replace_policies(self, policies: Sequence[Policy]) -> None:
         """Other policies from now on; SAs that are there keep what they were made for."""
@@ -193,6 +195,8 @@ class Datapath:
         details = {"spi_in": p.spi_in.hex(), "spi_out": p.spi_out.hex()}
         outputs: list[DatapathOutput] = [Notice("child_active", details)]
         self._arm_dummy(entry, now)
+        if entry.blocks_out is not None:
+            outputs += self._change_sender(entry, now)
         for parked in self._parked.take(p.policy):
             if entry.refusal is None and entry.covers(parked.flow):
                 outputs += self._protect(entry, parked.packet, now)
@@ -305,7 +309,9 @@ class Datapath:
         return self._seal(entry, packet, now)
 
     def _protect_shaped(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
-        """A packet for an SA that looks at sizes (RFC 4301 section 8)."""
+        """A packet for an SA that looks at sizes (RFC 4301 section 8), or sends at a fixed rate."""
+        if entry.blocks_out is not None:
+            return self._await_turn(entry, packet)
         way, packet, limit = way_of(entry, packet, now)
         match way:
             case Way.WHOLE:
@@ -316,11 +322,14 @@ class Datapath:
             case Way.OUTER_PIECES:
                 return self._seal_in_pieces(entry, packet, limit, now)
             case Way.REFUSED:
-                answer = too_big_for(packet, limit)
-                drop = self._dropped(DropReason.TOO_BIG, OUTBOUND, packet)
-                return [drop, DeliverPacket(answer)] if answer is not None else [drop]
+                return self._refuse(packet, limit)
             case _:
                 assert_never(way)
+
+    def _refuse(self, packet: bytes, limit: int) -> list[DatapathOutput]:
+        answer = too_big_for(packet, limit)
+        drop = self._dropped(DropReason.TOO_BIG, OUTBOUND, packet)
+        return [drop, DeliverPacket(answer)] if answer is not None else [drop]
 
     def _protect_in_pieces(
         self, entry: SadEntry, fragment: bytes, now: float
@@ -352,6 +361,69 @@ class Datapath:
                 else (output,)
             )
         ]
+
+    # SAs of a fixed rate (RFC 9347).
+
+    def _await_turn(self, entry: SadEntry, packet: bytes) -> list[DatapathOutput]:
+        """What an SA carries leaves in the packets that it sends anyway."""
+        if not fits(entry, packet):
+            return self._refuse(packet, payload_size(entry))
+        if not rate_of(entry)[0].offer(packet):
+            return [self._dropped(DropReason.RATE_EXCEEDED, OUTBOUND, packet)]
+        return []
+
+    def _send_block(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
+        try:
+            outputs = next_payload(entry, self.counters, self._rng, now)
+        except Dropped as drop:
+            return self._expire(entry, "sequence", drop.reason)
+        at = entry.next_block_at
+        self._arm(entry.parameters.spi_in, TimerKind.CONSTANT_RATE, at)
+        half = entry.outbound
+        if half.packets >= half.packet_mark or half.octets >= half.octet_mark:
+            outputs += self._volume_reached(entry)
+        return outputs
+
+    def _change_sender(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
+        """The newest SA sends from now on, first what the one before it has not sent yet."""
+        left, sender = elect(self.sad, entry, self._timers, now)
+        outputs: list[DatapathOutput] = []
+        for packet in left:
+            assert sender is not None
+            outputs += self._await_turn(sender, packet)
+        return outputs
+
+    def _hand_over(self, gone: SadEntry, now: float) -> list[DatapathOutput]:
+        """What an SA that is gone has not sent goes the way of any packet."""
+        outputs = self._change_sender(gone, now)
+        for packet in rate_of(gone)[0].leave():
+            outputs += self._send_new_flow(packet, now)
+        return outputs
+
+    def _take_blocks(
+        self, entry: SadEntry, opened: tuple[int, bytes], sequence: int, outer: bytes
+    ) -> list[DatapathOutput]:
+        """The packets in, and ended by, an AGGFRAG payload; nothing else comes on such an SA
+        (RFC 9347 section 2.5). `opened` is next header and payload."""
+        next_header, payload = opened
+        blocks = entry.blocks_in
+        assert blocks is not None
+        if next_header != IpProtocol.AGGFRAG:
+            return [self._dropped(DropReason.MALFORMED, INBOUND, payload)]
+        try:
+            packets = blocks.take(sequence, payload)
+        except Dropped as drop:
+            return [self._dropped(drop.reason, INBOUND, payload)]
+        if not any(payload[2:]):
+            self.counters.dummies_in += 1
+        lost = blocks.take_lost()
+        outputs: list[DatapathOutput] = [
+            self._dropped(DropReason.REASSEMBLY_TIMEOUT, INBOUND, b"") for _ in range(lost)
+        ]
+        for packet in packets:
+            version = IpProtocol.IPV4 if packet[0] >> 4 == 4 else IpProtocol.IPV6
+            outputs += self.deliver(entry, int(version), packet, outer, None)
+        return outputs
 
     def _seal(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
         try:
@@ -460,7 +532,8 @@ class Datapath:
             opened = open_esp(entry.inbound, esp)
         except Dropped as drop:
             return [self._dropped(drop.reason, INBOUND, esp)]
-        return self._take_in(entry, opened, outer, path, now)
+        low = int.from_bytes(esp[SPI_SIZE : 2 * SPI_SIZE], "big")
+        return self._take_in(entry, opened, low, outer, path, now)
 
     def _receive_ah(self, packet: bytes, start: int, now: float) -> list[DatapathOutput]:
         """A whole packet with its AH at octet `start`."""
@@ -473,7 +546,8 @@ class Datapath:
             opened = open_ah(entry.inbound, packet, start)
         except Dropped as drop:
             return [self._dropped(drop.reason, INBOUND, packet)]
-        return self._take_in(entry, opened, packet[:start], None, now)
+        low = int.from_bytes(packet[start + 2 * SPI_SIZE : start + 3 * SPI_SIZE], "big")
+        return self._take_in(entry, opened, low, packet[:start], None, now)
 
     def _too_late(self, entry: SadEntry, packet: bytes) -> list[DatapathOutput]:
         expiry = self._expire(entry, "seconds")
@@ -483,11 +557,13 @@ class Datapath:
         self,
         entry: SadEntry,
         opened: tuple[int, bytes, bool],
+        low: int,
         outer: bytes,
         path: UdpPath | None,
         now: float,
     ) -> list[DatapathOutput]:
-        """What follows once a packet has verified; `opened` is next header, payload, newest."""
+        """What follows once a packet has verified; `opened` is next header, payload, newest;
+        `low` the 32 bits of its sequence number that were sent."""
         next_header, payload, newest = opened
         half = entry.inbound
         outputs: list[DatapathOutput] = []
@@ -499,7 +575,11 @@ class Datapath:
             # RFC 7296 section 2.8: a valid packet shows that the peer has the SA and uses it.
             if not entry.active:
                 outputs += self._activate(entry, now)
-        outputs += self.deliver(entry, next_header, payload, outer, path)
+        if entry.blocks_in is not None and next_header != IpProtocol.NO_NEXT_HEADER:
+            sequence = half.replay.extended(low) if half.esn else low
+            outputs += self._take_blocks(entry, (next_header, payload), sequence, outer)
+        else:
+            outputs += self.deliver(entry, next_header, payload, outer, path)
         if half.packets >= half.packet_mark or half.octets >= half.octet_mark:
             outputs += self._volume_reached(entry)
         return outputs
@@ -555,6 +635,8 @@ class Datapath:
                 return []
             case TimerKind.DUMMY:
                 return self._send_dummy(entry, now)
+            case TimerKind.CONSTANT_RATE:
+                return self._send_block(entry, now)
             case TimerKind.PARK | TimerKind.REASSEMBLY:
                 raise AssertionError("neither parked packets nor fragments belong to an SA")
             case _:
@@ -613,6 +695,7 @@ class Datapath:
             return []
         entry.refusal = refusal
         entry.hard_at = -inf
+        entry.next_block_at = None
         if entry.lingering:
             return []
         for kind in TimerKind:

@@ -25,6 +25,8 @@ _IPV4, _IPV6 = int(IpProtocol.IPV4), int(IpProtocol.IPV6)
 SMALLEST_DUMMY = 64
 # What an outer header of a dummy is taken from: no DSCP, no ECN, DF clear.
 _NO_INNER = b"\x45" + bytes(19)
+_AGGFRAG = int(IpProtocol.AGGFRAG)
+_IPCOMP = int(IpProtocol.IPCOMP)
 _ESP, _AH = int(IpProtocol.ESP), int(IpProtocol.AH)
 
 
@@ -32,27 +34,37 @@ def encapsulate(
     entry: SadEntry, packet: bytes, rng: random.Random
 ) -> SendPacket | SendDatagram | SendMessage:
     """`packet` sealed under the entry's outbound half. Raises Dropped."""
-    half = entry.outbound
     if entry.ah:
         return SendPacket(_with_ah(entry, packet))
     if entry.parameters.tunnel:
         payload = packet.ljust(entry.processing.tfc_padding, b"\0") if entry.shaped else packet
-        esp = seal_esp(half, _IPV4 if packet[0] >> 4 == 4 else _IPV6, payload, rng)
+        esp = _sealed(entry, _IPV4 if packet[0] >> 4 == 4 else _IPV6, payload, rng)
         if entry.path is None:
             return SendPacket(_outer(entry, esp, packet))
     elif packet[0] >> 4 == 4:
         header = ipv4.header_of_whole(packet)
-        esp = seal_esp(half, packet[9], packet[len(header) :], rng)
+        esp = _sealed(entry, packet[9], packet[len(header) :], rng)
         if entry.path is None:
             return SendPacket(ipv4.with_protocol(header, _ESP, esp))
     else:
         split = ipv6.split_for_transport(packet)
-        esp = seal_esp(half, split.next_header, split.payload, rng)
+        esp = _sealed(entry, split.next_header, split.payload, rng)
         if entry.path is None:
             return SendPacket(ipv6.with_protocol(split.head, _ESP, esp))
     if len(esp) > ipv4.UDP_PAYLOAD_LIMIT:
         raise Dropped(DropReason.TOO_BIG)
     return _along(entry.path, esp)
+
+
+def _sealed(entry: SadEntry, next_header: int, payload: bytes, rng: random.Random) -> bytes:
+    """An ESP packet, compressed before where IPComp was agreed (RFC 3173)."""
+    return seal_esp(entry.outbound, *_compressed(entry, next_header, payload), rng)
+
+
+def _compressed(entry: SadEntry, next_header: int, payload: bytes) -> tuple[int, bytes]:
+    if entry.compressor is None:
+        return next_header, payload
+    return entry.compressor.pack(next_header, payload)
 
 
 def _along(path: UdpPath, esp: bytes) -> SendDatagram | SendMessage:
@@ -91,23 +103,37 @@ def dummy(entry: SadEntry, rng: random.Random) -> SendPacket | SendDatagram | Se
     return SendPacket(_outer(entry, esp, _NO_INNER))
 
 
+def aggregated(
+    entry: SadEntry, payload: bytes, rng: random.Random
+) -> SendPacket | SendDatagram | SendMessage:
+    """An AGGFRAG payload (RFC 9347), whose outer header says nothing of what is inside (section
+    2.4 of it wants DSCP not copied). Raises Dropped."""
+    esp = seal_esp(entry.outbound, _AGGFRAG, payload, rng)
+    if entry.path is not None:
+        return _along(entry.path, esp)
+    return SendPacket(_outer(entry, esp, _NO_INNER))
+
+
 def _with_ah(entry: SadEntry, packet: bytes) -> bytes:
     """RFC 4302 section 3.1: AH behind the packet's own header, or in front of the whole packet."""
     half, is_ipv6 = entry.outbound, packet[0] >> 4 == 6
     if entry.parameters.tunnel:
         outer_ipv6 = len(entry.parameters.local) == IPV6_ADDRESS_SIZE
-        ah = begin_ah(half, _IPV6 if is_ipv6 else _IPV4, ipv6=outer_ipv6)
-        whole = _outer(entry, ah + packet, packet)
-        return finish_ah(half, whole, len(whole) - len(packet) - len(ah))
+        next_header, payload = _compressed(entry, _IPV6 if is_ipv6 else _IPV4, packet)
+        ah = begin_ah(half, next_header, ipv6=outer_ipv6)
+        whole = _outer(entry, ah + payload, packet)
+        return finish_ah(half, whole, len(whole) - len(payload) - len(ah))
     if is_ipv6:
         split = ipv6.split_for_transport(packet)
-        ah = begin_ah(half, split.next_header, ipv6=True)
-        whole = ipv6.with_protocol(split.head, _AH, ah + split.payload)
+        next_header, payload = _compressed(entry, split.next_header, split.payload)
+        ah = begin_ah(half, next_header, ipv6=True)
+        whole = ipv6.with_protocol(split.head, _AH, ah + payload)
         return finish_ah(half, whole, len(split.head))
     header = ipv4.header_of_whole(packet)
-    ah = begin_ah(half, packet[9], ipv6=False)
+    next_header, payload = _compressed(entry, packet[9], packet[len(header) :])
+    ah = begin_ah(half, next_header, ipv6=False)
     header = ipv4.with_identification(header, half.sequence)
-    whole = ipv4.with_protocol(header, _AH, ah + packet[len(header) :])
+    whole = ipv4.with_protocol(header, _AH, ah + payload)
     return finish_ah(half, whole, len(header))
 
 
@@ -120,6 +146,8 @@ def decapsulate(
     `outer` is the IP header that was around it, with options or extension headers; in UDP it is
     empty, and `path` says from where it came.
     """
+    if next_header == _IPCOMP and entry.compressor is not None:
+        next_header, payload = entry.compressor.unpack(payload)
     if not entry.parameters.tunnel:
         packet = _transported(next_header, payload, outer, path)
     elif next_header == _IPV4:

@@ -36,6 +36,32 @@ class Fragmentation(Enum):
     AFTER = "after"
 
 
+SMALLEST_CONSTANT_SIZE = 128
+"""Octets of an outer packet: headers, ESP and a little to carry."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantRate:
+    """What an SA sends whatever there is to send (RFC 9347): packets of one size at one rate."""
+
+    size: int
+    """Octets of the outer packet; a few less where the cipher's blocks do not fit."""
+    rate: float
+    """Of the outer packets, in bit/s."""
+
+    def __post_init__(self) -> None:
+        if not SMALLEST_CONSTANT_SIZE <= self.size <= LARGEST_TFC:
+            limits = f"from {SMALLEST_CONSTANT_SIZE} to {LARGEST_TFC}"
+            raise ConfigError(f"packets of {self.size} octets, {limits} expected")
+        if self.rate <= 0:
+            raise ConfigError(f"rate {self.rate} bit/s, more than 0 expected")
+
+    @property
+    def interval(self) -> float:
+        """Seconds from packet to packet."""
+        return self.size * 8 / self.rate
+
+
 @dataclass(frozen=True, slots=True)
 class Processing:
     """How the packets of a PROTECT entry are treated. Sizes are octets, times seconds."""
@@ -56,6 +82,9 @@ class Processing:
     """Tunnel mode: inner packets are made this long, those that fit (RFC 4303 section 2.7)."""
     dummy_interval: float | None = None
     """Tunnel mode: after so long a silence a dummy packet goes out (RFC 4303 section 2.6)."""
+
+    constant_rate: ConstantRate | None = None
+    """Tunnel mode: with SAs on which AGGFRAG was agreed (RFC 9347)."""
 
     def __post_init__(self) -> None:
         if self.dscp is not None and not 0 <= self.dscp <= DSCP_LAST:

@@ -13,8 +13,10 @@ from ipaddress import ip_address
 from math import inf
 
 from ipseclab.crypto.protection import Suite
+from ipseclab.ipsec.aggfrag import BlockReceiver, BlockSender
 from ipseclab.ipsec.counters import DropReason
 from ipseclab.ipsec.fragment_flows import FragmentFlows
+from ipseclab.ipsec.ipcomp import Compressor
 from ipseclab.ipsec.ipv4 import OuterHeader
 from ipseclab.ipsec.processing import PLAIN, SMALLEST_PATH_MTU, Processing
 from ipseclab.ipsec.replay import ReplayWindow
@@ -53,6 +55,21 @@ class SaLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Compression:
+    """IPComp with DEFLATE (RFC 3173): the CPIs, 2 octets each."""
+
+    cpi_in: bytes
+    cpi_out: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """AGGFRAG payloads (RFC 9347); `fragments`: whether the peer puts fragments together."""
+
+    fragments: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class SaParameters:
     """All that IKE agreed on for one pair of ESP or AH SAs. SPIs are 4 octets, addresses 4 or 16.
 
@@ -84,6 +101,9 @@ class SaParameters:
     mobile: bool = False
     """Whether addresses change by MOBIKE, and by nothing else (RFC 4555)."""
     protocol: IpProtocol = IpProtocol.ESP
+    compression: Compression | None = None
+    aggregation: Aggregation | None = None
+    """Its size and rate are the policy's."""
 
 
 class Half:
@@ -165,6 +185,9 @@ class SadEntry:
         "activate_at",
         "active",
         "ah",
+        "blocks_in",
+        "blocks_out",
+        "compressor",
         "fragment_flows",
         "hard_at",
         "inbound",
@@ -172,6 +195,7 @@ class SadEntry:
         "last_outbound",
         "lingering",
         "mobile",
+        "next_block_at",
         "outbound",
         "outer",
         "parameters",
@@ -193,12 +217,25 @@ class SadEntry:
         """The longest outer packet; None for any."""
         self.path_mtu_until = inf
         """When a path MTU that was learnt is forgotten."""
-        self.shaped = processing != PLAIN
+        self.shaped = processing != PLAIN or parameters.compression is not None
         """True when a packet's size, or the making of its outer header, needs a look."""
         self.outbound = OutboundHalf(parameters)
         self.inbound = InboundHalf(parameters)
         self.ah = parameters.protocol == IpProtocol.AH
         self.outer = OuterHeader(parameters.local, parameters.remote, parameters.protocol)
+        compression, aggregation = parameters.compression, parameters.aggregation
+        self.compressor = (
+            Compressor(compression.cpi_in, compression.cpi_out) if compression is not None else None
+        )
+        """IPComp, where it was agreed."""
+        both = processing.constant_rate is not None and aggregation is not None
+        self.blocks_out = (
+            BlockSender(fragments=aggregation.fragments) if both and aggregation else None
+        )
+        """What waits to be sent in AGGFRAG payloads, where those were agreed."""
+        self.blocks_in = BlockReceiver() if aggregation is not None else None
+        self.next_block_at: float | None = None
+        """When the next one goes; None when this SA is not the one that sends."""
         self.path = parameters.path
         self.mobile = parameters.mobile
         self.active = False
@@ -251,6 +288,12 @@ class SadEntry:
         if outer[0] >> 4 == 4:
             return outer[12:20] == p.remote + p.local
         return outer[8:40] == p.remote + p.local
+
+    def stands_for(self, other: SadEntry) -> bool:
+        """True when it carries just what `other` does, as the rekeyed SA does for the old one."""
+        own, its = self.parameters, other.parameters
+        same = (own.own_ts, own.peer_ts, own.resource) == (its.own_ts, its.peer_ts, its.resource)
+        return same and own.policy == its.policy
 
     def covers(self, flow: Flow) -> bool:
         """True when an outbound `flow` is within the traffic selectors."""
@@ -331,6 +374,10 @@ class Sad:
         """Take away both halves."""
         self.remove_outbound(entry)
         del self._by_spi[entry.parameters.spi_in]
+
+    def of_policy(self, policy: str) -> list[SadEntry]:
+        """The entries of `policy` with an outbound half, newest first."""
+        return list(self._newest_first(policy))
 
     def covering_policy(self, policy: str) -> SadEntry | None:
         """The newest entry of `policy` that has an outbound half."""

@@ -14,4 +14,5 @@ class TimerKind(Enum):
     ACTIVATE = "esp_activate"
     PARK = "esp_park"
     DUMMY = "esp_dummy"
+    CONSTANT_RATE = "esp_constant_rate"
     REASSEMBLY = "esp_reassembly"

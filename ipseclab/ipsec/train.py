@@ -291,6 +291,8 @@ class TrainSealer:
 def _in_trains(entry: SadEntry, half: OutboundHalf | InboundHalf) -> AeadProtection | None:
     """What seals or opens trains of the entry; None when packets of it go one by one."""
     protection = half.protection
+    if entry.compressor is not None or entry.blocks_in is not None:
+        return None
     if entry.ah or not entry.parameters.tunnel or len(entry.parameters.local) != 4:
         return None
     if not isinstance(protection, AeadProtection) or protection.encrypt_into is None:

@@ -282,6 +282,7 @@ def check_connections(
             _check_ah(entry, path, source)
         if entry.mobike is not None:
             _check_mobike(entry, path, ends, source)
+        _check_packing(entry, path, source)
         if entry.redirect is not None:
             _check_redirect(file, index, nodes, source)
         if entry.encapsulation in ("tcp", "auto-tcp"):
@@ -312,6 +313,28 @@ def _check_ah(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) 
         if getattr(entry.processing, key):
             problem = f"{getattr(entry.processing, key):g} with protocol ah, expected esp"
             raise source.error((*path, "processing", key), problem)
+
+
+def _check_packing(entry: ConnectionFile, path: tuple[Key, ...], source: YamlSource) -> None:
+    """IPComp and AGGFRAG payloads are agreed on by IKE, and exclude each other; padding is for what
+    has a length of its own."""
+    for key in ("ipcomp", "iptfs"):
+        if not getattr(entry, key):
+            continue
+        where = (*path, key)
+        if entry.mode == "none" or entry.manual is not None:
+            what = "manual keys" if entry.manual is not None else "mode none"
+            raise source.error(where, f"{key} with {what}, expected IKE to agree on it")
+        for other in ("tfc_padding", "dummies"):
+            if getattr(entry.processing, other) and (key, other) != ("ipcomp", "dummies"):
+                raise source.error((*path, "processing", other), f"with {key}, expected none")
+    if entry.iptfs is not None:
+        where = (*path, "iptfs")
+        if entry.ipcomp:
+            raise source.error((*path, "ipcomp"), "with iptfs, expected one of the two")
+        if entry.mode != "tunnel" or entry.protocol != "esp":
+            what = f"mode {entry.mode}" if entry.mode != "tunnel" else f"protocol {entry.protocol}"
+            raise source.error(where, f"iptfs with {what}, expected tunnel and esp (RFC 9347)")
 
 
 def _check_mobike(
@@ -489,6 +512,8 @@ def _check_strongswan(
     if entry.narrowing != "policy":
         problem = f"{entry.narrowing!r} with a strongswan end, expected policy"
         raise source.error((*path, "narrowing"), problem)
+    if entry.iptfs is not None:
+        raise source.error((*path, "iptfs"), "iptfs with a strongswan end, expected none")
     if entry.resources != 1:
         problem = f"{entry.resources} with a strongswan end, expected 1"
         raise source.error((*path, "resources"), problem)

@@ -183,6 +183,8 @@ def _connection(
         redirect=_redirect(topology, item, node),
         mobike=_mobike(topology, item, node),
         replay_window=item.replay_window,
+        ipcomp=item.ipcomp,
+        aggfrag=item.aggfrag,
     )
 
 

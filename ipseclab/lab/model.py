@@ -15,6 +15,7 @@ from ipaddress import (
 from typing import Literal, Self
 
 from ipseclab.ike.config import (
+    Aggfrag,
     Childless,
     IkeLimits,
     Lifetime,
@@ -376,6 +377,9 @@ class Connection:
     redirect: RedirectPlan | None = None
     replay_window: int = 64
     processing: Processing = PLAIN
+    ipcomp: bool = False
+    aggfrag: Aggfrag | None = None
+    """Its size and rate are `processing.constant_rate`."""
     manual: Manual | None = None
     """None: IKE makes the SAs."""
     revocation: str = "none"

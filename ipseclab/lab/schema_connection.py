@@ -19,6 +19,8 @@ from ipseclab.ike.window import MAX_WINDOW
 from ipseclab.ipsec.processing import (
     DSCP_LAST,
     LARGEST_TFC,
+    SMALLEST_CONSTANT_SIZE,
+    ConstantRate,
     DontFragment,
     Fragmentation,
     Processing,
@@ -45,6 +47,7 @@ from ipseclab.lab.schema_types import (
     Octets,
     PoolNetwork,
     Probability,
+    Rate,
     Seconds,
     Secret,
     Selectors,
@@ -213,6 +216,21 @@ class ProcessingFile(Strict):
             tfc_padding=self.tfc_padding,
             dummy_interval=self.dummies,
         )
+
+
+class IptfsFile(Strict):
+    """IP traffic flow security: packets of one size at one rate (RFC 9347)."""
+
+    size: Annotated[int, Field(ge=SMALLEST_CONSTANT_SIZE, le=LARGEST_TFC)]
+    """Octets of an outer packet."""
+    rate: Rate
+    """Of all outer packets together, each way."""
+    fragments: bool = True
+    """false: each end takes only packets that are whole in the one that carries them."""
+
+    def constant_rate(self) -> ConstantRate:
+        """The rate that it describes."""
+        return ConstantRate(self.size, self.rate)
 
 
 class EapFile(Strict):
@@ -384,6 +402,10 @@ class ConnectionFile(Strict):
     replay_window: Annotated[int, Field(ge=REPLAY_WINDOW_MIN, le=REPLAY_WINDOW_MAX)] = 64
     """Packets."""
     processing: ProcessingFile = ProcessingFile()
+    ipcomp: bool = False
+    """Whether packets are compressed (RFC 3173), where that makes them shorter."""
+    iptfs: IptfsFile | None = None
+    """Whether packets of one size leave at one rate, whatever there is to send (RFC 9347)."""
     manual: ManualFile | None = None
     """SPIs and keys by hand, in place of IKE."""
     start: Literal["at-once", "on-demand"] = "at-once"

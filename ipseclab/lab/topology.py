@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
 import networkx as nx
 
 from ipseclab.ike.config import (
+    Aggfrag,
     Childless,
     IkeLimits,
     Lifetime,
@@ -25,6 +26,7 @@ from ipseclab.ike.config import (
 )
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ike.redirect.settings import RedirectWhen
+from ipseclab.ipsec.processing import Processing
 from ipseclab.lab.access import access_plan, check_access, initiators_side
 from ipseclab.lab.attack_plans import attack_plans, check_attacks
 from ipseclab.lab.attacks.attack import Attack
@@ -271,6 +273,13 @@ def _redirect(
     return RedirectPlan(str(address), RedirectWhen(file.when), file.above, file.name)
 
 
+def _processing(entry: ConnectionFile) -> Processing:
+    found = entry.processing.processing()
+    if entry.iptfs is None:
+        return found
+    return replace(found, constant_rate=entry.iptfs.constant_rate())
+
+
 def _mobike(entry: ConnectionFile) -> Mobike | None:
     file = entry.mobike
     if file is None:
@@ -441,7 +450,9 @@ def _connection(
         start=Start(entry.start),
         protocol=entry.protocol_id,
         replay_window=entry.replay_window,
-        processing=entry.processing.processing(),
+        processing=_processing(entry),
+        ipcomp=entry.ipcomp,
+        aggfrag=Aggfrag(entry.iptfs.fragments) if entry.iptfs is not None else None,
         manual=_manual(entry),
         eap=_eap(entry.eap),
         ppk=_ppk(entry.ppk),
