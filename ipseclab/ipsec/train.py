@@ -11,6 +11,7 @@ RFC 4309, RFC 7634), in UDP or as protocol 50.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,12 @@ from ipseclab.ipsec.esp import HEADER_SIZE, PADDING, TRAILER_SIZE, trailers, wit
 from ipseclab.ipsec.events import DatapathOutput
 from ipseclab.ipsec.sad import SPI_SIZE, InboundHalf, OutboundHalf, SadEntry
 from ipseclab.ipsec.segmentation import (
-    IPV4_NO_OPTIONS,
+    LARGEST_CUT,
+    NUMBERS,
+    CutRows,
     Octets,
     SuperPacket,
     column,
-    cut_into,
     join,
     segments_of,
 )
@@ -46,17 +48,19 @@ SHORTEST = 3
 """Fewer packets are cheaper one by one."""
 
 BUFFER_SIZE = 128 * 1024
-LARGEST_CUT = 128
-"""Packets that a super-packet may stand for: those of a usual segment size, and more."""
-
 LAYOUTS = 64
 """Packet sizes whose views over a buffer are kept; when full, starts again empty."""
 
 IV_SIZE = 8
-Numbers = NDArray[np.uint64]
+Numbers = NDArray[np.int64]
 _IPV4 = int(IpProtocol.IPV4)
 _LOW = 0xFFFF_FFFF
-_ANY_FRAGMENT = 0x3FFF
+_SAME_FLOW = np.array(
+    [0xFF00_FFFF, 0x0000_3FFF, 0x00FF_0000, *(3 * [0xFFFF_FFFF])], dtype=np.uint32
+)
+"""What is alike in the headers of one flow's packets of one length that are no fragments: version,
+length, fragment offset, protocol, addresses and ports; the words of 32 bits of IPv4's header and
+the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +100,31 @@ TrainOutput = DatapathOutput | SealedTrain | OpenedTrain
 
 
 class _Nonces:
-    """Nonces (salt | IV) and AADs of a train (RFC 4106 sections 4 and 5), ready to be filled in."""
+    """Nonces (salt | IV) of a train (RFC 4106 section 4), ready to be filled in; under extended
+    sequence numbers AADs, too (section 5), which are no part of the packet then."""
 
     def __init__(self, salt: bytes, spi: bytes, *, extended: bool) -> None:
         nonces = np.zeros((LARGEST_CUT, len(salt) + IV_SIZE), np.uint8)
         nonces[:, : len(salt)] = np.frombuffer(salt, np.uint8)
-        associated = np.zeros((LARGEST_CUT, HEADER_SIZE + 4 * extended), np.uint8)
-        associated[:, :SPI_SIZE] = np.frombuffer(spi, np.uint8)
         self.ivs = nonces[:, len(salt) :]
-        self._low = column(associated, HEADER_SIZE - 4 + 4 * extended, ">u4")
-        self._high = column(associated, SPI_SIZE, ">u4") if extended else None
         self.nonces = [row.data for row in nonces]
-        self.associated = [row.data for row in associated]
+        self._associated: list[memoryview] = []
+        if extended:
+            associated = np.zeros((LARGEST_CUT, HEADER_SIZE + 4), np.uint8)
+            associated[:, :SPI_SIZE] = np.frombuffer(spi, np.uint8)
+            self._sequence = column(associated, SPI_SIZE, ">u8")
+            self._associated = [row.data for row in associated]
 
-    def number(self, sequences: Numbers) -> None:
-        """Fill the sequence numbers into the AADs."""
-        self._low[: len(sequences)] = sequences & np.uint64(_LOW)
-        if self._high is not None:
-            self._high[: len(sequences)] = sequences >> np.uint64(32)
+    def associated(self, first: int, count: int, headers: list[memoryview]) -> list[memoryview]:
+        """The AAD of each packet; `headers` are the packets' own."""
+        if not self._associated:
+            return headers
+        self._sequence[:count] = _sequences(first, count)
+        return self._associated
+
+
+def _sequences(first: int, count: int) -> NDArray[np.uint64]:
+    return NUMBERS[:count].view(np.uint64) + np.uint64(first)
 
 
 class _Keyed:
@@ -153,8 +164,28 @@ class _SealingLayout:
         octets = np.frombuffer(buffer, np.uint8)[: self.count * self.stride]
         self.rows = octets.reshape(self.count, self.stride)
         view = memoryview(buffer)
+        self.headers = _views(view, self.stride, start, HEADER_SIZE, self.count)
         self.plain = _views(view, self.stride, self.cipher_at, ciphered, self.count)
         self.sealed = _views(view, self.stride, self.cipher_at, ciphered + icv, self.count)
+        self.ivs = self.rows[:, self.cipher_at - IV_SIZE : self.cipher_at]
+        self._spis = self.rows[:, start : start + SPI_SIZE]
+        self._sequence = column(self.rows, start + SPI_SIZE, ">u4")
+        self._iv = column(self.rows, start + HEADER_SIZE, ">u8")
+        self._cuts: dict[int, CutRows] = {}
+
+    def cuts(self, length: int) -> CutRows:
+        """The packets' part of the rows, for packets of `length` octets."""
+        cuts = self._cuts.get(length)
+        if cuts is None:
+            cuts = self._cuts[length] = CutRows(self.rows[:, self.cipher_at :], length)
+        return cuts
+
+    def write_headers(self, spi: bytes, first: int, count: int) -> None:
+        """SPI, sequence number, and the same again as IV (RFC 4106 section 3.1 lets it count)."""
+        sequences = _sequences(first, count)
+        self._spis[:count] = np.frombuffer(spi, np.uint8)
+        self._sequence[:count] = sequences & np.uint64(_LOW)
+        self._iv[:count] = sequences
 
 
 class TrainSealer:
@@ -178,8 +209,7 @@ class TrainSealer:
             total = len(packet.octets) + (count - 1) * packet.header_size
             last = packet.header_size + rest if rest else length
             if _has_room(entry.outbound, layout, length, last, count):
-                at = layout.cipher_at
-                cut_into(packet, layout.rows[:count, at : at + length])
+                layout.cuts(length).cut(packet)
                 return self._seal(entry, protection, layout, (length, last, count), total, now)
         outputs: list[TrainOutput] = []
         for segment in segments_of(packet):
@@ -247,11 +277,10 @@ class TrainSealer:
         half = entry.outbound
         nonces = self._keyed.of(half, protection)
         first = half.sequence + 1
-        sequences = np.arange(first, first + count, dtype=np.uint64)
         rows = layout.rows[:count]
-        _write_headers(layout, rows, half.spi, sequences)
-        nonces.number(sequences)
-        nonces.ivs[:count] = rows[:, layout.cipher_at - IV_SIZE : layout.cipher_at]
+        layout.write_headers(half.spi, first, count)
+        nonces.ivs[:count] = layout.ivs[:count]
+        associated = nonces.associated(first, count, layout.headers)
         trailer = trailers(half.alignment, _IPV4)[length % half.alignment]
         at = layout.cipher_at + length
         rows[:, at : at + len(trailer)] = np.frombuffer(trailer, np.uint8)
@@ -264,13 +293,12 @@ class TrainSealer:
         start = (count - 1) * layout.stride + layout.cipher_at
         last_plain, last_sealed = self._view[start:end], self._view[start : end + half.icv_size]
         if layout.start:
-            _write_outer(entry, layout, rows, sequences, len(last_sealed))
+            _write_outer(entry, layout, rows, first, len(last_sealed))
         seal = protection.encrypt_into
         assert seal is not None
         whole = count - 1
-        pairs = zip(nonces.nonces[:whole], plain, nonces.associated, sealed, strict=False)
-        deque((seal(*packet) for packet in pairs), 0)
-        seal(nonces.nonces[whole], last_plain, nonces.associated[whole], last_sealed)
+        deque(map(seal, nonces.nonces[:whole], plain, associated, sealed), 0)
+        seal(nonces.nonces[whole], last_plain, associated[whole], last_sealed)
         half.sequence += count
         half.packets += count
         half.octets += ciphered + len(last_plain)
@@ -327,39 +355,26 @@ def _run_length(packets: Sequence[bytes]) -> int:
     return len(packets)
 
 
-def _write_headers(
-    layout: _SealingLayout,
-    rows: Octets,
-    spi: bytes,
-    sequences: Numbers,
-) -> None:
-    """SPI, sequence number, and the same again as IV (RFC 4106 section 3.1 lets it count)."""
-    start = layout.start
-    rows[:, start : start + SPI_SIZE] = np.frombuffer(spi, np.uint8)
-    column(rows, start + SPI_SIZE, ">u4")[:] = sequences & np.uint64(_LOW)
-    column(rows, start + HEADER_SIZE, ">u8")[:] = sequences
-
-
 def _write_outer(
     entry: SadEntry,
     layout: _SealingLayout,
     rows: Octets,
-    sequences: Numbers,
+    first: int,
     last_sealed: int,
 ) -> None:
     """The outer headers: alike but for identification and checksum, the last one's length apart."""
     inner = rows[0, layout.cipher_at : layout.cipher_at + IPV4_HEADER_SIZE]
     tos, fragment = int(inner[1]), int(inner[6]) << 8 & DONT_FRAGMENT
     esp = bytes(layout.stride - IPV4_HEADER_SIZE)
-    header = entry.outer.around_with(esp, tos, fragment, int(sequences[0]))[:IPV4_HEADER_SIZE]
+    header = entry.outer.around_with(esp, tos, fragment, first)[:IPV4_HEADER_SIZE]
     rows[:, :IPV4_HEADER_SIZE] = np.frombuffer(header, np.uint8)
-    identifications = (sequences - np.uint64(1)) % np.uint64(0xFFFF) + np.uint64(1)
+    count = len(rows)
+    identifications: Numbers = (NUMBERS[:count] + (first - 1) % 0xFFFF) % 0xFFFF + 1
     fixed = int.from_bytes(header[:4] + header[6:10] + header[12:], "big") % 0xFFFF
-    sums = (identifications + np.uint64(fixed)) % np.uint64(0xFFFF)
     column(rows, 4, ">u2")[:] = identifications
-    column(rows, 10, ">u2")[:] = np.where(sums, 0xFFFF - sums, 0)
+    column(rows, 10, ">u2")[:] = (-fixed - identifications) % 0xFFFF
     last = bytes(HEADER_SIZE + IV_SIZE + last_sealed)
-    header = entry.outer.around_with(last, tos, fragment, int(sequences[-1]))[:IPV4_HEADER_SIZE]
+    header = entry.outer.around_with(last, tos, fragment, first + count - 1)[:IPV4_HEADER_SIZE]
     rows[-1, :IPV4_HEADER_SIZE] = np.frombuffer(header, np.uint8)
 
 
@@ -371,6 +386,10 @@ class _OpeningLayout:
         cipher_at = HEADER_SIZE + IV_SIZE
         self.ciphered = size - cipher_at - icv
         self.rows = np.frombuffer(source, np.uint8)[: count * size].reshape(count, size)
+        self.headers = _views(source, size, 0, HEADER_SIZE, count)
+        self.ivs = self.rows[:, HEADER_SIZE : HEADER_SIZE + IV_SIZE]
+        self.numbered = column(self.rows, 0, ">u8")
+        """SPI and sequence number as one."""
         self.sealed = _views(source, size, cipher_at, self.ciphered + icv, count)
         octets = np.frombuffer(opened, np.uint8)[: count * self.ciphered]
         self.opened = octets.reshape(count, self.ciphered)
@@ -420,7 +439,7 @@ class TrainOpener:
             return 0
         layout = self._layout(size, half.icv_size)
         count = length // size
-        first = self._first_of_run(half, layout.rows[:count])
+        first = self._first_of_run(half, layout.numbered[:count])
         if first is None:
             return 0
         if half.packets + count >= half.packet_mark:
@@ -428,9 +447,9 @@ class TrainOpener:
         if half.octets + count * ciphered >= half.octet_mark:
             return 0
         nonces = self._keyed.of(half, protection)
-        nonces.number(np.arange(first, first + count, dtype=np.uint64))
-        nonces.ivs[:count] = layout.rows[:count, HEADER_SIZE : HEADER_SIZE + IV_SIZE]
-        good = _opened(protection, nonces, layout, count)
+        nonces.ivs[:count] = layout.ivs[:count]
+        associated = nonces.associated(first, count, layout.headers)
+        good = _opened(protection, nonces.nonces[:count], associated, layout)
         if good:
             half.replay.mark_run(first, good)
             half.packets += good
@@ -448,14 +467,12 @@ class TrainOpener:
             self._layouts[size, icv] = layout
         return layout
 
-    def _first_of_run(self, half: InboundHalf, rows: Octets) -> int | None:
-        """The first sequence number, if all rows are of the SA and their numbers follow each other
-        beyond all that was seen."""
-        if not (rows[:, :SPI_SIZE] == np.frombuffer(half.spi, np.uint8)).all():
-            return None
-        low = column(rows, SPI_SIZE, ">u4").astype(np.int64)
-        first, count = int(low[0]), len(rows)
-        if first + count > _LOW or (low != np.arange(first, first + count)).any():
+    def _first_of_run(self, half: InboundHalf, numbered: NDArray[np.integer]) -> int | None:
+        """The first sequence number, if all packets are of the SA and their numbers follow each
+        other beyond all that was seen."""
+        first, count = int(numbered[0]) & _LOW, len(numbered)
+        start = int.from_bytes(half.spi, "big") << 32 | first
+        if first + count > _LOW or (numbered != _sequences(start, count)).any():
             return None
         if half.esn:
             first = half.replay.extended(first)
@@ -493,21 +510,27 @@ def _malformed(entry: SadEntry, reason: DropReason, ciphered: int) -> Notice:
     return Notice("packet_dropped", details)
 
 
-def _opened(protection: AeadProtection, nonces: _Nonces, layout: _OpeningLayout, count: int) -> int:
-    """Open the first `count` rows up to the first that does not verify; how many did."""
+def _opened(
+    protection: AeadProtection,
+    nonces: list[memoryview],
+    associated: list[memoryview],
+    layout: _OpeningLayout,
+) -> int:
+    """Open the rows, as many as there are `nonces`, up to the first that does not verify; how many
+    did."""
     decrypt = protection.decrypt_into
     assert decrypt is not None
-    packets = zip(
-        nonces.nonces[:count], layout.sealed, nonces.associated, layout.plain, strict=False
-    )
-    number = 0
     try:
-        for nonce, sealed, associated, plain in packets:
-            decrypt(nonce, sealed, associated, plain)
-            number += 1
+        deque(map(decrypt, nonces, layout.sealed, associated, layout.plain), 0)
     except InvalidTag:
-        pass
-    return number
+        # Which one it was is found by going through them again: it happens to who is attacked.
+        number = 0
+        with contextlib.suppress(InvalidTag):
+            for packet in zip(nonces, layout.sealed, associated, layout.plain, strict=False):
+                decrypt(*packet)
+                number += 1
+        return number
+    return len(nonces)
 
 
 def _common_length(opened: Octets) -> int:
@@ -517,13 +540,10 @@ def _common_length(opened: Octets) -> int:
     length = opened.shape[1] - TRAILER_SIZE - pad
     if next_header != _IPV4 or length < IPV4_HEADER_SIZE + 4:
         return 0
+    if not ipv4.flow_key(opened[0, :length].tobytes()):
+        return 0
     expected = np.frombuffer(PADDING[:pad] + bytes([pad, next_header]), np.uint8)
-    same = (
-        (opened[:, length:] == expected).all()
-        and (opened[:, 0] == IPV4_NO_OPTIONS).all()
-        and (column(opened, 2, ">u2") == length).all()
-        and not (column(opened, 6, ">u2") & _ANY_FRAGMENT).any()
-        and (opened[:, 9] == opened[0, 9]).all()
-        and (opened[:, 12:24] == opened[0, 12:24]).all()
-    )
-    return length if same else 0
+    words = opened[:, : IPV4_HEADER_SIZE + 4].view(">u4").astype(np.uint32)
+    words ^= words[0]
+    words &= _SAME_FLOW
+    return length if not words.any() and (opened[:, length:] == expected).all() else 0
