@@ -13,12 +13,14 @@ import contextlib
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ipseclab.emu import offloads
 from ipseclab.emu.driver import BURST, GatewayDriver, GatewaySpec, Report
 from ipseclab.ike.config import NAT_T_PORT
+from ipseclab.ipsec import ipv4
 from ipseclab.ipsec.datapath import INBOUND
 from ipseclab.ipsec.events import DatapathOutput
 from ipseclab.ipsec.segmentation import SuperPacket, segments_of
@@ -26,6 +28,14 @@ from ipseclab.ipsec.train import OpenedTrain, SealedTrain, TrainOpener, TrainOut
 from ipseclab.outputs import SendDatagram, SendPacket, UdpEndpoint, UdpPath
 
 __all__ = ["FastDriver"]
+
+LARGEST_BACKLOG = 128
+"""Packets and super-packets taken from the protected side that wait for their turn; beyond, they
+wait in the device's own queue, which drops what it has no room for."""
+TURN_OCTETS = 4 * 65_536
+"""Read from a socket before the others and the timer are looked at; a datagram counts as
+`DATAGRAM_COST` octets more than it has."""
+DATAGRAM_COST = TURN_OCTETS // BURST
 
 
 class FastDriver(GatewayDriver):
@@ -37,6 +47,8 @@ class FastDriver(GatewayDriver):
         self._sealer = TrainSealer(self._gateway.datapath)
         self._opener = TrainOpener(self._gateway.datapath)
         self._trains = {"trains_out": 0, "trains_in": 0}
+        self._waiting: deque[tuple[bytes, bytes | SuperPacket]] = deque()
+        """From the protected side, with their flows."""
         self._segments = offloads.available()["UDP segmentation"]
 
     def _open_protected(self, name: str) -> int:
@@ -49,23 +61,51 @@ class FastDriver(GatewayDriver):
     # Outbound
 
     def _read_protected(self) -> None:
+        """Take what is there. Single packets leave at once, super-packets one a turn: who sends
+        little does not wait for who sends much. Within a flow the order stays."""
         singles: list[bytes] = []
         for _ in range(BURST):
+            if len(self._waiting) >= LARGEST_BACKLOG:
+                break
             try:
                 packet = self._next_protected()
             except BlockingIOError:
                 break
-            if isinstance(packet, bytes):
-                singles.append(packet)
-                continue
-            self._send_singles(singles)
-            singles = []
-            now = time.monotonic()
-            if packet.is_sound:
-                self._carry_trains(self._sealer.seal_super(packet, now), now)
+            if isinstance(packet, SuperPacket):
+                self._waiting.append((ipv4.flow_key(packet.octets), packet))
+            elif self._waiting and (key := ipv4.flow_key(packet)) in dict(self._waiting):
+                self._waiting.append((key, packet))
             else:
-                self._carry_out(self._gateway.send_packet(packet.octets, now), now)
+                singles.append(packet)
         self._send_singles(singles)
+
+    def _seconds_left(self) -> float | None:
+        return 0.0 if self._waiting else super()._seconds_left()
+
+    def _keep_time(self) -> None:
+        super()._keep_time()
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        """One super-packet, or the single packets up to the next one."""
+        singles: list[bytes] = []
+        while self._waiting:
+            _key, packet = self._waiting[0]
+            if isinstance(packet, SuperPacket) and singles:
+                break
+            self._waiting.popleft()
+            if isinstance(packet, SuperPacket):
+                self._send_super(packet)
+                return
+            singles.append(packet)
+        self._send_singles(singles)
+
+    def _send_super(self, packet: SuperPacket) -> None:
+        now = time.monotonic()
+        if packet.is_sound:
+            self._carry_trains(self._sealer.seal_super(packet, now), now)
+        else:
+            self._carry_out(self._gateway.send_packet(packet.octets, now), now)
 
     def _next_protected(self) -> bytes | SuperPacket:
         if self._tun is not None:
@@ -93,13 +133,15 @@ class FastDriver(GatewayDriver):
         opener, buffer = self._opener, self._opener.buffer
 
         def read() -> None:
-            for _ in range(BURST):
+            octets = 0
+            while octets < TURN_OCTETS:
                 try:
                     length, size, (address, port) = offloads.receive_train(opened, buffer)
                 except BlockingIOError:
                     return
                 except ConnectionRefusedError:  # an ICMP error for an earlier datagram
                     continue
+                octets += length + DATAGRAM_COST
                 now = time.monotonic()
                 path = UdpPath(local, UdpEndpoint(address, port))
                 self._carry_trains(opener.open(length, size, path, now), now)
@@ -156,8 +198,9 @@ class FastDriver(GatewayDriver):
         try:
             self._tun.write_super(joined)
         except OSError:
+            # What the kernel does not take in one piece it may take by itself.
             for packet in segments_of(joined):
-                self._dropped("not_delivered", INBOUND, packet, now)
+                self._deliver(packet, now)
 
     def _deliver(self, packet: bytes, now: float) -> None:
         if self._tun is None:

@@ -28,13 +28,15 @@ _ANCILLARY = socket.CMSG_SPACE(_INT.size)
 # flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
 _VNET = struct.Struct("=BBHHHH")
 _NEEDS_CHECKSUM = 1
-_GSO_NONE, _GSO_TCPV4, _GSO_ECN = 0, 1, 0x80
+_GSO_TCPV4, _GSO_UDP_L4, _GSO_ECN = 1, 5, 0x80
+_TCP = 6
+_PROTOCOL = 9
 _NOTHING_SPECIAL = bytes(_VNET.size)
 _IPV4_HEADER_SIZE, _TCP_CHECKSUM_OFFSET, _UDP_CHECKSUM_OFFSET = 20, 16, 6
 
 
 class OffloadTun:
-    """A TUN interface that gives and takes TCP super-packets of IPv4."""
+    """A TUN interface that gives TCP super-packets of IPv4, and takes those of TCP and UDP."""
 
     def __init__(self, name: str) -> None:
         """Raises OSError without the offloads, EnvironmentLacks without TUN."""
@@ -62,14 +64,16 @@ class OffloadTun:
         os.writev(self.descriptor, (_NOTHING_SPECIAL, packet))
 
     def write_super(self, packet: SuperPacket) -> None:
-        """Hand over a TCP super-packet as `ipsec.segmentation.join` makes it."""
+        """Hand over a super-packet as `ipsec.segmentation.join` makes it. Raises OSError, of UDP
+        with a kernel before Linux 6.2."""
+        tcp = packet.octets[_PROTOCOL] == _TCP
         header = _VNET.pack(
             _NEEDS_CHECKSUM,
-            _GSO_TCPV4,
+            _GSO_TCPV4 if tcp else _GSO_UDP_L4,
             packet.header_size,
             packet.size,
             _IPV4_HEADER_SIZE,
-            _TCP_CHECKSUM_OFFSET,
+            _TCP_CHECKSUM_OFFSET if tcp else _UDP_CHECKSUM_OFFSET,
         )
         os.writev(self.descriptor, (header, packet.octets))
 
