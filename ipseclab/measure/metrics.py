@@ -29,19 +29,25 @@ TRANSIT_LIMIT = 1.0
 last link."""
 IPV4_UDP_OCTETS = 28
 NAT_CHANGES = ("nat_rebound", "nat_expired")
+DELIVERED = "delivered."
 IKE_PORT, NAT_T_PORT = ":500", ":4500"
 
 
 def measure(view: RunView) -> dict[str, MetricValue]:
-    """Every metric of the run, in the table's order, then `drops.<reason>` by name."""
+    """Every metric of the run, in the table's order, then those with a name behind a dot."""
     values = {metric.name: metric.compute(view) for metric in METRICS.values()}
     parts = view.load.parts() if view.load is not None else {}
-    return {**values, **{f"overhead.{part}": parts[part] for part in parts}, **drops(view)}
+    return {
+        **values,
+        **{f"overhead.{part}": parts[part] for part in parts},
+        **_of_flows(view),
+        **drops(view),
+    }
 
 
 def unit_of(name: str) -> str:
     """The unit of a results column; empty for one that is no metric."""
-    if name.startswith("drops."):
+    if name.startswith(("drops.", DELIVERED)):
         return "packets"
     if name.startswith("overhead."):
         return "octets"
@@ -53,6 +59,8 @@ def definition_of(name: str) -> str:
     """What a metric means; empty for a results column that is none."""
     if name.startswith("drops."):
         return "packets dropped for this reason"
+    if name.startswith(DELIVERED):
+        return "of this flow's probes those delivered"
     if name.startswith("overhead."):
         return "octets of this part, a packet"
     metric = METRICS.get(name)
@@ -69,7 +77,8 @@ def better(name: str) -> Better:
 def known(name: str) -> bool:
     """True when results can have a metric of that name."""
     part = name.removeprefix("overhead.")
-    return name in METRICS or name.startswith("drops.") or (part != name and part in OVERHEAD_PARTS)
+    dotted = name.startswith(("drops.", DELIVERED))
+    return name in METRICS or dotted or (part != name and part in OVERHEAD_PARTS)
 
 
 # --- IKE -----------------------------------------------------------------------------------------
@@ -328,6 +337,14 @@ def probe_delivered(view: RunView) -> MetricValue:
     if not probes:
         return None
     return float(sum(len(probe.sent.keys() & probe.received.keys()) for probe in probes))
+
+
+def _of_flows(view: RunView) -> dict[str, MetricValue]:
+    """`probe_delivered` of each flow by itself."""
+    return {
+        f"{DELIVERED}{probe.flow}": float(len(probe.sent.keys() & probe.received.keys()))
+        for probe in view.probes()
+    }
 
 
 # --- TCP and ping --------------------------------------------------------------------------------

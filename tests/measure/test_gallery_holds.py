@@ -20,6 +20,8 @@ BROKEN = [
     ("ports-and-protocols", "connections.site.encapsulation: auto-tcp", "links.wan.delay: 1s"),
     ("ah-and-nat", ", ah_passthrough: true}", "}"),
     ("ah-and-nat", "connections.first.encapsulation: never", "connections.first.mode: tunnel"),
+    ("nat-zoo", "connections.site.keepalive: 1s", "connections.site.keepalive: 10s"),
+    ("nat-zoo", "{at: 7s, do: nat_rebind, node: home}", "{at: 7s, do: keepalive, node: gw1}"),
 ]
 
 
@@ -42,3 +44,4 @@ def test_it_fails_when_the_thing_is_broken(name, said, instead, tmp_path):
     (path := tmp_path / f"{name}.yaml").write_text(text.replace(said, instead))
     done = run(path, tmp_path / "out")
     assert done.exit_code == 1, done.output
+    assert "What was expected" in done.output

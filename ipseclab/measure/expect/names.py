@@ -34,7 +34,7 @@ from ipseclab.measure.expect.expression import (
     Number,
     parts,
 )
-from ipseclab.measure.metrics import METRICS, unit_of
+from ipseclab.measure.metrics import DELIVERED, METRICS, unit_of
 from ipseclab.measure.overhead import OVERHEAD_PARTS
 
 COUNTS = ("count", "share")
@@ -60,7 +60,7 @@ FLOW_FACTS: Mapping[str, Unit] = {
     "octets": OCTETS,
 }
 _SECTIONS = {"links": ("link", LINK_FACTS), "traffic": ("flow", FLOW_FACTS)}
-_KEYED = ("drops", "overhead")
+_KEYED = ("drops", "overhead", DELIVERED.rstrip("."))
 """Metrics of which there are several, told apart by a word behind the dot."""
 
 
@@ -119,8 +119,9 @@ class Vocabulary:
         metric = first
         if rest and first in _KEYED and not _is_statistic(rest[0]):
             metric = f"{first}.{rest.pop(0)}"
-        if metric not in _metric_names():
-            known = [*self.parameters, *_metric_names()]
+        names = (*_metric_names(), *(f"{DELIVERED}{flow}" for flow in self.flows))
+        if metric not in names:
+            known = [*self.parameters, *names]
             kinds = "metric and no parameter" if self.parameters else "metric"
             raise ExpressionError(f"{metric!r} is no {kinds}, {one_of(known, metric)}", name.at)
         if not rest:
