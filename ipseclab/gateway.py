@@ -316,7 +316,7 @@ class Gateway:
         """Turn what one half says into the other's inputs until only outputs are left, in order."""
         if len(events) == 1 and isinstance(events[0], _PACKETS):
             # Nearly every packet: one comes in, one goes out, and nobody else needs to know.
-            return [events[0]]
+            return [events[0]] if not isinstance(events, list) else events
         outputs: list[Output] = []
         waiting: deque[_Anything] = deque(events)
         while waiting:

@@ -151,17 +151,20 @@ def decapsulate(
     if not entry.parameters.tunnel:
         packet = _transported(next_header, payload, outer, path)
     elif next_header == _IPV4:
-        packet = ipv4.trimmed(payload)
+        key = ipv4.flow_key(payload)
+        packet = payload if key else ipv4.trimmed(payload)
         # Between IPv4 headers whose TOS octets are equal there is nothing to carry over.
         if outer and (outer[1] != packet[1] or outer[0] >> 4 != 4):
             packet = _with_mark(packet, outer)
+        if key and key in entry.inbound.checked_flows:
+            return packet
     elif next_header == _IPV6:
         packet = ipv6.trimmed(payload)
         if outer:
             packet = _with_mark(packet, outer)
     else:
         raise Dropped(DropReason.MALFORMED)
-    key = ipv4.flow_key(packet) or flow_key(packet)
+    key = flow_key(packet)
     if key not in entry.inbound.checked_flows:
         _check_selectors(entry, packet, key)
     return packet

@@ -156,8 +156,6 @@ def header_of_whole(packet: bytes) -> bytes:
 def trimmed(payload: bytes) -> bytes:
     """The IPv4 packet at the start of a tunnel's payload; what follows it is traffic flow
     confidentiality padding (RFC 4303 section 2.7). Raises Dropped."""
-    if flow_key(payload):
-        return payload
     try:
         return payload[: decode_ipv4_header(payload).total_length]
     except WireError:

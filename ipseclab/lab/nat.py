@@ -111,9 +111,12 @@ class NatSide(Enum):
     OUTSIDE = "outside"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NatResult:
-    """What became of a packet: it goes `to` a side, or was `dropped`; and what to trace."""
+    """What became of a packet: it goes `to` a side, or was `dropped`; and what to trace.
+
+    One is made for each packet; freezing would make that cost four times as much.
+    """
 
     packet: bytes | None
     to: NatSide | None
@@ -259,7 +262,7 @@ class Nat:
         return notices
 
     def _pass(self, octets: bytes, now: float, came_from: NatSide) -> NatResult:
-        notices = self.expire(now)
+        notices = self.expire(now) if self._timers and self._timers[0][0] <= now else []
         seen: Packet | None = None
         try:
             seen = read_packet(octets)

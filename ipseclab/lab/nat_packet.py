@@ -6,6 +6,7 @@ packet stays recognisably damaged), RFC 5508 section 4 (ICMP errors carry a pack
 
 from __future__ import annotations
 
+import struct
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -40,6 +41,10 @@ _PORT_PROTOCOLS = (_UDP, _TCP)
 _SUM_AT = {_TCP: 16, _UDP: 6, _ICMP: 2}
 _ICMP_ID_AT = 4
 _TCP_FLAGS_AT = 13
+_NO_OPTIONS = 0x45
+"""The first octet of an IPv4 packet without options."""
+_WITH_PORTS = struct.Struct("!BxHHHBBxx4s4sHH4x")
+"""Its header and a UDP header."""
 _SMALLEST = {_TCP: 20, _UDP: 8, _ICMP: 8}
 _SMALLEST_INSIDE = 8
 """RFC 792: an ICMP error carries the header and 8 octets of what it is about."""
@@ -78,6 +83,16 @@ class Packet(NamedTuple):
 
 def read_packet(packet: bytes) -> Packet:
     """What stands in a whole IPv4 packet. Raises WireError, also for a bad header checksum."""
+    if len(packet) >= _WITH_PORTS.size and packet[0] == _NO_OPTIONS:
+        fields = _WITH_PORTS.unpack_from(packet)
+        _, total, identification, fragment, ttl, protocol, source, destination, *ports = fields
+        # UDP that is no fragment, and as long as it says: all ESP in UDP is.
+        if protocol == _UDP and not fragment & 0x3FFF and total == len(packet):
+            if int.from_bytes(packet[:IPV4_HEADER_SIZE], "big") % 0xFFFF:
+                raise WireError("IPv4 header checksum does not fit")
+            ends = Endpoint(source, ports[0]), Endpoint(destination, ports[1])
+            start = IPV4_HEADER_SIZE
+            return Packet(protocol, *ends, ttl, total, identification, start, 0, False, 0, None)
     header = decode_ipv4_header(packet)
     if checksum(packet[: header.header_length]):
         raise WireError("IPv4 header checksum does not fit")

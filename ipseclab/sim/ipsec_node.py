@@ -19,7 +19,7 @@ from ipaddress import ip_address
 from ipseclab.errors import WireError
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
 from ipseclab.ipsec.fragments import fragments_of, is_fragment
-from ipseclab.ipsec.plain import read_datagram
+from ipseclab.ipsec.plain import esp_in_udp, read_datagram
 from ipseclab.ipsec.processing import SMALLEST_PATH_MTU
 from ipseclab.lab.impairment import LARGEST_PACKET
 from ipseclab.lab.trace import Trace
@@ -141,6 +141,9 @@ class IpsecNode(Node):
                 identification=self._identification,
                 flags_fragment=DONT_FRAGMENT if whole else 0,
             )
+        if len(packet) <= limit:
+            self.send_unprotected(packet)
+            return
         for piece in fragments_of(packet, limit, self._identification):
             self.send_unprotected(piece)
 
@@ -214,7 +217,7 @@ class IpsecNode(Node):
 
     def _towards(self, packet: bytes) -> None:
         destination = packet[_DESTINATION] if packet[0] < _IPV6 else packet[_DESTINATION_V6]
-        interface = self.route(destination)
+        interface = self._route_cache.get(destination) or self.route(destination)
         if interface is not None and interface.name not in self._outside:
             self.transmit(packet)
         elif len(packet) <= self._tunnel_mtu:
@@ -278,6 +281,9 @@ def _ike_datagram(packet: bytes) -> tuple[UdpPath, bytes] | None:
 
     Raises WireError when it is cut short or its checksum does not match.
     """
+    found = esp_in_udp(packet)
+    if found is not None:
+        return found
     header = decode_ip_header(packet)
     if header.is_fragment:
         return None

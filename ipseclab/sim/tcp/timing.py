@@ -48,5 +48,8 @@ class RttEstimator:
         if self.srtt is None:
             base = INITIAL_RTO
         else:
-            base = self.srtt + max(CLOCK_GRANULARITY, 4 * self.variance, MIN_RTO_VARIANCE)
-        return min(base * 2.0**self.backoff, MAX_RTO)
+            # The floor lies above the clock's granularity, which RFC 6298 wants here.
+            spread = 4 * self.variance
+            base = self.srtt + (spread if spread > MIN_RTO_VARIANCE else MIN_RTO_VARIANCE)
+        rto = base * 2.0**self.backoff if self.backoff else base
+        return rto if rto < MAX_RTO else MAX_RTO
