@@ -220,6 +220,8 @@ def grant_child(
     mode = connection.mode
     grant_of = _granted(sa, mode, tsi, tsr, replaces)
     own_ts, peer_ts = grant_of.own_ts, grant_of.peer_ts
+    if replaces is None:
+        ctx.claims.require_free(sa, own_ts, peer_ts)
     if replaces is not None:
         resource = replaces.resource
     elif wants_resources(connection, message):
@@ -322,6 +324,7 @@ def install(
     )
     sa.children[child.spi_in] = child
     ctx.children[child.spi_in] = child
+    ctx.claims.add(child)
     child.installed = True
     # AH has no form in UDP: it passes no NAT, and says so by failing (RFC 3715 section 2.1).
     encapsulated = sa.encapsulated and child.proposal.protocol == ProtocolId.ESP

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ipseclab.ike.claims import Claims
 from ipseclab.ike.config import NAT_T_PORT, ConnectionConfig, Identity, IkeConfig, TcpUse
 from ipseclab.ike.events import IkeOutput
 from ipseclab.ike.fragments import Reassembly, fragment_fields
@@ -95,6 +96,8 @@ class Context:
         self.stateless_answers = RateLimit(config.limits.stateless_answers)
         self.leases = Leases()
         """Addresses that peers have of this end's pools."""
+        self.claims = Claims()
+        """Addresses of their own that peers behind NATs have."""
         self.ready: deque[IkeSa] = deque()
         self.counters: Counter[str] = Counter()
         self._outputs: list[IkeOutput] = []

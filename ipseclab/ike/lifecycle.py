@@ -193,6 +193,7 @@ def remove_child(ctx: Context, child: ChildSa, reason: str, *, linger: float = 0
         return
     child.ike.children.pop(child.spi_in, None)
     ctx.children.pop(child.spi_in, None)
+    ctx.claims.remove(child)
     ctx.emit(ChildSaGone(child.spi_in, reason, linger))
     ctx.notice(
         "child_gone",

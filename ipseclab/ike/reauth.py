@@ -150,7 +150,7 @@ class TakeOver(Task):
     def _done(self, ctx: Context, sa: IkeSa, now: float) -> None:
         sa.renews = None
         ctx.notice("reauth_done", connection=sa.connection.name, spi_i=sa.spi_i.hex())
-        settle_collision(ctx, sa.connection.name, now)
+        settle_collision(ctx, sa, now)
 
 
 class GiveWay(TakeOver):
@@ -178,11 +178,14 @@ def begin_session(sa: IkeSa, now: float) -> None:
     sa.session.since = now
 
 
-def settle_collision(ctx: Context, connection: str, now: float) -> None:
-    """Where both ends have authenticated anew at once, have the IKE_SA of the lowest nonce closed
-    if this end began it. It is the peer's, too, that came up while ours was under way, or soon
-    enough after it: its first request may have been lost."""
-    alive = [sa for sa in ctx.of_connection(connection) if sa.alive]
+def settle_collision(ctx: Context, new: IkeSa, now: float) -> None:
+    """Where `new` has come up and both ends have authenticated anew at once, have the IKE_SA of the
+    lowest nonce closed if this end began it. It is the peer's, too, that came up while ours was
+    under way, or soon enough after it: its first request may have been lost."""
+    name = new.connection.name
+    if not may_begin(ctx.connection(name)):
+        return  # and a gateway for thousands of clients need not look through them
+    alive = [sa for sa in (new, *ctx.others(new)) if sa.alive and sa.connection.name == name]
     for own in alive:
         begun = own.session.renewal
         if begun is None or not own.session.begun_here or own.renews is not None:

@@ -29,7 +29,7 @@ class ReauthenticationExtension(AuthExtension):
     ) -> tuple[Payload, ...]:
         begin_session(sa, now)
         schedule(ctx, sa, None, now)
-        settle_collision(ctx, sa.connection.name, now)
+        settle_collision(ctx, sa, now)
         return lifetime_notify(sa)
 
     @override
@@ -40,4 +40,4 @@ class ReauthenticationExtension(AuthExtension):
         if sa.renews is not None:
             ctx.queue(sa, TakeOver(sa.renews))
         else:
-            settle_collision(ctx, sa.connection.name, now)
+            settle_collision(ctx, sa, now)
