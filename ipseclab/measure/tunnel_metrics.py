@@ -27,7 +27,7 @@ def outage(view: RunView) -> MetricValue:
             continue
         silence = probe.longest_silence(min(probe.sent.values()), max(probe.sent.values()))
         if silence is not None:
-            found.append(max(0.0, silence - probe.period))
+            found.append(round(max(0.0, silence - probe.period), 9))
     return max(found, default=None)
 
 

@@ -10,6 +10,12 @@ from ipseclab.cli import app
 
 ROOT = Path(__file__).parents[2]
 BROKEN = [
+    ("host-to-host", "links.wan.backward.block: udp/500", "links.wan.backward.block: udp/4500"),
+    (
+        "server-to-server",
+        "connections.health.local_ts: 192.0.2.1/32",
+        "connections.health.mode: none",
+    ),
     ("site-to-site", "psk: a secret of gw<i> and gw<j>}", "psk: a, responder_psk: b}"),
     (
         "site-to-site",

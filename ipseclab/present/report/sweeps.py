@@ -102,11 +102,12 @@ def _sweep(
 def _on_paper(
     rows: Sequence[Row], metric: str, paper: Mapping[str, Mapping[str, float]]
 ) -> list[Row]:
-    """The rows with the closed form's value in the place of the measured one."""
+    """The rows with the closed form's value in the place of the measured one, where there is one
+    to stand beside."""
     return [
         replace(row, metrics={metric: paper[row.run][metric]})
         for row in rows
-        if metric in paper.get(row.run, {})
+        if metric in paper.get(row.run, {}) and row.metrics.get(metric) is not None
     ]
 
 
