@@ -4,7 +4,8 @@ What `measure.overhead` works out from the formats is here found on the wire, pa
 outer headers, the IV and ICV of the SA's suite, and, behind the decryption, the padding, the inner
 header and the payload. RFC 4303 section 2, RFC 4302 section 2, RFC 3948 section 2. AH hides nothing
 and needs no keys. A packet in fragments, outer or inner ones, is one whose parts are those of all
-its pieces (`measure.pieces`).
+its pieces (`measure.pieces`). What was compressed (RFC 3173), or shares payloads of a fixed size
+(RFC 9347), counts as payload; there is no telling which octets were added to which packet.
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ from dataclasses import astuple, dataclass, field, fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Protection, Suite
 from ipseclab.errors import ConfigError, IntegrityFailure, WireError
 from ipseclab.ike.tcp_stream import LENGTH_SIZE, only_message
+from ipseclab.ipsec.aggfrag import BlockReceiver
 from ipseclab.ipsec.ah import FIXED_SIZE as AH_FIXED_SIZE
+from ipseclab.ipsec.counters import Dropped
 from ipseclab.ipsec.esp import open_captured
+from ipseclab.ipsec.ipcomp import HEADER_SIZE as IPCOMP_HEADER_SIZE
+from ipseclab.ipsec.ipcomp import inflated
 from ipseclab.lab.keys import ESP_TABLE, KEYS_FOLDER, read_esp_rows
 from ipseclab.lab.pcap_read import ip_packet, read_capture
+from ipseclab.measure.observer import Sightings
 from ipseclab.measure.overhead import AH_LENGTH_AND_RESERVED, OVERHEAD_PARTS, Overhead
 from ipseclab.measure.pieces import Crossings, Pieces, Whole
 from ipseclab.outputs import EspKeyLog
@@ -44,13 +51,22 @@ _TUNNELLED = (IpProtocol.IPV4, IpProtocol.IPV6)
 _TCP_SMALLEST_HEADER = 20
 
 
+class Captured(NamedTuple):
+    """An IP packet, where it was seen, and when."""
+
+    interface: str
+    packet: bytes
+    time: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """One data packet taken apart: its transport protocol, payload octets, and all the rest."""
 
     protocol: int
     payload: int
-    overhead: Overhead
+    overhead: Overhead | None
+    """None of what was compressed or aggregated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +80,8 @@ class _Unwrapped:
     inside: bytes
     added: Overhead
     octets: int
+    plain: bool = True
+    """False of what was compressed, or is one of several in a payload."""
 
 
 @dataclass(slots=True)
@@ -76,10 +94,14 @@ class Load:
     groups: dict[tuple[int, int], dict[Overhead, int]] = field(default_factory=dict)
     crossings: Crossings = field(default_factory=Crossings)
     """Which packets were seen at both ends."""
+    sightings: Sightings = field(default_factory=Sightings)
+    """What shows without keys."""
 
     def add(self, opened: Opened) -> None:
         """Count a data packet."""
         self.payload += opened.payload
+        if opened.overhead is None:
+            return
         group = self.groups.setdefault((opened.protocol, opened.payload), {})
         group[opened.overhead] = group.get(opened.overhead, 0) + 1
 
@@ -123,7 +145,7 @@ def read_load(capture: Path) -> Load:
     return load_of_links(_packets(capture), keys)
 
 
-def _packets(capture: Path) -> Iterator[tuple[str, bytes]]:
+def _packets(capture: Path) -> Iterator[Captured]:
     frames = read_capture(capture)
     while True:
         try:
@@ -132,32 +154,33 @@ def _packets(capture: Path) -> Iterator[tuple[str, bytes]]:
             return
         packet = ip_packet(captured)
         if packet is not None:
-            yield captured.interface, packet
+            yield Captured(captured.interface, packet, captured.time)
 
 
 def load_of(packets: Iterable[bytes], keys: Iterable[EspKeyLog]) -> Load:
     """The load in these IP packets of one interface."""
-    return load_of_links((("", packet) for packet in packets), keys)
+    return load_of_links((Captured("", packet) for packet in packets), keys)
 
 
-def load_of_links(seen: Iterable[tuple[str, bytes]], keys: Iterable[EspKeyLog]) -> Load:
+def load_of_links(seen: Iterable[Captured], keys: Iterable[EspKeyLog]) -> Load:
     """The load in IP packets with the interfaces at which they were seen."""
     openers = {row.spi: _Opener(row) for row in keys}
     load = Load()
     readers: dict[str, _Reader] = {}
     opened = 0
-    for interface, packet in seen:
+    for interface, packet, time in seen:
         if opened >= MOST_OPENED:
             break
         load.octets += len(packet)
+        load.sightings.add(interface, time, packet)
         reader = readers.setdefault(interface, _Reader(interface, openers, load.crossings))
         try:
             found = reader.take(packet)
         except (WireError, IntegrityFailure):
             continue  # damaged on the link: octets on the wire, but no payload
-        if found is not None:
-            load.add(found)
-            opened += 1
+        for one in found:
+            load.add(one)
+        opened += len(found)
     return load
 
 
@@ -172,15 +195,38 @@ class _Reader:
         self._crossings = crossings
         self._outer: Pieces[None] = Pieces()
         self._inner: Pieces[_Unwrapped] = Pieces()
+        self._blocks: dict[bytes, BlockReceiver] = {}
 
-    def take(self, packet: bytes) -> Opened | None:
-        """A data packet, when this was the last that it lacked. Raises as `unwrap`."""
+    def take(self, packet: bytes) -> list[Opened]:
+        """The data packets for which this was the last that they lacked. Raises as `unwrap`."""
         outer = self._outer.take(packet, None)
-        if outer is None:
-            return None
-        found = unwrap(outer.packet, self._openers, outer.headers)
-        if found is None:
-            return None
+        found = None
+        if outer is not None:
+            found = unwrap(outer.packet, self._openers, outer.headers)
+        if outer is None or found is None:
+            return []
+        if found.next_header == IpProtocol.AGGFRAG:
+            return self._aggregated(found)
+        one = self._one(outer, found)
+        return [one] if one is not None else []
+
+    def _aggregated(self, found: _Unwrapped) -> list[Opened]:
+        """The packets that a payload makes whole (RFC 9347), by the SPI that it came with."""
+        blocks = self._blocks.setdefault(found.mark[:4], BlockReceiver())
+        try:
+            packets = blocks.take(int.from_bytes(found.mark[4:], "big"), found.inside)
+        except Dropped:
+            return []
+        opened = []
+        for packet in packets:
+            header = decode_ip_header(packet)
+            segment = packet[header.header_length :]
+            transport = _transport_header(header.protocol, segment)
+            if transport is not None and not header.is_fragment and len(segment) > transport:
+                opened.append(Opened(header.protocol, len(segment) - transport, None))
+        return opened
+
+    def _one(self, outer: Whole[None], found: _Unwrapped) -> Opened | None:
         if found.next_header not in _TUNNELLED:
             return self._opened(found, found.next_header, found.inside, in_pieces=outer.pieces > 1)
         inner = self._inner.take(found.inside, found)
@@ -198,7 +244,7 @@ class _Reader:
         if transport is None or len(segment) <= transport:
             return None
         self._crossings.seen(found.mark, self._interface, found.octets, in_pieces=in_pieces)
-        overhead = replace(found.added, transport=transport)
+        overhead = replace(found.added, transport=transport) if found.plain else None
         return Opened(protocol, len(segment) - transport, overhead)
 
 
@@ -310,7 +356,19 @@ def _open_esp(
         next_header=1,
         icv=opener.suite.icv_size,
     )
-    return _Unwrapped(esp[:8], next_header, inside, added, len(inside))
+    return _decompressed(_Unwrapped(esp[:8], next_header, inside, added, len(inside)))
+
+
+def _decompressed(found: _Unwrapped) -> _Unwrapped | None:
+    """The same, behind IPComp (RFC 3173) where there is one."""
+    if found.next_header != IpProtocol.IPCOMP or len(found.inside) <= IPCOMP_HEADER_SIZE:
+        return found
+    try:
+        inside = inflated(found.inside)
+    except Dropped:
+        return None
+    next_header = found.inside[0]
+    return replace(found, next_header=next_header, inside=inside, octets=len(inside), plain=False)
 
 
 def _open_ah(body: bytes, outer_ip: int) -> _Unwrapped | None:
@@ -325,4 +383,4 @@ def _open_ah(body: bytes, outer_ip: int) -> _Unwrapped | None:
         next_header=1,
         icv=size - AH_FIXED_SIZE,
     )
-    return _Unwrapped(body[4:12], body[0], body[size:], added, len(body) - size)
+    return _decompressed(_Unwrapped(body[4:12], body[0], body[size:], added, len(body) - size))

@@ -167,7 +167,7 @@ class SweepFile(Strict):
 class PlotFile(Strict):
     """A figure."""
 
-    kind: Literal["timeline", "sweep", "overhead", "rtt", "matrix", "octets"]
+    kind: Literal["timeline", "sweep", "overhead", "rtt", "matrix", "octets", "observer"]
     title: str = ""
     """What one sees."""
     stem: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] | None = None

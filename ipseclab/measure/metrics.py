@@ -503,6 +503,17 @@ def _crossed(octets: int) -> MetricValue:
     return float(octets) if octets else None
 
 
+def seen_sizes(view: RunView) -> MetricValue:
+    """Without any key, at the first gateway's outer link."""
+    found = view.load.sightings.sizes if view.load is not None else None
+    return float(found) if found is not None else None
+
+
+def seen_variation(view: RunView) -> MetricValue:
+    """0 where traffic and silence look alike."""
+    return view.load.sightings.variation if view.load is not None else None
+
+
 def cpu_per_packet(view: RunView) -> MetricValue:
     """Of the gateways' processes together; simulated time says nothing about it."""
     return view.cpu_per_packet
@@ -587,6 +598,20 @@ METRICS: dict[str, Metric] = {
             "largest inner IP packet that reached the other gateway in fragments",
             largest_in_fragments,
             Better.HIGHER,
+        ),
+        Metric(
+            "seen_sizes",
+            "1",
+            "different lengths of ESP and AH packets that an observer sees, of one sender",
+            seen_sizes,
+            Better.LOWER,
+        ),
+        Metric(
+            "seen_variation",
+            "1",
+            "standard deviation of their octets in 100 ms over the mean",
+            seen_variation,
+            Better.LOWER,
         ),
         Metric("efficiency", "1", "payload octets / octets on the link", efficiency, Better.HIGHER),
         Metric("goodput", "bit/s", "application payload delivered / time", goodput, Better.HIGHER),

@@ -35,6 +35,7 @@ from ipseclab.measure.series import (
 from ipseclab.measure.timeline import SHORTEST_BIN, probe_rates, sa_lives, transfer_rates
 from ipseclab.measure.view import RunView, number
 from ipseclab.present.matrix import matrix
+from ipseclab.present.observer import observer
 from ipseclab.present.octets import octets
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -410,4 +411,5 @@ DRAWERS: Mapping[str, Drawer] = {
     "rtt": rtt,
     "matrix": matrix,
     "octets": octets,
+    "observer": observer,
 }

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from ipseclab.crypto.cipher import CIPHERS
 from ipseclab.crypto.integrity import INTEGRITIES
 from ipseclab.crypto.protection import Suite
+from ipseclab.ipsec.aggfrag import BlockSender
 from ipseclab.ipsec.fragments import fragments_of
+from ipseclab.ipsec.ipcomp import Compressor
 from ipseclab.lab.keys import ESP_TABLE, KEYS_FOLDER, esp_row
 from ipseclab.lab.pcapng import PcapngWriter
-from ipseclab.measure.captured import load_of, load_of_links, read_load, suite_of
+from ipseclab.measure.captured import Captured, load_of, load_of_links, read_load, suite_of
 from ipseclab.measure.overhead import overhead, plain_overhead
 from ipseclab.measure.pieces import MOST_WAITING, Pieces
 from ipseclab.outputs import EspKeyLog
@@ -187,12 +189,15 @@ def test_what_crosses_is_seen_at_both_ends_whole_or_in_fragments():
     )
     sent = [small, whole, cut_outside, lost, *cut_inside]
     got = [*reversed(cut_inside), whole, small, *fragments_of(cut_outside, 1300)]
-    frames = [*(("gw1", packet) for packet in sent), *(("gw2", packet) for packet in got)]
+    frames = [
+        *(Captured("gw1", packet) for packet in sent),
+        *(Captured("gw2", packet) for packet in got),
+    ]
     crossings = load_of_links(frames, [keys_of(suite)]).crossings
     assert (crossings.largest_whole, crossings.largest_in_fragments) == (1128, 3028)
-    again = [("gw1", packet) for packet in sent] * 2
+    again = [Captured("gw1", packet) for packet in sent] * 2
     assert load_of_links(again, [keys_of(suite)]).crossings.largest_whole == 0
-    inside_alone = [f for f in frames if f[1] in cut_inside]
+    inside_alone = [f for f in frames if f.packet in cut_inside]
     crossings = load_of_links(inside_alone, [keys_of(suite)]).crossings
     assert (crossings.largest_whole, crossings.largest_in_fragments) == (0, 2028)
 
@@ -200,7 +205,33 @@ def test_what_crosses_is_seen_at_both_ends_whole_or_in_fragments():
 def test_without_ipsec_packets_are_known_by_their_octets():
     packet = build_ipv4(A, B, IpProtocol.UDP, build_udp(A, 7000, B, 7001, bytes(100)))
     hop = packet[:8] + bytes([packet[8] - 1]) + packet[9:]
-    assert load_of_links([("h1", packet), ("h2", hop)], []).crossings.largest_whole == 128
+    assert (
+        load_of_links([Captured("h1", packet), Captured("h2", hop)], []).crossings.largest_whole
+        == 128
+    )
+
+
+def test_compressed_packets_count_as_payload_and_have_no_overhead():
+    suite = SUITES[0]
+    segment = build_udp(INNER_A, 7000, INNER_B, 7001, bytes(1000))
+    end = Compressor(b"\1\0", b"\1\1")
+    next_header, inner = end.pack(4, build_ipv4(INNER_A, INNER_B, IpProtocol.UDP, segment))
+    packet = sealed_inner(suite, inner, next_header, 1)
+    load = load_of([packet, sealed_inner(suite, inner[:-3], next_header, 2)], [keys_of(suite)])
+    assert (load.payload, load.parts()) == (1000, {})
+    assert load_of([packet], [keys_of(suite)]).efficiency > 5
+
+
+def test_aggregated_packets_count_when_they_are_whole():
+    suite, sender = SUITES[0], BlockSender()
+    for size in (10, 700, 20):
+        segment = build_udp(INNER_A, 7000, INNER_B, 7001, bytes(size))
+        sender.offer(build_ipv4(INNER_A, INNER_B, IpProtocol.UDP, segment))
+    packets = [sealed_inner(suite, sender.fill(300)[0], 144, number) for number in range(1, 5)]
+    packets.append(sealed_inner(suite, b"\1" + bytes(30), 144, 9))
+    load = load_of(packets, [keys_of(suite)])
+    assert (load.payload, load.parts()) == (730, {})
+    assert load_of(packets[1:], [keys_of(suite)]).payload == 20
 
 
 def test_fragments_that_never_become_whole_take_bounded_room():
