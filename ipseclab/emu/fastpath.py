@@ -16,15 +16,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from ipseclab.emu import offloads
-from ipseclab.emu.driver import BURST, GatewayDriver, GatewaySpec, Report
+from ipseclab.emu.driver import BURST, LARGEST_PACKET, GatewayDriver, GatewaySpec, Report
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.ipsec import ipv4
 from ipseclab.ipsec.datapath import INBOUND
 from ipseclab.ipsec.events import DatapathOutput
 from ipseclab.ipsec.segmentation import SuperPacket, segments_of
-from ipseclab.ipsec.train import OpenedTrain, SealedTrain, TrainOpener, TrainOutput, TrainSealer
+from ipseclab.ipsec.train import (
+    TRAIN_LIMIT,
+    OpenedTrain,
+    SealedTrain,
+    TrainOpener,
+    TrainOutput,
+    TrainSealer,
+)
 from ipseclab.outputs import SendDatagram, SendPacket, UdpEndpoint, UdpPath
 
 __all__ = ["FastDriver"]
@@ -124,13 +132,58 @@ class FastDriver(GatewayDriver):
 
     # Inbound
 
+    def _raw_reader(self, opened: socket.socket) -> Callable[[], None]:
+        if opened is not self._raw:
+            return super()._raw_reader(opened)
+        view = memoryview(self._opener.buffer)
+        room = len(view) - LARGEST_PACKET
+
+        def read() -> None:
+            """Gather packets of one size that are there already, one behind the other."""
+            end = size = 0
+            for _ in range(TRAIN_LIMIT):
+                try:
+                    length = opened.recv_into(view[end:])
+                except BlockingIOError:
+                    break
+                if length != size and end:
+                    odd = bytes(view[end : end + length])
+                    self._receive_train(None, end, size)
+                    self._receive_packet(odd)
+                    end = 0
+                else:
+                    size = length
+                    end += length
+                if end > room:
+                    break
+            if end:
+                self._receive_train(None, end, size)
+
+        return read
+
+    def _receive_train(self, path: UdpPath | None, length: int, size: int) -> None:
+        """What is in the opener's buffer: trains, and packet by packet what is none."""
+        now = time.monotonic()
+        self._carry_trains(self._opener.open(length, size, path, now), now)
+        buffer = self._opener.buffer
+        for start in range(self._opener.taken * size, max(length, 1), size):
+            packet = bytes(buffer[start : min(start + size, length)])
+            if path is None:
+                self._receive_packet(packet)
+            else:
+                self._carry_out(self._gateway.receive_datagram(path, packet, now), now)
+
+    def _receive_packet(self, packet: bytes) -> None:
+        now = time.monotonic()
+        self._carry_out(self._gateway.receive_packet(packet, now), now)
+
     def _udp_reader(self, local: UdpEndpoint, opened: socket.socket) -> Callable[[], None]:
         if local.port != NAT_T_PORT:
             return super()._udp_reader(local, opened)
         # Without the option each read brings one datagram.
         with contextlib.suppress(OSError):
             offloads.receive_trains(opened)
-        opener, buffer = self._opener, self._opener.buffer
+        buffer = self._opener.buffer
 
         def read() -> None:
             octets = 0
@@ -142,19 +195,10 @@ class FastDriver(GatewayDriver):
                 except ConnectionRefusedError:  # an ICMP error for an earlier datagram
                     continue
                 octets += length + DATAGRAM_COST
-                now = time.monotonic()
                 path = UdpPath(local, UdpEndpoint(address, port))
-                self._carry_trains(opener.open(length, size, path, now), now)
-                self._receive_singles(path, length, size, now)
+                self._receive_train(path, length, size)
 
         return read
-
-    def _receive_singles(self, path: UdpPath, length: int, size: int, now: float) -> None:
-        """What was no train: ESP packet by packet, IKE messages, keepalives."""
-        receive, buffer = self._gateway.receive_datagram, self._opener.buffer
-        for start in range(self._opener.taken * size, max(length, 1), size):
-            datagram = bytes(buffer[start : min(start + size, length)])
-            self._carry_out(receive(path, datagram, now), now)
 
     # Both
 
@@ -178,7 +222,7 @@ class FastDriver(GatewayDriver):
     def _send_train(self, train: SealedTrain, now: float) -> None:
         path = train.path
         if path is None:
-            self._carry_out([SendPacket(packet) for packet in train.packets()], now)
+            self._send_raw(train, now)
             return
         opened = self._udp.get(path.local)
         if opened is not None and self._segments:
@@ -188,6 +232,22 @@ class FastDriver(GatewayDriver):
                 offloads.send_train(opened, train.octets, train.size, remote)
                 return
         self._carry_out([SendDatagram(path, packet) for packet in train.packets()], now)
+
+    def _send_raw(self, train: SealedTrain, now: float) -> None:
+        """Packets of protocol 50: raw sockets take them one by one."""
+        first = bytes(train.octets[: train.size])
+        sender = self._sender_of(first)
+        if sender is None or len(self._fitting(first)) > 1:
+            self._carry_out([SendPacket(packet) for packet in train.packets()], now)
+            return
+        remote = str(IPv4Address(first[16:20])), 0
+        send, octets, size = sender.sendto, train.octets, train.size
+        for start in range(0, len(octets), size):
+            packet = octets[start : start + size]
+            try:
+                send(packet, remote)
+            except OSError:
+                self._send(sender, bytes(packet), remote, now)
 
     def _deliver_train(self, train: OpenedTrain, now: float) -> None:
         joined = train.joined() if self._tun is not None else None

@@ -61,6 +61,9 @@ _SAME_FLOW = np.array(
 """What is alike in the headers of one flow's packets of one length that are no fragments: version,
 length, fragment offset, protocol, addresses and ports; the words of 32 bits of IPv4's header and
 the next one."""
+_SAME_OUTER = np.array([0xFFFF_FFFF, 0x0000_3FFF, 0x00FF_0000], dtype=np.uint32)
+"""What is alike in the outer headers of protocol 50: all but identification, DF, TTL, checksum and
+addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,16 +382,20 @@ def _write_outer(
 
 
 class _OpeningLayout:
-    """Where things are in a train that came, and where its packets are opened to."""
+    """Where things are in a train that came, and where its packets are opened to: ESP from octet
+    `start` of each packet on."""
 
-    def __init__(self, source: memoryview, opened: bytearray, size: int, icv: int) -> None:
+    def __init__(
+        self, source: memoryview, opened: bytearray, start: int, size: int, icv: int
+    ) -> None:
         count = min(LARGEST_CUT, len(source) // size)
-        cipher_at = HEADER_SIZE + IV_SIZE
+        cipher_at = start + HEADER_SIZE + IV_SIZE
         self.ciphered = size - cipher_at - icv
         self.rows = np.frombuffer(source, np.uint8)[: count * size].reshape(count, size)
-        self.headers = _views(source, size, 0, HEADER_SIZE, count)
-        self.ivs = self.rows[:, HEADER_SIZE : HEADER_SIZE + IV_SIZE]
-        self.numbered = column(self.rows, 0, ">u8")
+        self.outer = self.rows[:, :start]
+        self.headers = _views(source, size, start, HEADER_SIZE, count)
+        self.ivs = self.rows[:, cipher_at - IV_SIZE : cipher_at]
+        self.numbered = column(self.rows, start, ">u8")
         """SPI and sequence number as one."""
         self.sealed = _views(source, size, cipher_at, self.ciphered + icv, count)
         octets = np.frombuffer(opened, np.uint8)[: count * self.ciphered]
@@ -397,7 +404,7 @@ class _OpeningLayout:
 
 
 class TrainOpener:
-    """Opens trains of ESP packets that came in UDP into `buffer`."""
+    """Opens trains of ESP packets, in UDP or of protocol 50, that came into `buffer`."""
 
     def __init__(self, datapath: Datapath) -> None:
         self._datapath = datapath
@@ -405,12 +412,13 @@ class TrainOpener:
         """Where a train is put before `open` is called."""
         self._source = memoryview(self.buffer)
         self._opened = bytearray(BUFFER_SIZE)
-        self._layouts: dict[tuple[int, int], _OpeningLayout] = {}
+        self._layouts: dict[tuple[int, int, int], _OpeningLayout] = {}
         self._keyed = _Keyed()
 
-    def open(self, length: int, size: int, path: UdpPath, now: float) -> list[TrainOutput]:
+    def open(self, length: int, size: int, path: UdpPath | None, now: float) -> list[TrainOutput]:
         """What `Datapath.receive_esp` would make of each packet of the train: the first `length`
-        octets of the buffer, in packets of `size` octets, the last of what is left.
+        octets of the buffer, in packets of `size` octets, the last of what is left. Without a path
+        they are whole IP packets, and it is what `Datapath.receive_packet` would make of them.
 
         It stops at the first packet that is not for a train; see `taken`. The rest, which may be
         something else than ESP, is to go its way packet by packet.
@@ -425,20 +433,23 @@ class TrainOpener:
     """How many packets the last call of `open` has taken."""
 
     def _open_train(
-        self, length: int, size: int, path: UdpPath, now: float, outputs: list[TrainOutput]
+        self, length: int, size: int, path: UdpPath | None, now: float, outputs: list[TrainOutput]
     ) -> int:
         """Open as many packets of one size as are a train; how many that is."""
-        entry = self._datapath.sad.inbound(bytes(self._source[:SPI_SIZE]))
+        start = 0 if path is not None else IPV4_HEADER_SIZE
+        entry = self._datapath.sad.inbound(bytes(self._source[start : start + SPI_SIZE]))
         if entry is None or now >= entry.hard_at or entry.mobile or entry.lingering:
             return 0
         half, protection = entry.inbound, _in_trains(entry, entry.inbound)
         if protection is None or not entry.active or entry.path != path:
             return 0
-        ciphered = size - half.overhead
+        ciphered = size - start - half.overhead
         if ciphered < TRAILER_SIZE + IPV4_HEADER_SIZE or ciphered % half.alignment:
             return 0
-        layout = self._layout(size, half.icv_size)
+        layout = self._layout(start, size, half.icv_size)
         count = length // size
+        if path is None and not _are_plain_esp(layout.rows[:count]):
+            return 0
         first = self._first_of_run(half, layout.numbered[:count])
         if first is None:
             return 0
@@ -455,16 +466,17 @@ class TrainOpener:
             half.packets += good
             half.octets += good * ciphered
             half.failures = 0
-            outputs += self._deliver(entry, layout.opened[:good], path, now)
+            opened, outer = layout.opened[:good], layout.outer[:good]
+            outputs += self._deliver(entry, opened, outer, path, now)
         return good
 
-    def _layout(self, size: int, icv: int) -> _OpeningLayout:
-        layout = self._layouts.get((size, icv))
+    def _layout(self, start: int, size: int, icv: int) -> _OpeningLayout:
+        layout = self._layouts.get((start, size, icv))
         if layout is None:
             if len(self._layouts) >= LAYOUTS:
                 self._layouts.clear()
-            layout = _OpeningLayout(self._source, self._opened, size, icv)
-            self._layouts[size, icv] = layout
+            layout = _OpeningLayout(self._source, self._opened, start, size, icv)
+            self._layouts[start, size, icv] = layout
         return layout
 
     def _first_of_run(self, half: InboundHalf, numbered: NDArray[np.integer]) -> int | None:
@@ -479,11 +491,18 @@ class TrainOpener:
         return first if first > half.replay.top else None
 
     def _deliver(
-        self, entry: SadEntry, opened: Octets, path: UdpPath, now: float
+        self,
+        entry: SadEntry,
+        opened: Octets,
+        outer: Octets,
+        path: UdpPath | None,
+        now: float,
     ) -> list[TrainOutput]:
-        """The packets of verified `opened` rows: a train, or one by one through all checks."""
+        """The packets of verified `opened` rows, which were in `outer` headers (of no octets in
+        UDP): a train, or one by one through all checks."""
         length = _common_length(opened)
-        if length:
+        # Where the TOS octets are equal there is no mark to carry over (RFC 6040).
+        if length and (path is not None or (opened[:, 1] == outer[:, 1]).all()):
             key = ipv4.flow_key(opened[0, :length].tobytes())
             if key and key in entry.inbound.checked_flows:
                 entry.last_inbound = now
@@ -492,7 +511,7 @@ class TrainOpener:
                 counters.octets_in += len(opened) * length
                 return [OpenedTrain(opened[:, :length], length)]
         outputs: list[TrainOutput] = []
-        for row in opened:
+        for row, header in zip(opened, outer, strict=True):
             try:
                 next_header, payload = without_trailer(row.tobytes())
             except Dropped as drop:
@@ -500,8 +519,17 @@ class TrainOpener:
                 outputs.append(_malformed(entry, drop.reason, opened.shape[1]))
             else:
                 entry.last_inbound = now
-                outputs += self._datapath.deliver(entry, next_header, payload, b"", path)
+                around = header.tobytes()
+                outputs += self._datapath.deliver(entry, next_header, payload, around, path)
         return outputs
+
+
+def _are_plain_esp(rows: Octets) -> bool:
+    """Whether `ipv4.is_plain_esp` holds for all rows; their TOS octets are equal, too."""
+    words = rows[:, :12].view(">u4").astype(np.uint32)
+    words ^= words[0]
+    words &= _SAME_OUTER
+    return not words.any() and ipv4.is_plain_esp(rows[0].tobytes())
 
 
 def _malformed(entry: SadEntry, reason: DropReason, ciphered: int) -> Notice:

@@ -81,7 +81,7 @@ class Sides:
         self.train = Pair(suite, path=path, replay_window=128, **changes)
         self.sealer = TrainSealer(self.train.left)
         self.opener = TrainOpener(self.train.right)
-        self.number, self.now = 1, 0.0
+        self.number, self.now, self.path = 1, 0.0, path
         self.trains = self.joined = 0
 
     def send(self, step):
@@ -137,16 +137,20 @@ class Sides:
     def receive(self, datagrams, size):
         """A train of datagrams of `size` octets, the last one not longer."""
         self.now += 0.5
-        path = reverse(PATH)
-        plain = [
-            out for esp in datagrams for out in self.plain.right.receive_esp(esp, path, self.now)
-        ]
+        path = reverse(PATH) if self.path is not None else None
+
+        def singly(right, packet):
+            if path is None:
+                return right.receive_packet(packet, self.now)
+            return right.receive_esp(packet, path, self.now)
+
+        plain = [out for packet in datagrams for out in singly(self.plain.right, packet)]
         octets = b"".join(datagrams)
         self.opener.buffer[: len(octets)] = octets
         opened = self.opener.open(len(octets), size, path, self.now)
         found = self._expanded(opened)
         for esp in datagrams[self.opener.taken :]:
-            found += self.train.right.receive_esp(esp, path, self.now)
+            found += singly(self.train.right, esp)
         assert found == plain
         assert state(self.train.right) == state(self.plain.right)
 
@@ -164,6 +168,15 @@ def state(datapath):
         for entry in datapath.sad
     ]
     return datapath.counters.as_dict(), entries, datapath.next_deadline()
+
+
+def octets_of(outputs):
+    """What goes over the wire."""
+    return [
+        output.data if isinstance(output, SendDatagram) else output.packet
+        for output in outputs
+        if isinstance(output, SendDatagram | SendPacket)
+    ]
 
 
 def in_trains(datagrams, limit):
@@ -221,34 +234,47 @@ def test_trains_are_what_packets_are(suite, path, esn, limit, wanted, kind, rng)
     hard = SaLimit(packets=2 * limit if limit else None)
     sides = Sides(ALL_SUITES[suite], path, esn=esn, soft=soft, hard=hard)
     for step in wanted:
-        sent = [output for output in sides.send(step) if isinstance(output, SendDatagram)]
-        datagrams = with_mischief([output.data for output in sent], kind, rng)
+        datagrams = with_mischief(octets_of(sides.send(step)), kind, rng)
         for train in in_trains(datagrams, rng.choice((5, 64))):
             sides.receive(train, len(train[0]))
 
 
 @pytest.mark.parametrize("suite", FAST_SUITES)
 @pytest.mark.parametrize("esn", [False, True])
-def test_a_settled_flow_goes_in_trains(suite, esn):
-    sides = Sides(ALL_SUITES[suite], PATH, esn=esn)
+@pytest.mark.parametrize("path", [None, PATH], ids=["protocol-50", "udp"])
+def test_a_settled_flow_goes_in_trains(suite, esn, path):
+    sides = Sides(ALL_SUITES[suite], path, esn=esn)
     packet = super_packet(random.Random(1), udp=False, payload=50_000, size=1400, flags=0x18)
     for _ in range(3):
-        datagrams = [
-            output.data for output in sides.send(packet) if isinstance(output, SendDatagram)
-        ]
+        datagrams = octets_of(sides.send(packet))
         sides.receive(datagrams, len(datagrams[0]))
     # All but the first, whose flow was new to both ends; what arrives is one packet again.
     assert sides.trains == 4
     assert sides.joined == 2
 
 
-def test_protocol_50_goes_in_trains():
+@pytest.mark.parametrize(("at", "octet"), [(0, 0x46), (1, 3), (6, 0x20), (9, 51)])
+def test_a_packet_of_protocol_50_that_needs_a_look_gets_it(at, octet):
     sides = Sides(ALL_SUITES["aes128gcm16"], None)
     packet = super_packet(random.Random(1), udp=False, payload=50_000, size=1400)
-    sides.send(packet)
-    assert not sides.trains
-    sides.send(packet)
-    assert sides.trains
+    sides.receive(octets_of(sides.send(packet)), 0x10000)
+    sent = octets_of(sides.send(packet))
+    changed = bytearray(sent[5])
+    changed[at] = octet
+    trains = sides.trains
+    sides.receive([*sent[:5], bytes(changed), *sent[6:]], len(sent[0]))
+    assert sides.trains == trains
+
+
+def test_udp_is_joined_where_its_packets_are_numbered():
+    packet = super_packet(random.Random(3), udp=True, payload=20_500, size=1000)
+    packets = list(segments_of(packet))
+    joined = join(*rows_of(packets))
+    assert joined is not None
+    assert list(segments_of(joined)) == packets
+    assert join(*rows_of([packets[0], *packets])) is None
+    without = [segment[:26] + b"\0\0" + segment[28:] for segment in packets]
+    assert join(*rows_of(without)) is None
 
 
 def rows_of(packets):
