@@ -1,7 +1,9 @@
 """The recorder: every IP packet of some interfaces of a node, in and out, to a pcapng file.
 
 A process of its own, on packet sockets, with the kernel's time stamps put on the monotonic clock
-that the traces use. `merge_captures` joins the recorders' files into the run's one capture.
+that the traces use. What the kernel carries in one piece is written down as the packets that it
+stands for, with their checksums (`emu.offloads`).
+`merge_captures` joins the recorders' files into the run's one capture.
 """
 
 from __future__ import annotations
@@ -11,13 +13,13 @@ import heapq
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ipseclab.emu import devices
+from ipseclab.emu import devices, offloads
 from ipseclab.emu.process import Child, Control, PrecisePoll, be_quick, start
 from ipseclab.lab.keys import Capture
 from ipseclab.lab.pcapng import PcapngWriter, read_pcapng
@@ -75,6 +77,9 @@ class _Tap:
 
     def __init__(self, interface: str, stream: BinaryIO) -> None:
         self._socket = devices.open_tap_socket(interface)
+        self._offloads = offloads.with_headers(self._socket)
+        self._receive = self._socket.recvmsg
+        self._largest = devices.LARGEST_FRAME + offloads.HEADER_SIZE
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._stream = stream
         self._writer = PcapngWriter(stream, (interface,))
@@ -87,15 +92,19 @@ class _Tap:
         """Write down what has come, up to a burst; `offset` (ns) puts stamps on our clock."""
         for _ in range(BURST):
             try:
-                frame, ancillary, _flags, _from = self._socket.recvmsg(
-                    devices.LARGEST_FRAME, _ANCILLARY
-                )
+                frame, ancillary, _flags, _from = self._receive(self._largest, _ANCILLARY)
             except BlockingIOError:
                 return
+            packets: Iterable[bytes]
+            if self._offloads:
+                frame, packets = offloads.packets_of(frame, _HEADER)
+            else:
+                packets = (frame[_HEADER:],)
             if frame[_HEADER - 2 : _HEADER] in _IP:
                 seconds, nanoseconds = _STAMP.unpack_from(ancillary[0][2])
                 at = (seconds * 1_000_000_000 + nanoseconds - offset) * 1e-9
-                self._writer.write(0, at, frame[_HEADER:])
+                for packet in packets:
+                    self._writer.write(0, at, packet)
 
     def flush(self) -> None:
         """Push what is buffered to the file."""

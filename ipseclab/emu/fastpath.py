@@ -3,7 +3,7 @@
 The same gateway and the same datapath as `emu.driver`, which it is but for reading and writing: a
 train is what one read brought, or single packets that were there already; nothing waits for more.
 What is no train goes packet by packet, as do all packets where an offload is missing. Since the
-kernel cuts no datagrams without checksum, those of ESP have one here (RFC 3948 section 2.1 prefers
+kernel cuts no datagrams without checksum, those of a train have one (RFC 3948 section 2.1 prefers
 zero, and bids receivers take either).
 """
 
@@ -226,6 +226,7 @@ class FastDriver(GatewayDriver):
             return
         opened = self._udp.get(path.local)
         if opened is not None and self._segments:
+            self._check_sums(path.local, not_esp=True)
             remote = path.remote.address, path.remote.port
             # Longer than the path's MTU: then it has to be fragmented, datagram by datagram.
             with contextlib.suppress(OSError):
@@ -274,6 +275,3 @@ class FastDriver(GatewayDriver):
     def _report(self) -> Report:
         report = super()._report()
         return replace(report, counters={**report.counters, **self._trains})
-
-    def _check_sums(self, local: UdpEndpoint, *, not_esp: bool) -> None:
-        """All datagrams have checksums."""

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ipseclab.emu import devices, overruns, routing
+from ipseclab.emu import devices, offloads, overruns, routing
 from ipseclab.emu.attackbox import AskTallies, AttackerSpec, Begin, start_attacker
 from ipseclab.emu.box import AskOverruns
 from ipseclab.emu.capture import CaptureSpec, merge_captures, start_capture
@@ -133,8 +133,8 @@ class Lab:
     `relayed`: links that get a relay though nothing is set on them. `peer_detail`: how much
     strongSwan logs (`StrongswanSpec.detail`), `peer_settings`: what else it is told
     (`StrongswanSpec.settings`). `ike_limits`: those of our gateways.
-    `fast_path`: let them move packets in trains, and leave bare links their offloads: what a
-    capture of such a lab shows is what the kernel carries in one piece, up to 64 KiB.
+    `fast_path`: let them move packets in trains, and leave bare links their offloads; by default
+    where a capture can show what the packets of a train would be on a wire.
     `slow`: how many times as long our gateways take for what they do.
     """
 
@@ -148,7 +148,7 @@ class Lab:
         peer_detail: int = KEYS_DETAIL,
         peer_settings: tuple[tuple[str, str], ...] = (),
         ike_limits: IkeLimits | None = None,
-        fast_path: bool = False,
+        fast_path: bool | None = None,
         slow: float = 1.0,
     ) -> None:
         self.topology = topology
@@ -159,7 +159,7 @@ class Lab:
         self.children: list[Child] = []
         self.gateways: dict[str, Child] = {}
         self._seed = seed
-        self._fast_path = fast_path
+        self._fast_path = offloads.captures_show_trains() if fast_path is None else fast_path
         self._slow = slow
         today = datetime.now(UTC)
         self._wall_clock = today - timedelta(seconds=time.monotonic())

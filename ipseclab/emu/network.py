@@ -47,23 +47,21 @@ def run(
     trace: Trace,
     out: Path,
     capture: bool = True,
-    fast_path: bool = False,
+    fast_path: bool | None = None,
     slow: float = 1.0,
     make_lab: Callable[..., Lab] = Lab,
 ) -> None:
     """Do one run of `plan` in a fresh lab; `out` gets capture, keys, logs, `links.json` (what each
     link was set to and measured to do) and `world.json` (counters, CPU seconds, relay overruns).
 
-    `seed` decides the links' losses and the NATs' ports; keys come from the system. `fast_path`
-    lets gateways move packets in trains; a capture would show the trains and not the packets that
-    would be on a wire, so it is for runs without one. `slow`: how many times as long our gateways
+    `seed` decides the links' losses and the NATs' ports; keys come from the system. `fast_path`:
+    whether gateways may move packets in trains (`Lab`). `slow`: how many times as long our gateways
     take for what they do. `make_lab` is for who wants a lab that does more. Raises
     EnvironmentLacks, LinkMismatch among it, ProcessFailed, and at the end NothingAttacked where an
     attack befell no packet.
     """
     require_congestion_controls(plan.flows)
     changed = {action.link for action in plan.actions}
-    assert not (capture and fast_path), "a capture is of packets, not of trains"
     lab = make_lab(
         topology,
         seed=seed,

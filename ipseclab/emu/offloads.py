@@ -10,17 +10,22 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Iterable
 
 from ipseclab.emu import devices
-from ipseclab.ipsec.segmentation import SuperPacket
+from ipseclab.ipsec.segmentation import SuperPacket, segments_of
 from ipseclab.wire.ip import checksum
 
+PROBE_DATAGRAMS, PROBE_SIZE = 3, 100
+PROBE_SECONDS = 1.0
 LARGEST_READ = 65_536 + 64
 _TUNSETOFFLOAD = 0x400454D0
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO_ECN = 0x01, 0x02, 0x08
 _IFF_VNET_HDR = 0x4000
 _SOL_UDP = 17
 _UDP_SEGMENT, _UDP_GRO = 103, 104
+_SOL_PACKET = 263
+_PACKET_VNET_HDR = 15
 _SEGMENT = struct.Struct("H")
 _INT = struct.Struct("i")
 _ANCILLARY = socket.CMSG_SPACE(_INT.size)
@@ -33,6 +38,10 @@ _TCP = 6
 _PROTOCOL = 9
 _NOTHING_SPECIAL = bytes(_VNET.size)
 _IPV4_HEADER_SIZE, _TCP_CHECKSUM_OFFSET, _UDP_CHECKSUM_OFFSET = 20, 16, 6
+
+
+HEADER_SIZE = _VNET.size
+"""Octets of what the kernel says of a packet in front of it."""
 
 
 class OffloadTun:
@@ -53,11 +62,7 @@ class OffloadTun:
     def read(self) -> bytes | SuperPacket:
         """The next packet, its checksums complete, or super-packet. Raises BlockingIOError."""
         length = os.readv(self.descriptor, [self._buffer])
-        flags, kind, _head, size, start, offset = _VNET.unpack_from(self._buffer)
-        packet = bytes(self._view[_VNET.size : length])
-        if kind & ~_GSO_ECN == _GSO_TCPV4:
-            return SuperPacket(packet, size)
-        return completed(packet, start, offset) if flags & _NEEDS_CHECKSUM else packet
+        return _read(_VNET.unpack_from(self._buffer), bytes(self._view[_VNET.size : length]), 0)
 
     def write(self, packet: bytes) -> None:
         """Hand a packet to the kernel."""
@@ -76,6 +81,56 @@ class OffloadTun:
             _TCP_CHECKSUM_OFFSET if tcp else _UDP_CHECKSUM_OFFSET,
         )
         os.writev(self.descriptor, (header, packet.octets))
+
+
+def _read(header: tuple[int, ...], packet: bytes, ahead: int) -> bytes | SuperPacket:
+    """The packet that comes with that header, which counts `ahead` octets in front of it."""
+    flags, kind, _head, size, start, offset = header
+    if kind & ~_GSO_ECN in (_GSO_TCPV4, _GSO_UDP_L4):
+        return SuperPacket(packet, size)
+    return completed(packet, start - ahead, offset) if flags & _NEEDS_CHECKSUM else packet
+
+
+def with_headers(opened: socket.socket) -> bool:
+    """Have a packet socket say of each frame what `packets_of` wants to know; False where it
+    cannot."""
+    try:
+        opened.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+    except OSError:
+        return False
+    return True
+
+
+def packets_of(octets: bytes, ethernet: int) -> tuple[bytes, Iterable[bytes]]:
+    """A frame as a packet socket `with_headers` gives it: the frame, with an Ethernet header of so
+    many octets, and the packets that it would be on a wire."""
+    header, frame = _VNET.unpack_from(octets), octets[_VNET.size :]
+    found = _read(header, frame[ethernet:], ethernet)
+    if isinstance(found, SuperPacket):
+        return frame, segments_of(found) if found.is_sound else (found.octets,)
+    return frame, (found,)
+
+
+def captures_show_trains() -> bool:
+    """Whether a packet socket says of a train of UDP what it stands for (Linux 6.2 and later):
+    tried out over the loopback interface, which is set up for it."""
+    try:
+        devices.set_up("lo")
+        with (
+            devices.open_tap_socket("lo") as tap,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        ):
+            if not with_headers(tap):
+                return False
+            sender.bind(("127.0.0.1", 0))
+            train = memoryview(bytes(PROBE_DATAGRAMS * PROBE_SIZE))
+            send_train(sender, train, PROBE_SIZE, sender.getsockname())
+            tap.settimeout(PROBE_SECONDS)
+            found = tap.recv(LARGEST_READ)
+    except OSError:
+        return False
+    _flags, kind, *_rest = _VNET.unpack_from(found)
+    return bool(kind == _GSO_UDP_L4)
 
 
 def completed(packet: bytes, start: int, offset: int) -> bytes:
@@ -122,6 +177,7 @@ def available() -> dict[str, bool]:
         found["TCP in TUN"] = True
     except OSError:
         found["TCP in TUN"] = False
+    found["trains in captures"] = captures_show_trains()
     for name, option in (("UDP segmentation", _UDP_SEGMENT), ("UDP receive", _UDP_GRO)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
             try:
