@@ -17,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from statistics import median
+from statistics import mean, median
+from typing import Any
 
+import profiled
 from gateways import LARGE, OURS, OURS_50, SMALL, STRONGSWAN, SYSTEMS
 from rich.progress import track
 from sandboxed import call_in_sandbox
@@ -39,7 +41,7 @@ FULL_TURN = {"tcp_seconds": 4.0, "udp_seconds": 2.0, "echoes": 200}
 QUICK_TURN = {"tcp_seconds": 1.5, "udp_seconds": 0.8, "echoes": 60}
 ALONE, ALONE_SUITE, ALONE_SIZE = "the cipher alone", "aes128gcm16", 1400
 
-Found = Mapping[str, float]
+Found = Mapping[str, Any]
 """A `gateways.Found`, as it comes out of the sandbox."""
 Run = Mapping[str, Found]
 """By system."""
@@ -142,14 +144,15 @@ def core_rows(quick: bool) -> list[Row]:
     return rows
 
 
-def gateway_runs(quick: bool, systems: Sequence[str]) -> list[Run]:
+def gateway_runs(quick: bool, systems: Sequence[str], *, profiled: bool = False) -> list[Run]:
     """Every system in every run; who comes first changes."""
     runs = []
     count = QUICK_RUNS if quick else FULL_RUNS
     for number in track(range(count), "ESP, gateways", transient=True):
         turn = number % len(systems)
         by_turns = [*systems[turn:], *systems[:turn]]
-        order = {"effort": QUICK_TURN if quick else FULL_TURN, "systems": by_turns}
+        effort = {**(QUICK_TURN if quick else FULL_TURN), "profiled": profiled}
+        order = {"effort": effort, "systems": by_turns}
         runs.append(call_in_sandbox("gateways", order))
     return runs
 
@@ -186,8 +189,32 @@ def cipher_row(quick: bool) -> Row:
     }
 
 
+def profile_rows(runs: Sequence[Run], systems: Sequence[str]) -> list[Row]:
+    """Where each system's gateways spend their time while TCP is under way: the mean of the runs'
+    shares of each library."""
+    rows: list[Row] = []
+    for system in systems:
+        for gateway, key in (("sender", "profile_near"), ("receiver", "profile_far")):
+            shares = [run[system][key] for run in runs]
+            libraries = dict.fromkeys(name for found in shares for name in found)
+            rows += [
+                {
+                    "system": system,
+                    "gateway": gateway,
+                    "library": name,
+                    "share_%": 100 * mean(found.get(name, 0.0) for found in shares),
+                }
+                for name in libraries
+            ]
+    return rows
+
+
 def main() -> None:
-    options = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--profile", action="store_true", help="where the gateways' CPU time goes, by library"
+    )
+    options = parser.parse_args()
     core = {"ESP through the core, tunnel mode, inner packets": core_rows(options.quick)}
     publish("esp_core", core, options)
     try:
@@ -200,11 +227,16 @@ def main() -> None:
     for name, lack in lacking.items():
         print(f"without {name}: {lack}")
     systems = [name for name in SYSTEMS if name not in lacking]
-    runs = gateway_runs(options.quick, systems)
+    lack = profiled.missing() if options.profile else None
+    if lack is not None:
+        print(f"no profile: {lack}")
+    runs = gateway_runs(options.quick, systems, profiled=options.profile and lack is None)
     title = f"Pairs of gateways; strongSwan {version}"
     rows = [*gateway_rows(runs, systems), cipher_row(options.quick)]
     lines = [target.line(runs) for target in TARGETS if target.other in systems]
     publish("esp", {title: rows}, options, lines)
+    if profiles := profile_rows(runs, systems):
+        publish("esp_profile", {"CPU time by library, TCP": profiles}, options)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from line import Flood, Line
+from profiled import children_of, profile
 from sandboxed import answer
 from tunnels import OPENVPN, WIREGUARD, End, start_tunnel
 
@@ -83,11 +84,13 @@ SYSTEMS: Mapping[str, System] = {
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Seconds of TCP and of each UDP flood, and how many echoes."""
+    """Seconds of TCP and of each UDP flood, how many echoes, and whether to look at where the CPU
+    time goes meanwhile."""
 
     tcp_seconds: float
     udp_seconds: float
     echoes: int
+    profiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,9 @@ class Found:
     ping_p99: float
     ping_beside_tcp: float
     """The median while one TCP connection sends as much as it can."""
+    profile_near: dict[str, float]
+    """The shares of libraries in the sending gateway's CPU time; `profile_far` the other's."""
+    profile_far: dict[str, float]
 
 
 def pairs_of(systems: Sequence[str]) -> str:
@@ -198,6 +204,7 @@ class Pair:
             time.sleep(effort.tcp_seconds)
             cpu_after, (end, after) = self._cpu_seconds(), sink.ask("octets")
             beside = self.echo_times(effort.echoes)
+            shares = self._profiles(effort.tcp_seconds) if effort.profiled else [{}, {}]
         near, far = (now - then for then, now in zip(cpu_before, cpu_after, strict=True))
         return Found(
             tcp_bits=(after - before) * 8 / (end - begin),
@@ -210,7 +217,17 @@ class Pair:
             ping_median=statistics.median(times),
             ping_p99=times[int(len(times) * 0.99)],
             ping_beside_tcp=statistics.median(beside),
+            profile_near=shares[0],
+            profile_far=shares[1],
         )
+
+    def _profiles(self, seconds: float) -> list[dict[str, float]]:
+        """Of both gateways; of strongSwan's the daemon, which our process has started."""
+        own = [self._lab.gateways[name].pid for name in self._gateways]
+        processes = [next(iter(children_of(pid)), pid) for pid in own] or self._processes
+        if not processes:
+            return [{}, {}]
+        return profile(processes, seconds, self._lab.folders.logs / "profiles")
 
     def echo_times(self, count: int) -> list[float]:
         """Round-trip times of paced echoes; those without an answer are not in it."""

@@ -145,6 +145,8 @@ FIGURES = {
     "ping_median": 1e-3,
     "ping_p99": 3e-3,
     "ping_beside_tcp": 2e-3,
+    "profile_near": {"kernel": 0.75, "numpy": 0.25},
+    "profile_far": {},
 }
 
 
@@ -175,6 +177,33 @@ def test_a_ratio_stands_on_a_line_with_its_verdict(field, index, times, middle, 
     line = esp.TARGETS[index].line(runs_of(**{field: times}))
     assert f": {middle} (median of 3 runs" in line
     assert line.endswith(f": {verdict}")
+
+
+def test_a_profile_has_the_mean_share_of_each_library():
+    import esp
+    import gateways
+
+    runs = runs_of(tcp_bits=(1.0, 2.0))
+    runs[1][gateways.OURS] = FIGURES | {"profile_near": {"kernel": 0.25}}
+    rows = esp.profile_rows(runs, [gateways.OURS])
+    found = {(row["gateway"], row["library"]): row["share_%"] for row in rows}
+    assert found == {("sender", "kernel"): 50.0, ("sender", "numpy"): 12.5}
+
+
+def test_shares_are_named_by_library():
+    import profiled
+
+    report = """
+# Overhead|Shared Object
+    60.00% |libpython3.11.so.1.0
+    20.00%|[kernel.kallsyms]
+    15.00%|_multiarray_umath.cpython-311-x86_64-linux-gnu.so
+     4.70%|charon
+     0.30%|_struct.cpython-311-x86_64-linux-gnu.so
+"""
+    assert profiled.shares_in(report) == pytest.approx(
+        {"interpreter": 0.6, "kernel": 0.2, "numpy": 0.15, "charon": 0.047, "other": 0.003}
+    )
 
 
 def test_rows_have_each_system_with_its_ratio_to_strongswan():
