@@ -28,9 +28,9 @@ connections:
   - {{name: site, initiator: g1, responder: g2, psk: secret, ike: aes128gcm16-prfsha256-x25519,
      esp: {esp}, encapsulation: {encapsulation}}}
 """
-OCTETS = 15_000_000
+OCTETS = 8_000_000
 """More than any of these machines carries in the time from a transfer's start to its rekey."""
-LEAD = 0.05
+LEAD = 0.03
 WIRE_MTU = 1500
 REKEYS = (0.6, "rekey_child", "g1"), (0.9, "rekey_ike", "g2"), (1.2, "rekey_child", "g2")
 PLAN = RunPlan(
@@ -45,7 +45,7 @@ PLAN = RunPlan(
     tuple(
         Action(at, action, node, arguments={"connection": "site"}) for at, action, node in REKEYS
     ),
-    duration=7.0,
+    duration=9.0,
 )
 RUN = """
     from ipseclab.emu import network
