@@ -139,7 +139,12 @@ class Spd:
     def with_policies(self, policies: Sequence[Policy]) -> Spd:
         """The same with other policies."""
         outbound, inbound = self._defaults
-        return Spd(policies, outbound_default=outbound, inbound_default=inbound)
+        return Spd(
+            policies,
+            outbound_default=outbound,
+            inbound_default=inbound,
+            stateful_fragments=self.stateful_fragments,
+        )
 
     def processing(self, name: str) -> Processing:
         """How the packets of the policy of that name are treated."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
+from ipseclab.ike.config import Mode
 from ipseclab.ike.configuration import AddressPool, AddressRequest, Provision
 from ipseclab.lab.model import AccessPlan, Connection, NetworkSelector
 from ipseclab.lab.yaml_source import Key, YamlSource
@@ -118,12 +119,19 @@ def pool_selectors(plan: AccessPlan) -> tuple[TrafficSelector, ...]:
 
 
 def shared_policies(items: Sequence[Connection]) -> Mapping[str, str]:
-    """By connection of a responder the connection whose policy it shares: the first of its pool."""
-    first: dict[tuple[str, ...], str] = {}
+    """By connection of a responder the connection whose policy it shares: the first of its pool, or
+    of those that are about the same packets, as hosts behind one NAT in transport mode are."""
+    first: dict[tuple[object, ...], str] = {}
     shared: dict[str, str] = {}
     for item in items:
+        key: tuple[object, ...] = ()
         if item.access is not None and item.access.asks:
-            shared[item.name] = first.setdefault(item.access.pools, item.name)
+            key = item.access.pools
+        elif item.mode is Mode.TRANSPORT and item.nats and item.manual is None:
+            ports = tuple((one.protocol, one.ports) for one in item.local_ts)
+            key = (item.seen_address, ports, item.remote_ts, item.protocol, item.processing)
+        if key:
+            shared[item.name] = first.setdefault(key, item.name)
     return shared
 
 

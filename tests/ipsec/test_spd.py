@@ -189,3 +189,13 @@ def test_an_entry_of_one_direction_is_not_asked_in_the_other():
     assert spd.inbound(flow("10.1.0.1", "10.2.0.1")) is None
     with pytest.raises(ConfigError, match="both ways"):
         Policy("p", Action.PROTECT, ANY, ANY, "c", Direction.INBOUND)
+
+
+def test_other_policies_leave_all_else_as_it_was():
+    spd = Spd([], outbound_default=Action.BYPASS, stateful_fragments=True).with_policies([])
+    assert spd.stateful_fragments
+    flow = Flow(bytes([10, 1, 0, 1]), bytes([10, 2, 0, 1]), 17, 1, 2)
+    found = spd.outbound(flow)
+    assert found is not None
+    assert found.action is Action.BYPASS
+    assert spd.inbound(flow) is None

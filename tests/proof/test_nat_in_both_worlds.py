@@ -65,6 +65,33 @@ def test_two_clients_behind_one_nat(world: str, tmp_path: Path) -> None:
     assert {r.fields["encapsulated"] for r in run.events("child_ready")} == {True}
 
 
+def test_two_hosts_behind_one_nat_in_transport_mode_clash(world: str, tmp_path: Path) -> None:
+    """RFC 3948 section 5.2: the server would have two SAs for the NAT's one address. It refuses the
+    second host while the first one has its SA, which meets no harm, and takes it afterwards."""
+    first, second, again = (
+        Ping(name, host, "server", start=start, interval=0.2, count=5)
+        for name, host, start in (("first", "h1", 0.6), ("second", "h2", 0.7), ("again", "h2", 3.5))
+    )
+    bulk = Transfer("bulk", "h1", "server", start=0.8, octets=100_000)
+    gone = (at(2.2, "delete_child", "h1", "first"),)
+    plan = RunPlan((first, second, again, bulk), gone, duration=6.0)
+    run = run_in(world, load_topology("two-hosts-one-nat"), plan, tmp_path / "run")
+    answers = run.events("ping_received")
+    assert len([r for r in answers if r.node == "h1"]) == 5
+    # What the second host sends meanwhile waits until it gets an SA.
+    assert len([r for r in answers if r.node == "h2"]) == 10
+    assert min(r.t for r in answers if r.node == "h2") > 2.2
+    (done,) = run.events("transfer_done")
+    assert done.fields["octets"] == 100_000
+    ready = [str(r.fields["connection"]) for r in run.events("child_ready", node="server")]
+    assert ready == ["first", "second"]
+    reasons = {str(r.fields["reason"]) for r in run.events("child_failed", node="h2")}
+    assert reasons == {"TS_UNACCEPTABLE"}
+    # Both are authenticated all the same: it is one CHILD_SA that is refused.
+    established = run.events("ike_established", node="server")
+    assert sorted(str(r.fields["connection"]) for r in established) == ["first", "second"]
+
+
 def test_two_nats_in_a_row(world: str, tmp_path: Path) -> None:
     plan = RunPlan(
         (
