@@ -65,6 +65,8 @@ def _crl_says_good(
         revoked = entry.revocation_date_utc if entry is not None else None
     except UNREADABLE:
         return False
+    if begin > now:
+        return False  # it has not come out yet
     if revoked is not None:
         raise AuthenticationFailed(f"certificate of {item} was revoked at {revoked:%F %T} UTC")
     return end is not None and begin <= now <= end

@@ -107,4 +107,5 @@ def _plan(
         entry.revoked,
         entry.usage,
         entry.signs,
+        entry.revoked_after,
     )

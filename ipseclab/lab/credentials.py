@@ -8,7 +8,7 @@ certificate on purpose (its time, names, usage, that it is revoked) stands in th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar, assert_never
@@ -196,8 +196,9 @@ def make_keyring(
     raw = {node: make_key(plans[node].key, draw(f"raw key of {node}")) for node in bare}
     revoked = _revoked(topology, authorities, issued)
     crls = tuple(
-        make_crl(authority, [c for c in revoked if c.issuer == authority.certificate.subject], now,
-                 Validity.of_days(now, LIST_DAYS))
+        make_crl(authority, [c for c in gone if c.issuer == authority.certificate.subject], since,
+                 validity)
+        for since, validity, gone in _lists(topology, issued, revoked, now)
         for authority in authorities.values()
     )  # fmt: skip
     ocsp = {node: _ocsp(own, revoked, now) for node, own in issued.items()}
@@ -253,6 +254,27 @@ def _revoked(
         own.certificate for node, own in issued.items() if topology.certificate_of(node).revoked
     ]
     return [*above, *nodes]
+
+
+def _lists(
+    topology: Topology,
+    issued: Mapping[str, Issued],
+    revoked: list[x509.Certificate],
+    now: datetime,
+) -> Iterator[tuple[datetime, Validity, list[x509.Certificate]]]:
+    """When an authority's lists are made, how long they are good, and what they have: one for now,
+    and one for each moment of the run at which certificates are revoked. Every node has them all
+    from the start, and believes none before its time."""
+    yield now, Validity.of_days(now, LIST_DAYS), revoked
+    later = {
+        own.certificate: after
+        for node, own in issued.items()
+        if (after := topology.certificate_of(node).revoked_after) is not None
+    }
+    for moment in sorted(set(later.values())):
+        since = now + timedelta(seconds=moment)
+        gone = [certificate for certificate, after in later.items() if after <= moment]
+        yield since, Validity(since, since + timedelta(days=LIST_DAYS)), [*revoked, *gone]
 
 
 def _ocsp(own: Issued, revoked: list[x509.Certificate], now: datetime) -> tuple[bytes, ...]:

@@ -260,6 +260,8 @@ class CertificatePlan:
     revoked: bool = False
     usage: str | None = "ipsec"
     signs: bool = True
+    revoked_after: float | None = None
+    """Seconds after the start of the run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,8 @@ class CertificateFile(_IssuedFile):
     """Extended key usage; null for none."""
     signs: bool = True
     """False: key usage without digitalSignature."""
+    revoked_after: Seconds | None = None
+    """From so many seconds after the start on a new list of its authority has it."""
 
 
 class CertificatesFile(Strict):
