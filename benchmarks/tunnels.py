@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -19,9 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from ipseclab.emu import devices, routing
 from ipseclab.errors import EnvironmentLacks
+from ipseclab.ike.config import Identity
 from ipseclab.lab.pki import Issued, Subject, Validity, issue, make_authority, make_key
 
-OPENVPN, WIREGUARD = "OpenVPN", "wireguard-go"
+OPENVPN, OPENVPN_TCP, WIREGUARD = "OpenVPN", "OpenVPN over TCP", "wireguard-go"
 DEVICE = "vpn0"
 READY_SECONDS, LOOK_EVERY = 15.0, 0.05
 CERTIFICATE_DAYS = 1.0
@@ -86,19 +88,26 @@ def _started(end: End, command: Sequence[str], log: Path) -> int:
 # OpenVPN: certificates, point to point, its ESP of sorts in the process (no DCO). -----------------
 
 
-def _start_openvpn(ends: Sequence[End], folder: Path) -> tuple[int, int]:
+def certify(folder: Path, ends: Mapping[str, tuple[Identity, ...]]) -> None:
+    """Keys and certificates of one authority as files, for ends of these identities."""
+    folder.mkdir(parents=True, exist_ok=True)
     rng = random.SystemRandom()
     validity = Validity.of_days(datetime.now(UTC), CERTIFICATE_DAYS)
     authority = make_authority("benchmark", make_key("ecdsa-p256", rng), validity, rng=rng)
-    for side in SIDES:
-        subject = Subject(side, extended_usage=None)
+    for name, identities in ends.items():
+        subject = Subject(name, identities, extended_usage=None)
         key = make_key("ecdsa-p256", rng)
-        _write_identity(folder, side, issue(authority, subject, key, validity, rng=rng))
-    near, far = (
-        _started(end, _openvpn(end, other, side, folder), folder / f"{side}.log")
-        for end, other, side in zip(ends, reversed(ends), SIDES, strict=True)
-    )
-    return near, far
+        _write_identity(folder, name, issue(authority, subject, key, validity, rng=rng))
+
+
+def _start_openvpn(ends: Sequence[End], folder: Path, transport: str = "udp4") -> tuple[int, int]:
+    """The server first: a client that finds nobody waits for seconds before it asks again."""
+    certify(folder, dict.fromkeys(SIDES, ()))
+    near, far = ends
+    server = _openvpn(far, near, SIDES[1], folder, transport)
+    serving = _started(far, server, folder / f"{SIDES[1]}.log")
+    client = _openvpn(near, far, SIDES[0], folder, transport)
+    return _started(near, client, folder / f"{SIDES[0]}.log"), serving
 
 
 def _write_identity(folder: Path, side: str, issued: Issued) -> None:
@@ -108,13 +117,15 @@ def _write_identity(folder: Path, side: str, issued: Issued) -> None:
     (folder / "ca.crt").write_bytes(issued.issuer.certificate.public_bytes(Encoding.PEM))
 
 
-def _openvpn(end: End, other: End, side: str, folder: Path) -> list[str]:
+def _openvpn(end: End, other: End, side: str, folder: Path, transport: str) -> list[str]:
+    client = side == SIDES[0]
+    role = "" if transport == "udp4" else ("-client" if client else "-server")
     settings: dict[str, Sequence[str]] = {
         "dev": [DEVICE],
         "dev-type": ["tun"],
-        "proto": ["udp4"],
+        "proto": [f"{transport}{role}"],
         "local": [end.address],
-        "remote": [other.address],
+        **({"remote": [other.address]} if client else {}),
         "port": [str(_OPENVPN_PORT)],
         "ca": [str(folder / "ca.crt")],
         "cert": [str(folder / f"{side}.crt")],
@@ -122,7 +133,7 @@ def _openvpn(end: End, other: End, side: str, folder: Path) -> list[str]:
         "data-ciphers": ["AES-128-GCM"],
         "disable-dco": [],
         "verb": ["1"],
-        **({"tls-client": []} if side == SIDES[0] else {"tls-server": [], "dh": ["none"]}),
+        **({"tls-client": []} if client else {"tls-server": [], "dh": ["none"]}),
     }
     words = [[f"--{name}", *values] for name, values in settings.items()]
     return ["openvpn", *(word for group in words for word in group)]
@@ -173,5 +184,6 @@ def _configure_wireguard(
 
 SOFTWARE: Mapping[str, Software] = {
     OPENVPN: Software("openvpn", "openvpn", _start_openvpn),
+    OPENVPN_TCP: Software("openvpn", "openvpn", partial(_start_openvpn, transport="tcp4")),
     WIREGUARD: Software("wireguard-go", "wireguard-go", _start_wireguard),
 }
