@@ -3,6 +3,7 @@
 # make test     the tests
 # make check    formatting, lint, types, import rules, tests
 # make lint     make check without the tests
+# make gallery  every experiment that has a page: expectations, pictures (SIZE=full for docs/experiments)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ DEBIAN := python3-venv iproute2 util-linux strongswan-swanctl strongswan-charon 
 	libcharon-extra-plugins libcharon-extauth-plugins libstrongswan-standard-plugins \
 	libstrongswan-extra-plugins openvpn wireguard-go tshark chromium chromium-driver
 
-.PHONY: setup system demo test check lint clean
+.PHONY: setup system demo test check lint gallery clean
 
 setup: $(VENV)/.installed
 
@@ -73,6 +74,10 @@ lint: setup
 	$(BIN)/python tests/conformance.py --check
 
 check: lint test
+
+# The coarser grids, pictures in out/gallery/pictures; SIZE=full replaces those of docs/experiments.
+gallery: setup
+	$(BIN)/python benchmarks/gallery.py $(if $(filter full,$(SIZE)),,--quick) --out $(OUT)/gallery
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist *.egg-info
