@@ -32,6 +32,7 @@ PICTURES: Mapping[str, Mapping[str, str]] = {
     "ports-and-protocols": {"": "delivered"},
     "pq-handshake": {"time": "time-rtt"},
     "rekey-behaviour": {"packets": "timeline-packets", "short": "timeline-short"},
+    "traffic-analysis": {"": "observer"},
     "tcp-encapsulation": {"goodput": "sweep-goodput", "time": "sweep-handshake_time"},
 }
 """Of experiments whose figures have other names than their pictures: what stands behind the
