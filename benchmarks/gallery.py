@@ -43,26 +43,25 @@ VERDICTS = {0: "held", 1: "did not hold", 2: "bad input", 3: "not on this machin
 
 
 def names() -> tuple[str, ...]:
-    """The experiments with a page."""
-    found = sorted(page.stem for page in PAGES.glob("*.md"))
-    return tuple(name for name in found if name not in OTHERS)
+    """The experiments that a page shows pictures of."""
+    owners = (owner_of(picture.stem) for picture in sorted(PAGES.glob("*.png")))
+    return tuple(dict.fromkeys(name for name in owners if name not in ("", *OTHERS)))
+
+
+def owner_of(picture: str) -> str:
+    """The experiment that a picture is of: the longest name that it begins with."""
+    known = (path.stem for path in ROOT.glob("experiments/*.yaml"))
+    return max((name for name in known if picture.startswith(name)), key=len, default="")
 
 
 def pictures_of(name: str) -> dict[str, str]:
-    """The pictures of an experiment's page, each with the stem of the figure that it is of."""
+    """An experiment's pictures, each with the stem of the figure that it is of."""
     found = {}
     for picture in sorted(PAGES.glob(f"{name}*.png")):
-        rest = picture.stem.removeprefix(name).removeprefix("-")
-        if _belongs_to_longer(picture.stem, name):
-            continue
-        found[picture.name] = PICTURES.get(name, {}).get(rest, rest)
+        if owner_of(picture.stem) == name:
+            rest = picture.stem.removeprefix(name).removeprefix("-")
+            found[picture.name] = PICTURES.get(name, {}).get(rest, rest)
     return found
-
-
-def _belongs_to_longer(picture: str, name: str) -> bool:
-    """True for a picture of an experiment whose name begins with this one's."""
-    longer = (other for other in names() if other.startswith(f"{name}-"))
-    return any(picture.startswith(other) for other in longer)
 
 
 def run(name: str, options: argparse.Namespace) -> Row:
