@@ -189,6 +189,11 @@ class KeMethod(IanaEnum):
     ECP_256 = 19
     ECP_384 = 20
     ECP_521 = 21
+    MODP_1024_160 = 22
+    MODP_2048_224 = 23
+    MODP_2048_256 = 24
+    ECP_192 = 25
+    ECP_224 = 26
     BRAINPOOL_P256R1 = 28
     BRAINPOOL_P384R1 = 29
     BRAINPOOL_P512R1 = 30

@@ -1,5 +1,5 @@
 """Key exchange methods of IKEv2: X25519 and X448 (RFC 8031), ECP (RFC 5903), Brainpool (RFC 6954),
-MODP (RFC 2409, RFC 3526), ML-KEM (draft-ietf-ipsecme-ikev2-mlkem).
+MODP (RFC 2409, RFC 3526, RFC 5114), ML-KEM (draft-ietf-ipsecme-ikev2-mlkem).
 
 A method is used in three steps, since a KEM's two ends do not do the same: the initiator generates,
 the responder answers, the initiator agrees. A peer's public value is checked as RFC 6989 and FIPS
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448P
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ipseclab.crypto import mlkem
+from ipseclab.crypto import mlkem, subgroups
 from ipseclab.errors import KeyExchangeFailure
 from ipseclab.registry import KeMethod
 
@@ -211,16 +211,20 @@ class EcpPrivate:
 
 @dataclass(frozen=True, slots=True)
 class Modp(_DiffieHellman):
-    """A MODP group (RFC 2409, RFC 3526): generator 2, a safe prime, exponents of `exponent_bits`.
+    """A MODP group: generator 2 and a safe prime (RFC 2409, RFC 3526), or a generator of a subgroup
+    of prime order (RFC 5114). Exponents have `exponent_bits`.
 
-    Exponents are twice as long as the group's estimated strength (RFC 3526 section 8), not as long
-    as the prime: it is what makes the exchange bearable.
+    They are twice as long as the group's estimated strength (RFC 3526 section 8), not as long as
+    the prime: it is what makes the exchange bearable.
     """
 
     method: KeMethod
     bits: int
     prime: int
     exponent_bits: int
+    generator: int = 2
+    order: int | None = None
+    """Of the generator, where it is less than (p - 1) / 2."""
 
     @property
     def public_size(self) -> int:
@@ -238,7 +242,7 @@ class Modp(_DiffieHellman):
 
     def private(self, exponent: int) -> ModpPrivate:
         """The private value of that exponent."""
-        public = pow(2, exponent, self.prime)
+        public = pow(self.generator, exponent, self.prime)
         return ModpPrivate(self, exponent, public.to_bytes(self.public_size, "big"))
 
 
@@ -251,12 +255,15 @@ class ModpPrivate:
     public: bytes
 
     def agree(self, peer_public: bytes) -> bytes:
-        """The shared secret. Raises KeyExchangeFailure unless 1 < public < p - 1 (RFC 6989 2.1)."""
+        """The shared secret. Raises KeyExchangeFailure unless 1 < public < p - 1 (RFC 6989 2.1),
+        and in a subgroup public^q = 1 (section 2.2)."""
         group = self.group
         _check_size(peer_public, group.public_size, group.method)
         peer = int.from_bytes(peer_public, "big")
         if not 1 < peer < group.prime - 1:
             raise KeyExchangeFailure(f"{group.method.name} public value outside 2..p-2")
+        if group.order is not None and pow(peer, group.order, group.prime) != 1:
+            raise KeyExchangeFailure(f"{group.method.name} public value outside the subgroup")
         return pow(peer, self.exponent, group.prime).to_bytes(group.secret_size, "big")
 
 
@@ -353,7 +360,15 @@ def _modp(method: KeMethod, bits: int, offset: int, exponent_bits: int) -> Modp:
     return Modp(method, bits, (1 << bits) - (1 << (bits - 64)) - 1 + (middle << 64), exponent_bits)
 
 
+def _subgroup(method: KeMethod, numbers: subgroups.Subgroup) -> Modp:
+    """Exponents one bit shorter than the order, and so below it."""
+    bits, exponent_bits = numbers.prime.bit_length(), numbers.order.bit_length() - 1
+    return Modp(method, bits, numbers.prime, exponent_bits, numbers.generator, numbers.order)
+
+
 # The orders of the NIST curves (FIPS 186-4 appendix D.1.2).
+_ORDER_P192 = (1 << 192) - 0x662107C9EB94364E4B2DD7CF
+_ORDER_P224 = (1 << 224) - 0xE95D1F470FC1EC22D6BAA3A3D5C3
 _ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ORDER_P384 = (1 << 384) - 0x389CB27E0BC8D220A7E5F24DB74F58851313E695333AD68D
 _ORDER_P521 = (1 << 521) - 0x5AE79787C40D069948033FEB708F65A2FC44A36477663B851449048E16EC79BF7
@@ -375,12 +390,15 @@ KE_METHODS: dict[KeMethod, KeyExchange] = {
     for exchange in (
         Montgomery(KeMethod.CURVE25519, X25519_SIZE, X25519PrivateKey),
         Montgomery(KeMethod.CURVE448, X448_SIZE, X448PrivateKey),
+        Ecp(KeMethod.ECP_192, ec.SECP192R1(), _ORDER_P192),
+        Ecp(KeMethod.ECP_224, ec.SECP224R1(), _ORDER_P224),
         Ecp(KeMethod.ECP_256, ec.SECP256R1(), _ORDER_P256),
         Ecp(KeMethod.ECP_384, ec.SECP384R1(), _ORDER_P384),
         Ecp(KeMethod.ECP_521, ec.SECP521R1(), _ORDER_P521),
         Ecp(KeMethod.BRAINPOOL_P256R1, ec.BrainpoolP256R1(), _ORDER_BP256),
         Ecp(KeMethod.BRAINPOOL_P384R1, ec.BrainpoolP384R1(), _ORDER_BP384),
         Ecp(KeMethod.BRAINPOOL_P512R1, ec.BrainpoolP512R1(), _ORDER_BP512),
+        _modp(KeMethod.MODP_768, 768, offset=149686, exponent_bits=200),
         _modp(KeMethod.MODP_1024, 1024, offset=129093, exponent_bits=240),
         _modp(KeMethod.MODP_1536, 1536, offset=741804, exponent_bits=260),
         _modp(KeMethod.MODP_2048, 2048, offset=124476, exponent_bits=320),
@@ -388,11 +406,18 @@ KE_METHODS: dict[KeMethod, KeyExchange] = {
         _modp(KeMethod.MODP_4096, 4096, offset=240904, exponent_bits=480),
         _modp(KeMethod.MODP_6144, 6144, offset=929484, exponent_bits=540),
         _modp(KeMethod.MODP_8192, 8192, offset=4743158, exponent_bits=620),
+        _subgroup(KeMethod.MODP_1024_160, subgroups.MODP_1024_160),
+        _subgroup(KeMethod.MODP_2048_224, subgroups.MODP_2048_224),
+        _subgroup(KeMethod.MODP_2048_256, subgroups.MODP_2048_256),
         MlKem(KeMethod.ML_KEM_512, mlkem.ML_KEM_512),
         MlKem(KeMethod.ML_KEM_768, mlkem.ML_KEM_768, MLKEM768PrivateKey),
         MlKem(KeMethod.ML_KEM_1024, mlkem.ML_KEM_1024, MLKEM1024PrivateKey),
     )
 }
 
-WEAK_METHODS = (KeMethod.MODP_1024, KeMethod.MODP_1536)
-"""RFC 8247 section 2.4: SHOULD NOT. A topology's connection has to say `allow_weak: true`."""
+WEAK_METHODS = (
+    *(KeMethod.MODP_768, KeMethod.MODP_1024, KeMethod.MODP_1536, KeMethod.ECP_192),
+    *(KeMethod.MODP_1024_160, KeMethod.MODP_2048_224, KeMethod.MODP_2048_256),
+)
+"""RFC 8247 section 2.4: MUST NOT or SHOULD NOT, and a curve of 96 bits' strength. A topology's
+connection has to say `allow_weak: true`."""

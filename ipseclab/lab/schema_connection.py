@@ -341,7 +341,7 @@ class ConnectionFile(Strict):
     ah: AhProposals = ["sha256-x25519"]
     """What is proposed with `protocol: ah`."""
     allow_weak: bool = False
-    """Whether `ike`, `esp` and `ah` may name what RFC 8247 advises against: modp1024, modp1536."""
+    """Whether `ike`, `esp` and `ah` may name what RFC 8247 advises against, as modp1024."""
     auth: AuthPair = [["psk"], ["psk"]]
     """How the initiator and the responder prove who they are: one word for both, or for each end a
     word or a list of them, which is several rounds (RFC 4739)."""

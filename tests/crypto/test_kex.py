@@ -24,8 +24,10 @@ COSTLY = (KeMethod.MODP_6144, KeMethod.MODP_8192)
 """Tenths of seconds an exponentiation: their rows differ from the other groups' in numbers only."""
 BEARABLE = [exchange for method, exchange in KE_METHODS.items() if method not in COSTLY]
 each_method = pytest.mark.parametrize("exchange", BEARABLE, ids=lambda e: e.method.name)
-each_modp = pytest.mark.parametrize(
-    "group", [e for e in BEARABLE if isinstance(e, Modp)], ids=lambda e: e.method.name
+MODP = [e for e in BEARABLE if isinstance(e, Modp)]
+each_modp = pytest.mark.parametrize("group", MODP, ids=lambda e: e.method.name)
+each_subgroup = pytest.mark.parametrize(
+    "group", [e for e in MODP if e.order is not None], ids=lambda e: e.method.name
 )
 each_ecp = pytest.mark.parametrize(
     "group", [e for e in KE_METHODS.values() if isinstance(e, Ecp)], ids=lambda e: e.method.name
@@ -176,9 +178,31 @@ def test_modp_primes_are_those_printed_in_rfc_2409_and_rfc_3526(
     assert digits.endswith(tail + "f" * 16)
 
 
-@each_modp
+@pytest.mark.parametrize(
+    "group", [one for one in MODP if one.order is None], ids=lambda e: e.method.name
+)
 def test_modp_prime_is_a_safe_prime(group: Modp) -> None:
     # A wrong digit anywhere would make either of the two composite, and Fermat's test say so.
     assert pow(3, group.prime - 1, group.prime) == 1
     half = group.prime // 2
     assert pow(3, half - 1, half) == 1
+
+
+@each_subgroup
+def test_generator_has_the_order_of_its_subgroup_and_both_are_prime(group: Modp) -> None:
+    assert group.order is not None
+    for number in (group.prime, group.order):
+        assert all(pow(base, number - 1, number) == 1 for base in (2, 3, 5))
+    assert (group.prime - 1) % group.order == 0
+    assert group.generator != 1
+    assert pow(group.generator, group.order, group.prime) == 1
+    assert 1 << group.exponent_bits < group.order
+
+
+@each_subgroup
+def test_a_value_outside_the_subgroup_is_refused(group: Modp) -> None:
+    """RFC 6989 section 2.2: it would tell the exponent modulo a small factor of p - 1."""
+    own = group.generate(random.Random(1))
+    outside = next(value for value in range(2, 100) if pow(value, group.order, group.prime) != 1)
+    with pytest.raises(KeyExchangeFailure, match="outside the subgroup"):
+        own.agree(outside.to_bytes(group.public_size, "big"))

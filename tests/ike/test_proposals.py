@@ -257,4 +257,4 @@ def test_prf_and_key_exchange_of() -> None:
     with pytest.raises(NoProposalChosen):
         prf_of((GCM128,))
     with pytest.raises(NoProposalChosen):
-        key_exchange_of((Transform(KE, KeMethod.MODP_768),))
+        key_exchange_of((Transform(KE, 33),))  # GOST3410_2012_256
