@@ -83,7 +83,7 @@ def library_of(file: str) -> str:
     for start, name in LIBRARIES.items():
         if file.startswith(start):
             return name
-    return file.partition(".")[0]
+    return file.strip("[]").partition(".")[0]
 
 
 def children_of(pid: int) -> list[int]:
