@@ -67,7 +67,7 @@ BAD = [
     (["schema", "poem"], "poem"),
     (["up", "site-to-sight"], "did you mean 'site-to-site'"),
     (["up", "quickstart"], "this is one of experiments, use: ipseclab run quickstart"),
-    (["run", "site-to-site"], "this is one of topologies, use: ipseclab up site-to-site"),
+    (["run", "border"], "this is one of topologies, use: ipseclab up border"),
     (
         ["up", "small.yaml"],
         "small.yaml:1:1: topology: this looks like an experiment, use: ipseclab run small.yaml",
