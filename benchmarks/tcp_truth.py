@@ -29,10 +29,11 @@ from table import Row, arguments, met, publish
 
 from ipseclab.errors import ConfigError, EnvironmentLacks
 from ipseclab.measure.experiment import load_experiment
+from ipseclab.measure.ledger import Reporter
 from ipseclab.measure.results import ResultsFolder
 from ipseclab.measure.results import Row as RunRow
 from ipseclab.measure.statistics import interval_95
-from ipseclab.measure.sweep import Asked, Reporter, Sweep, lay_out_sweep, run_sweep
+from ipseclab.measure.sweep import Asked, Sweep, lay_out_sweep, run_sweep
 from ipseclab.sim.costs import CostTable
 
 EXPERIMENT = Path(__file__).with_suffix(".yaml")
@@ -129,18 +130,20 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Goodputs], list[str]
             sweep = chosen(lay_out_sweep(experiment, asked), options.settings)
             folder = ResultsFolder(options.out / "tcp_truth" / world)
             bar = Bar(progress, world, len(sweep.missing(folder)))
-            found[world] = goodputs(stubbornly(sweep, folder, bar, problems))
+            # Runs in namespaces share the processors with what they measure: one at a time.
+            workers = options.jobs if world == "sim" else 1
+            found[world] = goodputs(stubbornly(sweep, folder, bar, problems, workers))
     return found, problems
 
 
 def stubbornly(
-    sweep: Sweep, folder: ResultsFolder, bar: Bar, problems: list[str]
+    sweep: Sweep, folder: ResultsFolder, bar: Bar, problems: list[str], workers: int
 ) -> Iterable[RunRow]:
     """The rows of a sweep; a link that a busy machine kept from being what it is set to is tried
     again, since what is stored stays."""
     for _ in range(PATIENCE):
         try:
-            rows, failures = run_sweep(sweep, folder, reporter=bar)
+            rows, failures = run_sweep(sweep, folder, workers=workers, reporter=bar)
         except EnvironmentLacks as lack:
             problems.append(f"tried again: {lack}")
             continue
@@ -160,6 +163,9 @@ def setting(text: str) -> tuple[str, str]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--repetitions", type=int, metavar="N", help="seeds a point (default 10)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="simulated runs at a time (default 1)"
+    )
     parser.add_argument(
         "--set",
         dest="settings",

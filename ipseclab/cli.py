@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ipseclab.measure.experiment import Experiment
+    from ipseclab.measure.ledger import Crew, Failure
     from ipseclab.measure.results import ResultsFolder, Row
-    from ipseclab.measure.sweep import Asked, Failure
+    from ipseclab.measure.sweep import Asked
 
 DONE, FAILED, BAD_INPUT, LACKS, INTERRUPTED = 0, 1, 2, 3, 130
 RESULTS = Path("results")
@@ -81,6 +82,13 @@ JobsOption = Annotated[
         min=1, max=256, metavar="N", help="Runs at the same time; by default sim: CPUs, netns: 1."
     ),
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|local:N",
+        help="Runs on a Dask cluster, or on one of N workers that is started here.",
+    ),
+]
 QuickOption = Annotated[
     bool, typer.Option("--quick", help="A coarser grid that ends within a minute.")
 ]
@@ -120,6 +128,7 @@ SlowOption = Annotated[
         "ipseclab run quickstart",
         "ipseclab run rekey-under-loss --quick --jobs 4",
         "ipseclab run experiments/nat-traversal.yaml --world netns --seed 7 --out results/nat7",
+        "ipseclab run rekey-under-loss --cluster tcp://scheduler:8786",
     )
 )
 def run(
@@ -127,6 +136,7 @@ def run(
     world: WorldOption = World.SIM,
     seed: SeedOption = None,
     jobs: JobsOption = None,
+    cluster: ClusterOption = None,
     quick: QuickOption = False,
     repetitions: RepetitionsOption = None,
     out: OutOption = None,
@@ -137,12 +147,13 @@ def run(
     (exit code 1 when not)."""
     from ipseclab.measure.experiment import load_experiment
 
+    crew = _crew(cluster, jobs)
     loaded = load_experiment(experiment)
     asked = _asked(loaded, world.value, costs, seed=seed, quick=quick, repetitions=repetitions)
     if slow != 1.0:
         asked = _slowed(asked, slow)
     folder = _results_folder(out, loaded, asked)
-    rows, failures = _sweep(loaded, asked, folder, jobs)
+    rows, failures = _sweep(loaded, asked, folder, jobs, crew)
     _report(loaded, folder, rows, failures)
 
 
@@ -448,7 +459,11 @@ def _results_folder(out: Path | None, experiment: Experiment, asked: Asked) -> R
 
 
 def _sweep(
-    experiment: Experiment, asked: Asked, folder: ResultsFolder, jobs: int | None
+    experiment: Experiment,
+    asked: Asked,
+    folder: ResultsFolder,
+    jobs: int | None,
+    crew: Crew | None = None,
 ) -> tuple[tuple[Row, ...], tuple[Failure, ...]]:
     from ipseclab.measure.sweep import lay_out_sweep, run_sweep
     from ipseclab.present.progress import SweepMeter, meter
@@ -463,11 +478,24 @@ def _sweep(
     try:
         with meter(console, f"{experiment.name} in {asked.world}", len(missing)) as bar:
             reporter = SweepMeter(bar, workers=workers, expected=experiment.file.duration + SET_UP)
-            return run_sweep(sweep, folder, workers=workers, reporter=reporter)
+            return run_sweep(sweep, folder, workers=workers, crew=crew, reporter=reporter)
     except KeyboardInterrupt:
         print(f"interrupted; what is done stands in {folder.path}", file=sys.stderr)
         print(f"go on with: {_resume_command(folder)}", file=sys.stderr)
         raise Exit(INTERRUPTED) from None
+
+
+def _crew(cluster: str | None, jobs: int | None) -> Crew | None:
+    """Who does the runs, where that is not this machine alone."""
+    from ipseclab.measure.cluster import Cluster
+
+    if cluster is None:
+        return None
+    if jobs is not None:
+        raise ConfigError(
+            "--jobs and --cluster: expected one of them; a cluster has its own workers"
+        )
+    return Cluster(cluster)
 
 
 def _resume_command(folder: ResultsFolder) -> str:

@@ -1,28 +1,22 @@
-"""Does the runs of an experiment with worker processes, each run stored as soon as it is done.
+"""Does the runs of an experiment, each one stored as soon as it is done.
 
 What is stored is never done twice: a sweep that was interrupted, or whose lab was killed, goes on
-where it stopped. A worker that dies takes its run with it; that run is tried once more.
+where it stopped. Who does the runs is a crew: worker processes (`measure/pool.py`), or a Dask
+cluster (`measure/cluster.py`).
 """
 
 from __future__ import annotations
 
-import json
-import selectors
-import subprocess
-import sys
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from time import monotonic
-from typing import IO
 
 from ipseclab.emu.sandbox import sandbox_kind
-from ipseclab.errors import EnvironmentLacks
 from ipseclab.measure.expect.judge import Judgement, counted, judge
 from ipseclab.measure.expect.store import forget_judgements, store_judgements
 from ipseclab.measure.experiment import Experiment
-from ipseclab.measure.job import LOG_FILE, Job, lay_out
+from ipseclab.measure.job import Job, lay_out
+from ipseclab.measure.ledger import Crew, Failure, Ledger, Reporter
+from ipseclab.measure.pool import Pool
 from ipseclab.measure.results import (
     Manifest,
     ResultsFolder,
@@ -33,32 +27,6 @@ from ipseclab.measure.results import (
     sources_digest,
     warnings_of,
 )
-
-TRIES = 2
-PATIENCE = 5.0
-"""Seconds that a worker may take to end after its last word."""
-TICK = 0.2
-"""Seconds between two looks at the clock while runs go on."""
-TABLES_EVERY = 2.0
-"""Seconds between two writings of the tables: they are whole files, and grow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A run that has no results, and why."""
-
-    run: str
-    why: str
-
-
-class Reporter:
-    """What a sweep tells whoever watches it; does nothing itself."""
-
-    def done(self, row: Row) -> None:
-        """A run is stored."""
-
-    def waiting(self) -> None:
-        """Time went by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +114,11 @@ def run_sweep(
     folder: ResultsFolder,
     *,
     workers: int = 1,
+    crew: Crew | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[tuple[Row, ...], tuple[Failure, ...]]:
-    """Do all runs that have no row in the folder yet; all rows, and the runs that failed.
+    """Do all runs that have no row in the folder yet; all rows, and the runs that failed. `crew`
+    does them; without one so many `workers` of this machine.
 
     Raises ConfigError before anything is started, EnvironmentLacks when the world cannot be had.
     KeyboardInterrupt ends the workers, and leaves the folder such that the sweep can go on.
@@ -156,17 +126,17 @@ def run_sweep(
     units = sweep.experiment.units()
     manifest = manifest_of(sweep.experiment, sweep.asked, len(sweep.jobs))
     missing = sweep.missing(folder)
-    if missing and sweep.asked.world == "netns":
+    if missing and sweep.asked.world == "netns" and crew is None:
         sandbox_kind()  # before anything is written: what it lacks, and the remedy
     folder.begin(manifest)
     forget_judgements(folder.path)
     judgements: tuple[Judgement, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    ledger = Ledger(folder, units, reporter if reporter is not None else Reporter())
     status = "interrupted"
     try:
-        pool = Pool(folder, units, reporter if reporter is not None else Reporter())
-        failures = pool.run(missing, min(workers, max(1, len(missing))))
-        status = "failed" if failures else "done"
+        if missing:
+            (crew if crew is not None else Pool(min(workers, len(missing)))).do(missing, ledger)
+        status = "failed" if ledger.failures else "done"
     finally:
         rows = folder.rows()
         if rows:
@@ -184,146 +154,4 @@ def run_sweep(
                 expectations=counted(judgements) if judgements else {},
             )
         )
-    return rows, failures
-
-
-class _Worker:
-    """One worker process and the run that it is at."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ipseclab.measure.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is for us; we end the workers
-        )
-        self.job: Job | None = None
-
-    def begin(self, job: Job, path: Path) -> None:
-        """Let it do this run."""
-        self.job = job
-        stream = _stream(self.process.stdin)
-        try:
-            stream.write(f"{path}\n")
-            stream.flush()
-        except BrokenPipeError:
-            return  # it died; reading its answer will tell
-
-    def answer(self) -> dict[str, str] | None:
-        """What came of its run; None when it died."""
-        line = _stream(self.process.stdout).readline()
-        if not line.endswith("\n"):
-            return None
-        answer: dict[str, str] = json.loads(line)
-        return answer
-
-    def status(self) -> int:
-        """The exit status of a worker whose answers have ended."""
-        try:
-            return self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
-
-    def end(self) -> None:
-        """Kill it if it still lives."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            try:
-                _stream(stream).close()
-            except BrokenPipeError:
-                continue
-
-
-def _stream(stream: IO[str] | None) -> IO[str]:
-    assert stream is not None, "a worker has both pipes"
-    return stream
-
-
-class Pool:
-    """Workers for the runs of one sweep."""
-
-    def __init__(self, folder: ResultsFolder, units: dict[str, str], reporter: Reporter) -> None:
-        self._folder = folder
-        self._units = units
-        self._reporter = reporter
-        self._waiting: deque[Job] = deque()
-        self._tries: dict[str, int] = {}
-        self._failures: list[Failure] = []
-        self._rows: dict[str, Row] = {row.run: row for row in folder.rows()}
-        self._tables_at = monotonic()
-
-    def run(self, jobs: Sequence[Job], workers: int) -> tuple[Failure, ...]:
-        """Do these runs; those that failed. Raises EnvironmentLacks."""
-        self._waiting.extend(jobs)
-        if not jobs:
-            return ()
-        with selectors.DefaultSelector() as selector:
-            try:
-                for _ in range(workers):
-                    self._hire(selector)
-                while any(key.data.job is not None for key in selector.get_map().values()):
-                    for key, _ in selector.select(TICK):
-                        self._hear(selector, key.data)
-                    self._reporter.waiting()
-            finally:
-                for key in list(selector.get_map().values()):
-                    key.data.end()
-        return tuple(self._failures)
-
-    def _hire(self, selector: selectors.BaseSelector) -> None:
-        if self._waiting:
-            worker = _Worker()
-            selector.register(_stream(worker.process.stdout), selectors.EVENT_READ, worker)
-            self._next(worker)
-
-    def _next(self, worker: _Worker) -> None:
-        if not self._waiting:
-            worker.job = None
-            return
-        job = self._waiting.popleft()
-        self._tries[job.run] = self._tries.get(job.run, 0) + 1
-        path = self._folder.clear_run(job.run)
-        job.write(path)
-        worker.begin(job, path.resolve())
-
-    def _hear(self, selector: selectors.BaseSelector, worker: _Worker) -> None:
-        """A worker answered, or died."""
-        job = worker.job
-        answer = worker.answer()
-        if answer is None:
-            selector.unregister(_stream(worker.process.stdout))
-            status = worker.status()
-            worker.end()
-            if job is not None:
-                self._lost(job, status)
-            self._hire(selector)
-            return
-        if job is not None:
-            self._take(job, answer)
-        self._next(worker)
-
-    def _lost(self, job: Job, status: int) -> None:
-        """A worker died over a run: once more if something killed it, but an error stays one."""
-        if status < 0 and self._tries[job.run] < TRIES:
-            self._waiting.appendleft(job)
-            return
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
-        log = self._folder.run_path(job.run) / LOG_FILE
-        self._failures.append(Failure(job.run, f"its worker {how}; {log} says more"))
-
-    def _take(self, job: Job, answer: dict[str, str]) -> None:
-        if answer.get("kind") == "EnvironmentLacks":
-            raise EnvironmentLacks(answer["missing"], answer["remedy"])
-        row = self._folder.row(job.run)
-        if answer or row is None:
-            self._failures.append(Failure(job.run, answer.get("message", "stored no results")))
-            return
-        self._rows[row.run] = row
-        if monotonic() - self._tables_at > TABLES_EVERY:
-            ordered = [self._rows[name] for name in sorted(self._rows)]
-            self._folder.write_tables(ordered, self._units)
-            self._tables_at = monotonic()
-        self._reporter.done(row)
+    return rows, tuple(ledger.failures)

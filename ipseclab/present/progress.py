@@ -20,8 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ipseclab.measure.ledger import Reporter
 from ipseclab.measure.results import Row
-from ipseclab.measure.sweep import Reporter
 
 PATIENCE = 2.0
 """Seconds that a command may take before it shows a bar."""

@@ -9,8 +9,9 @@ import pytest
 
 from ipseclab.measure.experiment import load_experiment
 from ipseclab.measure.job import Job, run_name, run_seed
+from ipseclab.measure.ledger import Reporter
 from ipseclab.measure.results import ResultsFolder
-from ipseclab.measure.sweep import Asked, Reporter, lay_out_sweep, run_sweep
+from ipseclab.measure.sweep import Asked, lay_out_sweep, run_sweep
 
 TEXT = """\
 topology: site-to-site
