@@ -13,6 +13,7 @@ says what is answered while an SA is being closed or replaced.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 from typing_extensions import override
 
@@ -81,8 +82,13 @@ class Retrying(Task):
         self.first_refused: float | None = None
         self.retry_delay = RETRY_DELAY
 
+    def too_late(self, sa: IkeSa) -> float:
+        """When there is no use in trying any more."""
+        return inf
+
     def retry_later(self, ctx: Context, sa: IkeSa, now: float) -> None:
-        """Queue this task again after a while, on whichever IKE_SA is then in service."""
+        """Queue this task again after a while, on whichever IKE_SA is then in service: in half of
+        the time that is left at the latest, so that a further refusal is not the end."""
         target = sa.current() if self.follows_succession else sa
         if not target.alive:
             return
@@ -93,6 +99,7 @@ class Retrying(Task):
             return
         least, most = self.retry_delay
         self.retry_delay = (least, min(2.0 * most, RETRY_DELAY_LIMIT))
+        most = min(most, max(least, (self.too_late(target) - now) / 2.0))
         postpone(ctx, target, self, now + ctx.rng.uniform(least, most))
 
 

@@ -10,6 +10,7 @@ new IKE_SA that the peer made is a candidate until our own response shows all fo
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from typing_extensions import override
 
@@ -82,6 +83,12 @@ class IkeRekey(Retrying):
         self.ppks: tuple[Ppk, ...] = ()
         self.half: _Agreed | None = None
         """While additional key exchanges go on."""
+
+    @override
+    def too_late(self, sa: IkeSa) -> float:
+        """The end of the IKE_SA's lifetime."""
+        seconds = sa.connection.ike_lifetime.seconds
+        return sa.established + seconds if seconds is not None else inf
 
     @override
     def request(self, ctx: Context, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:

@@ -38,9 +38,13 @@ def follow(ctx: Context, sa: IkeSa, path: UdpPath, now: float, *, esp: bool = Fa
     """The peer moved, as its NAT gave it another address or port (section 2.23).
 
     Called for new, authenticated packets alone. Only a peer behind a NAT is followed: without one
-    an address changes by MOBIKE, or someone is playing tricks. A request under way is sent to the
-    new address when it is sent again. Section 2.23 would have a host that is behind a NAT itself
-    follow nobody; then a double NAT would not survive its first rebinding, so this end does.
+    an address changes by MOBIKE, or someone is playing tricks. Section 2.23 would have a host that
+    is behind a NAT itself follow nobody; then a double NAT would not survive its first rebinding,
+    so this end does.
+
+    A request under way is sent to the new address when it is sent again, and as often as a new one:
+    that nobody answered at the old address says nothing of a peer that was just heard (section
+    2.4).
 
     With MOBIKE only ESP shows a new mapping, and only one of another port: what was under way when
     the peer moved comes from an address that it has left (RFC 4555 section 3.8).
@@ -54,6 +58,8 @@ def follow(ctx: Context, sa: IkeSa, path: UdpPath, now: float, *, esp: bool = Fa
         return
     old, sa.path = sa.path, path
     ctx.notice("peer_moved", spi_i=sa.spi_i.hex(), old=str(old.remote), new=str(path.remote))
+    for request in sa.own_requests.values():
+        request.attempt = 0
     for child in sa.children.values():
         ctx.emit(ChildSaMoved(child.spi_in, path, sa.encapsulated))
 

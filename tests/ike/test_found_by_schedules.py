@@ -3,9 +3,14 @@
 `benchmarks/schedules.py` and `benchmarks/explore.py` look for more.
 """
 
+from random import Random
+
 from pair import CONNECTION, make_pair
 from post import Post
 
+from ipseclab.ike.config import IkeConfig, Lifetime
+from ipseclab.ike.context import Context
+from ipseclab.ike.rekey import IkeRekey
 from ipseclab.lab.schedules.parties import Limits, Terms
 from ipseclab.lab.schedules.schedule import Action, Mishap, Schedule, run
 from ipseclab.lab.trace import Trace
@@ -126,3 +131,55 @@ def test_end_behind_a_nat_looks_at_its_mapping_however_much_comes_from_its_peer(
         seed=18660,
     )
     assert lines
+
+
+def test_rekey_of_the_ike_sa_is_tried_again_before_the_end_of_its_lifetime():
+    """Seed 506258: three CHILD_SAs, each rekeyed in two exchanges as the ends prefer different
+    groups, so that the IKE_SA's rekey met TEMPORARY_FAILURE time and again; the waits between
+    tries grew past what was left of its lifetime, and it was closed with all that it had."""
+    lines = lines_of(
+        Action(0.5, 0, 1, "check_liveness"),
+        Action(0.6, 0, 1, "create_child"),
+        delay=0.15,
+        children=2,
+        terms=Terms(contrary=True, limits=Limits.SECONDS),
+        seed=506258,
+    )
+    assert lines
+
+
+def test_wait_for_another_try_leaves_time_for_a_further_one():
+    """The same by itself, after refusals by which the next wait may be of 48 s. RFC 7296 section
+    2.25 forbids to try again at once, so that there is a least wait at the very end too."""
+    pair = make_pair(both={"ike_lifetime": Lifetime(seconds=100.0)})
+    pair.connect()
+    (sa,) = pair.a.ike.ike_sas
+    ctx = Context(IkeConfig("a", ()), rng=Random(1), activity=pair.a.datapath)
+    for left, latest in ((99.0, 48.0), (20.0, 10.0), (3.0, 1.5), (0.5, 1.0)):
+        now = sa.established + 100.0 - left
+        for _ in range(50):
+            task = IkeRekey(sa.connection.ike_proposals)
+            task.retry_delay = (1.0, 48.0)
+            task.retry_later(ctx, sa, now)
+            at, _task = sa.postponed.pop()
+            assert now + 1.0 <= at <= now + latest
+
+
+def test_peer_that_moved_is_asked_at_its_new_address_before_it_is_given_up():
+    """Seed 989799: a's NAT forgets it while a has nothing to send, and b's question whether a is
+    there goes to where nobody is. When a is heard from its new address, after b's last repetition,
+    b gave it up as its schedule was at its end. RFC 7296 section 2.4: one who is heard is there."""
+    lines = lines_of(
+        Action(12.0, 1, 0, "traffic"),
+        Action(16.0, 0, 1, "move"),
+        delay=0.05,
+        terms=Terms(nat=True),
+        seed=989799,
+    )
+    heard = lines.index("I --> R  INFORMATIONAL request 2")
+    assert lines[heard : heard + 4] == [
+        "I --> R  INFORMATIONAL request 2",
+        "I <-- R  INFORMATIONAL response 2",
+        "I <-- R  INFORMATIONAL request 0 (again)",
+        "I --> R  INFORMATIONAL response 0",
+    ]
