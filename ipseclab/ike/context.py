@@ -77,6 +77,9 @@ class Context:
         self.timers: Timers[bytes, TimerKind] = Timers()
         self.sas: dict[bytes, IkeSa] = {}
         """By the SPI that this end chose; what was closed stays for a while to answer repeats."""
+        self.offered_spis: set[bytes] = set()
+        """Of IKE_SAs that this end's rekeys have asked for: the peer has made them by the time it
+        answers, and what it sends on them may overtake the answer."""
         self.children: dict[bytes, ChildSa] = {}
         """By inbound SPI."""
         self.redirects: dict[str, deque[float]] = {}
@@ -259,6 +262,7 @@ class Context:
         """Entries of each table."""
         return {
             "ike_sas": len(self.sas),
+            "offered_spis": len(self.offered_spis),
             "child_sas": len(self.children),
             "half_open": len(self.half_open),
             "inits": len(self.inits),
@@ -279,6 +283,13 @@ class Context:
             spi = self.rng.randbytes(IKE_SPI_SIZE)
             if any(spi) and spi not in self.sas:
                 return spi
+
+    def offer_spi(self, sa: IkeSa, spi: bytes = b"") -> None:
+        """A rekey of `sa` offers the peer that SPI, in place of an earlier one; empty: none."""
+        self.offered_spis.discard(sa.offered_spi)
+        sa.offered_spi = spi
+        if spi:
+            self.offered_spis.add(spi)
 
     def new_child_spi(self) -> bytes:
         """An ESP SPI that no CHILD_SA of this end has, and none that was closed lately."""

@@ -36,13 +36,15 @@ def answer_unknown(ctx: Context, header: IkeHeader, path: UdpPath, now: float) -
     """A request for an IKE_SA that is not there: say so with its token, so often and no more.
 
     Never for an IKE_SA that is there, whatever the flags say: its token would end it at the peer.
+    Nor for one that a rekey of this end has asked for: the peer has made it, and its first request
+    has overtaken the response that says so. It will come again.
     """
-    known = (ctx.sas.get(header.spi_i), ctx.sas.get(header.spi_r))
+    spis = (header.spi_i, header.spi_r)
     possible = ctx.possible_connections(path).connections
     if (
         header.response
         or not (any(header.spi_i) and any(header.spi_r))
-        or any(sa is not None for sa in known)
+        or any(spi in ctx.sas or spi in ctx.offered_spis for spi in spis)
         or not ctx.config.secret
         or not any(connection.crash_detection for connection in possible)
     ):

@@ -231,6 +231,7 @@ def close_ike(
     for task in _take_tasks(sa):
         task.abandoned(ctx, sa, now)
     drop_half_made(sa)
+    ctx.offer_spi(sa)
     for child in tuple(sa.children.values()):
         # Where another IKE_SA has the traffic now, late packets still count (section 2.8.3).
         linger = child.connection.rekey_linger if sa.reauthenticated else 0.0

@@ -95,6 +95,7 @@ class IkeRekey(Retrying):
         if not sa.alive:
             return None
         self.spi = ctx.new_ike_spi()
+        ctx.offer_spi(sa, self.spi)
         self.nonce = ctx.rng.randbytes(NONCE_SIZE)
         self.private = KE_METHODS[self.method].generate(ctx.rng)
         self.proposals = with_spi(self.own_proposals, self.spi)
@@ -141,6 +142,7 @@ class IkeRekey(Retrying):
 
     def unusable(self, ctx: Context, sa: IkeSa) -> None:
         """The peer has put an IKE_SA into service that this end cannot have: start over."""
+        ctx.offer_spi(sa)
         ctx.queue(sa, DeleteIke("unusable response to a rekey"), first=True)
 
     def _agreed(self, sa_payload: SaPayload, message: OpenedMessage) -> _Agreed:
@@ -167,6 +169,7 @@ class IkeRekey(Retrying):
     def _stopped(
         self, ctx: Context, sa: IkeSa, kind: NotifyType, now: float, *, retry: bool
     ) -> None:
+        ctx.offer_spi(sa)
         ctx.notice("rekey_refused", kind="ike", reason=kind.name)
         candidate = live_candidate(sa)
         if candidate is not None:
@@ -177,15 +180,21 @@ class IkeRekey(Retrying):
 
     @override
     def abandoned(self, ctx: Context, sa: IkeSa, now: float) -> None:
+        ctx.offer_spi(sa)
         candidate = live_candidate(sa)
         if candidate is not None and sa.alive:
             _adopt(ctx, sa, candidate, now)
 
 
 def _settle(ctx: Context, old: IkeSa, new: IkeSa, now: float) -> None:
-    """Our rekey made `new`; settle with the peer's candidate, if there is one (section 2.8.2)."""
+    """Our rekey made `new`; settle with the peer's candidate, if there is one (section 2.8.2).
+
+    A candidate that the peer has closed by now counts as well: if it was the one to survive, then
+    it was closed for itself, and the peer waits for our DELETE of `new` as ever.
+    """
+    ctx.offer_spi(old)
     rival = live_candidate(old)
-    loses = rival is not None and new.lowest_nonce < rival.lowest_nonce
+    loses = any(new.lowest_nonce < candidate.lowest_nonce for candidate in old.candidates)
     if loses and rival is not None:
         _adopt(ctx, old, rival, now)
     if loses or old.successor is not None:

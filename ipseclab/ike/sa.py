@@ -243,6 +243,8 @@ class IkeSa:
     """IKE_SAs made by the peer's rekey of this one while our own is under way."""
     candidate_for: IkeSa | None = None
     """While it is a candidate: the IKE_SA that it may replace."""
+    offered_spi: bytes = b""
+    """Of the IKE_SA that our rekey of this one is to make, as long as it may."""
     lowest_nonce: bytes = b""
     """The lower nonce of the CREATE_CHILD_SA exchange that made it."""
     close_reason: str = ""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from forge import forge, ike_sa, path_to, receive
 from pair import CONNECTION, Pair, make_pair
+from post import Post
 from transcript import ike_octets, transcript
 
 from ipseclab.ike.config import IkeLimits
@@ -123,6 +124,25 @@ def test_live_ike_sa_never_shows_its_token():
             probe = Message(*spis, ExchangeType.INFORMATIONAL, initiator, False, 9, ())
             assert not receive(pair, 1, probe.encode())
             assert not receive(pair, 0, probe.encode())
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_ike_sa_that_a_rekey_has_asked_for_does_not_show_its_token(refused):
+    """The peer may have made it, and a request on it may come before the rekey's response; not so
+    any more when the rekey came to nothing."""
+    pair = crash_pair()
+    pair.connect()
+    post = Post(pair)
+    if refused:
+        pair.do(0, "create_child", CONNECTION)
+    pair.do(1, "rekey_ike", CONNECTION)
+    asked = ike_sa(pair, 1).offered_spi
+    probe = Message(asked, bytes(range(8)), ExchangeType.INFORMATIONAL, False, False, 0, ())
+    assert not receive(pair, 1, probe.encode())
+    post.deliver("b CREATE_CHILD_SA request")
+    post.deliver("a CREATE_CHILD_SA response")
+    assert not pair.b.ike.table_sizes["offered_spis"]
+    assert bool(receive(pair, 1, probe.encode())) is refused
 
 
 def unknown(number, response=False):

@@ -183,3 +183,46 @@ def test_peer_that_moved_is_asked_at_its_new_address_before_it_is_given_up():
         "I <-- R  INFORMATIONAL request 0 (again)",
         "I --> R  INFORMATIONAL response 0",
     ]
+
+
+def test_ike_sa_that_its_rekey_is_still_waiting_for_is_not_disowned():
+    """Seeds 801300, 284500, 667122, 689907 and 957843: a's first request on the IKE_SA that b's
+    rekey asked for overtakes the response that makes it, and b showed the token of that IKE_SA
+    (RFC 6290), so that a closed it and b kept it for itself."""
+    lines = lines_of(
+        Action(3.0, 1, 0, "rekey_ike"),
+        mishaps=(Mishap(0, "ike", 0, (0.002,)), Mishap(1, "ike", 1, (0.01,))),
+        seed=801300,
+        terms=Terms(resumption=True, initial_contact=False),
+    )
+    made = lines.index("I --> R  CREATE_CHILD_SA response 0")
+    assert lines[made + 1 : made + 8] == [
+        "I --> R  INFORMATIONAL request 0",
+        "I <-- R  INFORMATIONAL request 1",
+        "I <-- R  INFORMATIONAL request 0",
+        "I --> R  INFORMATIONAL response 0",
+        "I --> R  INFORMATIONAL response 1",
+        "I --> R  INFORMATIONAL request 0 (again)",
+        "I <-- R  INFORMATIONAL response 0",
+    ]
+    assert not any("IKE_SESSION_RESUME" in line for line in lines)
+
+
+def test_redundant_ike_sa_is_closed_although_the_one_that_survived_is_gone():
+    """Seed 523162: both rekey the IKE_SA, and b's survives; b reauthenticates and closes it before
+    the response to a's rekey is through. RFC 7296 section 2.8.2: a closes what its own made, by the
+    nonces; a took it into service instead, and b waited for its DELETE."""
+    lines = lines_of(
+        Action(1.35, 0, 1, "rekey_ike"),
+        Action(1.36, 1, 0, "rekey_ike"),
+        Action(1.37, 1, 0, "reauthenticate"),
+        mishaps=(Mishap(1, "ike", 1, ()), Mishap(1, "ike", 3, ())),
+        seed=523162,
+    )
+    late = lines.index("I <-- R  CREATE_CHILD_SA response 2 (again)")
+    assert lines[late + 1 : late + 5] == [
+        "I --> R  INFORMATIONAL request 0",
+        "I <-- R  INFORMATIONAL response 0",
+        "I <-- R  INFORMATIONAL request 1 (again)",
+        "I --> R  INFORMATIONAL response 1",
+    ]
