@@ -5,11 +5,18 @@
 
 import pytest
 
-from ipseclab.lab.schedules.invariants import MOST_ENTRIES, Violation, check_empty, check_memory
+from ipseclab.lab.schedules.invariants import (
+    MOST_ENTRIES,
+    Violation,
+    Watch,
+    check_empty,
+    check_memory,
+)
 from ipseclab.lab.schedules.parties import Limits, Terms, chain
 from ipseclab.lab.schedules.schedule import Action, Mishap, Schedule, draw, run
 from ipseclab.lab.schedules.world import World
 from ipseclab.lab.trace import Trace
+from ipseclab.outputs import Notice
 from ipseclab.present.ladder import ladder
 
 SCHEDULES = 10_000
@@ -139,3 +146,43 @@ def test_table_that_grows_is_found_out():
         world.run(0.1)
     with pytest.raises(Violation, match=r"memory: a has tables of .*'child_sas': 16[01]"):
         check_memory("a", world.gateways[0])
+
+
+def expired(watch, world, *, given_up=""):
+    """When `watch` has last seen a CHILD_SA come to its end, which a's oldest does now."""
+    watch.given_up = given_up
+    oldest = next(iter(world.gateways[0].ike.child_sas))
+    watch.noticed(world, 0, Notice("hard_expired", {"spi_in": oldest.spi_in.hex()}))
+    return watch.expired_at
+
+
+def watched():
+    watch = Watch()
+    world = World(chain(2, Terms()), seed=1, delay=0.01, observer=watch)
+    world.do(0, "initiate", "ab")
+    world.run(0.1)
+    return watch, world
+
+
+def test_end_of_a_child_sa_counts_while_its_peer_could_rekey_it():
+    watch, world = watched()
+    assert expired(watch, world, given_up="c") == world.now
+    watch, world = watched()
+    world.restart(1)
+    assert expired(watch, world) == world.now
+
+
+def test_end_of_a_child_sa_whose_peer_has_given_up_counts_for_nothing():
+    """Seed 267911: there is nobody to rekey it with."""
+    watch, world = watched()
+    world.restart(1)
+    assert expired(watch, world, given_up="b") == 0.0
+
+
+def test_end_of_a_child_sa_that_has_a_replacement_counts_for_nothing():
+    """Seed 760504: only its DELETE is still to come."""
+    watch, world = watched()
+    world.do(0, "rekey_child", "ab")
+    world.run(0.025)
+    assert len(world.gateways[0].ike.child_sas) == 2
+    assert expired(watch, world) == 0.0

@@ -118,6 +118,12 @@ class Lines:
         """An SA was made, perhaps in place of another."""
         self._first[spi_in] = self._first.get(rekeys, rekeys) if rekeys is not None else spi_in
 
+    def has_another(self, spi_in: str, gateway: Gateway) -> bool:
+        """Whether another SA of the same line stands; one that has no keys yet is in no line."""
+        others = (child.spi_in.hex() for child in gateway.ike.child_sas)
+        first = self._first[spi_in]
+        return any(self._first.get(other) == first for other in others if other != spi_in)
+
     def check(self, name: str, gateway: Gateway) -> None:
         """One SA is left of each line (RFC 7296 section 2.8.1). Raises Violation."""
         seen: dict[str, str] = {}
@@ -141,7 +147,8 @@ class Watch:
         self.given_up = ""
         """Who has given a peer up for want of an answer."""
         self.expired_at = 0.0
-        """When a CHILD_SA has last come to the end of its lifetime."""
+        """When a CHILD_SA has last come to the end of its lifetime without a replacement that it
+        could have had."""
         self._message_ids: dict[tuple[int, int], MessageIds] = {}
         self._windows = Windows(window)
         self._lines: dict[int, Lines] = {}
@@ -180,11 +187,26 @@ class Watch:
             if reason == GIVEN_UP:
                 self.given_up = NAMES[node]
         elif notice.event == "hard_expired":
-            self.expired_at = world.now
+            if self._could_be_renewed(world, node, str(notice.details["spi_in"])):
+                self.expired_at = world.now
         elif notice.event == "child_ready":
             rekeys = notice.details["rekeys"]
             lines = self._lines.setdefault(node, Lines())
             lines.add(str(notice.details["spi_in"]), str(rekeys) if rekeys is not None else None)
+
+    def _could_be_renewed(self, world: World, node: int, spi_in: str) -> bool:
+        """Whether an SA that has come to its end ought to have been rekeyed. Not when it was, and
+        only its DELETE is still to come; nor when its peer has given up this end, and has no SA to
+        be rekeyed: `Watch.given_up` is looked at for itself."""
+        if self._lines[node].has_another(spi_in, world.gateways[node]):
+            return False
+        sends_there = (
+            child.spi_out.hex() == spi_in
+            for other, gateway in enumerate(world.gateways)
+            if other != node
+            for child in gateway.ike.child_sas
+        )
+        return not self.given_up or any(sends_there)
 
     def stepped(self, world: World, node: int) -> None:
         """Bounded tables."""
