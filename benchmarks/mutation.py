@@ -51,8 +51,8 @@ MUTANTS = (
         "ike-nonces",
         "one end keeps the IKE_SA with the lowest nonce",
         "ike.rekey",
-        "rival is not None and new.lowest_nonce < rival.lowest_nonce",
-        "rival is not None and new.lowest_nonce < rival.lowest_nonce or "
+        "for candidate in old.candidates)",
+        "for candidate in old.candidates) or "
         'rival is not None and ctx.config.name == "a"',
     ),
     Mutant(
