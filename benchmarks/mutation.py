@@ -52,8 +52,7 @@ MUTANTS = (
         "one end keeps the IKE_SA with the lowest nonce",
         "ike.rekey",
         "for candidate in old.candidates)",
-        "for candidate in old.candidates) or "
-        'rival is not None and ctx.config.name == "a"',
+        'for candidate in old.candidates) or rival is not None and ctx.config.name == "a"',
     ),
     Mutant(
         "wrong-spi",

@@ -19,7 +19,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ipseclab.errors import ConfigError, Place
 
 LARGEST_DEPTH = 20
-MOST_VALUES = 200_000
+MOST_VALUES = 1_500_000
 """Values a file may hold, those behind an alias counted each time."""
 
 TAG_PREFIX = "tag:yaml.org,2002:"

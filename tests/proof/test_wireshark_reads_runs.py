@@ -14,6 +14,7 @@ from rich.console import Console
 from wireshark import Frame, count, dissected, kinds_of, unread
 from worlds import NETNS, SIM, Run, at, run_in
 
+from ipseclab.crypto.kex import WEAK_METHODS
 from ipseclab.crypto.names import KEYWORDS
 from ipseclab.lab.keys import CAPTURE_NAME, ESP_TABLE, IKE_TABLE, KEYS_FOLDER
 from ipseclab.lab.pcapng import read_pcapng
@@ -22,7 +23,7 @@ from ipseclab.lab.topology import Topology, load_topology
 from ipseclab.lab.traffic import PROBE_PORT
 from ipseclab.present.decode import decode_capture
 from ipseclab.present.ladder import ladder
-from ipseclab.registry import ExchangeType, TransformType
+from ipseclab.registry import ExchangeType, KeMethod, TransformType
 
 PLAN = RunPlan(
     (
@@ -44,11 +45,11 @@ CIPHERS = ["aes128", "aes192", "aes256", *(word for word in KEYWORDS if "gcm" in
 HASHES = ["sha256", "sha384", "sha512"]
 # What Wireshark 4.0 reads beside; `tests/lab/test_key_tables.py` has every combination.
 MORE = ["aes256ctr-sha1", "3des-sha256", "null-sha512"]
-TOO_SLOW_OR_WEAK = ("modp1024", "modp1536", "modp6144", "modp8192")
+TOO_SLOW = (KeMethod.MODP_6144, KeMethod.MODP_8192)
 METHODS = [
     word
     for word, named in KEYWORDS.items()
-    if named.type is TransformType.KE and word not in TOO_SLOW_OR_WEAK
+    if named.type is TransformType.KE and named.id not in (*TOO_SLOW, *WEAK_METHODS)
 ]
 CHACHA = "chacha20poly1305"
 
