@@ -89,10 +89,12 @@ def test_the_tables_lead_where_a_path_leads(name):
             for interface in target.interfaces:
                 way = follow(topology, source, interface.address)
                 path = topology.routing.path(source, target.name)
-                if path is None or _hidden(topology, interface, path):
+                if path is None:
                     assert way is None
+                elif way is None:
+                    hidden = _hidden(topology, interface, path)
+                    assert hidden or target.kind is NodeKind.NAT
                 elif target.kind is not NodeKind.NAT:
-                    assert way is not None
                     assert way[-1] == target.name
                     assert "a loop" not in way
 
