@@ -56,4 +56,4 @@ def test_algorithms_that_only_one_of_us_has_are_named(has: Algorithms, tmp_path:
     cells = run_tunnel(mlkem, tmp_path, has)
     assert {cell.verdict for cell in cells} == {Verdict.UNSUPPORTED}
     assert cells[0].detail == "--list-algs: no dh ML_KEM_768"
-    assert "ECP_224" in [cell.tunnel for cell in foreign_cells(has)]
+    assert "ECP_224_BP" in [cell.tunnel for cell in foreign_cells(has)]
