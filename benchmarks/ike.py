@@ -13,8 +13,9 @@ Where namespaces or strongSwan are missing, that part is left out and said to be
 
 from __future__ import annotations
 
+import argparse
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter, process_time
@@ -23,7 +24,7 @@ from many import held_rows, mesh_rows
 from responders import OURS, PROPOSAL, STACKS, STRONGSWAN, Turn
 from rich.progress import track
 from sandboxed import call_in_sandbox
-from table import Row, arguments, met, publish
+from table import Row, arguments, met, publish, store
 from where import cpu_rows, memory_rows
 
 from ipseclab.emu.peers import strongswan
@@ -189,30 +190,59 @@ def memory_line(row: Row) -> str:
     )
 
 
+class Findings:
+    """Tables and lines as the parts of the benchmark bring them: each part is written at once, so
+    that what breaks a later one loses nothing."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._tables: dict[str, Sequence[Row]] = {}
+        self._lines: list[str] = []
+
+    def add(self, title: str, rows: Sequence[Row], lines: Iterable[str] = ()) -> None:
+        """One more table, and what its rows come to."""
+        self._tables[title] = rows
+        self._lines += lines
+        store("ike", self._tables, self._options)
+
+    def publish(self, lines: Sequence[str] = ()) -> None:
+        """Print it all."""
+        publish("ike", self._tables, self._options, [*self._lines, *lines])
+
+
 def main() -> None:
     options = arguments(__doc__).parse_args()
+    found = Findings(options)
     held = held_rows(QUICK_SIZES if options.quick else SIZES)
-    tables = {
-        "IKE handshakes, both ends on one core": core_rows(options.quick),
-        "IKE_SAs with a CHILD_SA that one responder holds": held,
-        "Where the memory of an IKE_SA with a CHILD_SA goes": memory_rows(options.quick),
-        "Where a responder's CPU goes in a set-up": cpu_rows(options.quick),
-        "A mesh in one simulation": mesh_rows(QUICK_MESH if options.quick else MESH),
-    }
-    lines = [memory_line(row) for row in held if row["IKE_SAs"] == WANTED_AT]
+    found.add(
+        "IKE_SAs with a CHILD_SA that one responder holds",
+        held,
+        (memory_line(row) for row in held if row["IKE_SAs"] == WANTED_AT),
+    )
+    found.add("IKE handshakes, both ends on one core", core_rows(options.quick))
+    found.add("Where the memory of an IKE_SA with a CHILD_SA goes", memory_rows(options.quick))
+    found.add("Where a responder's CPU goes in a set-up", cpu_rows(options.quick))
+    lack = compare_responders(options.quick, found)
+    found.add("A mesh in one simulation", mesh_rows(QUICK_MESH if options.quick else MESH))
+    found.publish([f"no comparison of responders: {lack}"] if lack else ())
+
+
+def compare_responders(quick: bool, found: Findings) -> EnvironmentLacks | None:
+    """Ours and strongSwan's, over sockets; or what that lacks here."""
     try:
         sandbox_kind()
         version = strongswan.version()
     except EnvironmentLacks as lack:
-        lines.append(f"no comparison of responders: {lack}")
-    else:
-        taken = turns(options.quick)
-        title = f"Set-up and deletion over sockets, {PROPOSAL}; strongSwan {version}"
-        tables[title] = responder_rows(taken)
-        ratios = [ratio_row(taken, initiator) for initiator in STACKS]
-        tables[f"Responder's CPU for a set-up and deletion, {OURS} / {STRONGSWAN}"] = ratios
-        lines += map(ratio_line, ratios)
-    publish("ike", tables, options, lines)
+        return lack
+    taken = turns(quick)
+    found.add(
+        f"Set-up and deletion over sockets, {PROPOSAL}; strongSwan {version}",
+        responder_rows(taken),
+    )
+    ratios = [ratio_row(taken, initiator) for initiator in STACKS]
+    title = f"Responder's CPU for a set-up and deletion, {OURS} / {STRONGSWAN}"
+    found.add(title, ratios, map(ratio_line, ratios))
+    return None
 
 
 if __name__ == "__main__":

@@ -58,11 +58,16 @@ def publish(
         console.print(_shown_table(title, rows))
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"written to {store(name, tables, options)}", highlight=False)
+
+
+def store(name: str, tables: Mapping[str, Sequence[Row]], options: argparse.Namespace) -> Path:
+    """Write `name`.csv and `name`.json without a word; returns the first."""
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{name}.csv"
+    path: Path = options.out / f"{name}.csv"
     _write_csv(path, tables)
     _write_circumstances(path.with_suffix(".json"), name, options)
-    console.print(f"written to {path}", highlight=False)
+    return path
 
 
 def _shown_table(title: str, rows: Sequence[Row]) -> Table:

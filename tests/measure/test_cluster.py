@@ -1,5 +1,6 @@
 """Sweeps on a Dask cluster: the same results as by worker processes, whatever becomes of those."""
 
+import gc
 import os
 import signal
 import tracemalloc
@@ -151,26 +152,38 @@ def test_files_of_a_run_come_back_whole_and_stay_in_its_folder(tmp_path):
     assert not (tmp_path / "outside").exists()
 
 
-def ledger_after(jobs, folder):
-    """The memory that a ledger takes for these runs, done one after the other."""
-    reporter, row = Reporter(), Row("", "sim", 1, 0, {"a": 1}, {"rekeys": 1.0})
+def memory_growth(jobs, folder, warm_up):
+    """What a ledger's memory grows by over these runs, done one after the other, beyond that of its
+    first ones: those bring what is loaded and kept once."""
+    row = Row("", "sim", 1, 0, {"a": 1}, {"rekeys": 1.0})
+    ledger = Ledger(folder, {}, Reporter())
+    for job in jobs[:warm_up]:
+        settle(ledger, folder, job, row)
+    gc.collect()
     tracemalloc.start()
-    ledger = Ledger(folder, {}, reporter)
-    for job in jobs:
-        ledger.begin(job)
-        folder.store(replace(row, run=job.run))
-        ledger.take(job, {})
+    for job in jobs[warm_up:]:
+        settle(ledger, folder, job, row)
+    gc.collect()
     held, _peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert not ledger.failures
     return held
 
 
-def test_the_coordinators_memory_does_not_grow_with_the_runs(sweep, tmp_path):
-    jobs = [replace(sweep.jobs[0], run=f"{index:05d}") for index in range(330)]
-    few = ledger_after(jobs[:30], ResultsFolder(tmp_path / "few"))
-    many = ledger_after(jobs[30:], ResultsFolder(tmp_path / "many"))
-    assert many < few + 20_000
+def settle(ledger, folder, job, row):
+    ledger.begin(job)
+    folder.store(replace(row, run=job.run))
+    ledger.take(job, {})
+
+
+@pytest.mark.parametrize("tables_every", [0.0, 3600.0], ids=["tables-each-time", "tables-never"])
+def test_the_coordinators_memory_does_not_grow_with_the_runs(
+    sweep, tmp_path, monkeypatch, tables_every
+):
+    monkeypatch.setattr("ipseclab.measure.ledger.TABLES_EVERY", tables_every)
+    monkeypatch.setattr("ipseclab.measure.ledger.TABLES_SHARE", 0.0)
+    jobs = [replace(sweep.jobs[0], run=f"{index:05d}") for index in range(130)]
+    assert memory_growth(jobs, ResultsFolder(tmp_path), warm_up=30) < 100 * len(jobs)
 
 
 def test_a_run_that_kills_every_worker_is_given_up(sweep, tmp_path):
