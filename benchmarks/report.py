@@ -22,6 +22,15 @@ Made by `python benchmarks/report.py`; do not edit. What each benchmark measures
 its columns, is in [benchmarks.md](benchmarks.md)."""
 
 
+MOST_ROWS = 200
+"""Of a table that people would read."""
+
+
+def left_out(path: Path, rows: Sequence[Row]) -> str:
+    """Where a table is that is too long to be read."""
+    return f"{len(rows):,} rows, in `{path.name}`."
+
+
 def report(folder: Path) -> Iterator[str]:
     """The document, block by block."""
     yield INTRODUCTION
@@ -35,7 +44,7 @@ def report(folder: Path) -> Iterator[str]:
         for title, rows in read_tables(path).items():
             if title:
                 yield f"### {title}"
-            yield markdown(rows)
+            yield markdown(rows) if len(rows) <= MOST_ROWS else left_out(path, rows)
 
 
 def circumstances(document: Mapping[str, Value | Mapping[str, Value]]) -> str:
