@@ -84,6 +84,18 @@ class _Reader:
         if isinstance(node, SequenceNode):
             return [self._item(item, item, (*path, n)) for n, item in enumerate(node.value)]
         assert isinstance(node, ScalarNode)
+        return self._scalar(node, path)
+
+    def _scalar(self, node: ScalarNode, path: KeyPath) -> str | int | float | bool | None:
+        """JSON writes a character beyond the first 65,536 as two escapes: they become one."""
+        text = str(node.value)
+        if not text.isascii():
+            try:
+                node.value = text.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError as problem:
+                place = replace(_marked(self._file, node.start_mark), key=path_text(path))
+                what = f"{text!a} holds half a character, expected whole ones"
+                raise ConfigError(what, place) from problem
         return _scalar(node)
 
     def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
@@ -93,7 +105,7 @@ class _Reader:
             if key_node.tag == MERGE_TAG:
                 merged |= self._merged(value_node, path)
                 continue
-            key = _scalar(key_node) if isinstance(key_node, ScalarNode) else None
+            key = self._scalar(key_node, path) if isinstance(key_node, ScalarNode) else None
             place = replace(_marked(self._file, key_node.start_mark), key=path_text(path))
             if not isinstance(key, str):
                 shown_key = key_node.value if isinstance(key_node, ScalarNode) else "of a list"

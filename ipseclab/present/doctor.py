@@ -48,7 +48,15 @@ class Finding:
 
 def examine() -> tuple[Finding, ...]:
     """Look at everything; takes about a second, changes nothing, leaves nothing."""
-    return (*_python(), *_namespaces(), *_strongswan(), *_tshark(), *_browser(), *_tcp())
+    return (
+        *_python(),
+        *_namespaces(),
+        *_strongswan(),
+        *_others(),
+        *_tshark(),
+        *_browser(),
+        *_tcp(),
+    )
 
 
 def able(findings: tuple[Finding, ...], what: str) -> bool:
@@ -125,6 +133,12 @@ def _strongswan() -> Iterator[Finding]:
             "strongSwan peers",
             f"apt-get install {package}",
         )
+
+
+def _others() -> Iterator[Finding]:
+    """What the stack is measured beside, where it is there."""
+    for program, package in (("openvpn", "openvpn"), ("wireguard-go", "wireguard-go")):
+        yield _program(program, "other tunnels (benchmarks)", package)
 
 
 def _tshark() -> Iterator[Finding]:

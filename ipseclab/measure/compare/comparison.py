@@ -118,7 +118,9 @@ def check_comparable(baseline: Finished, run: Finished) -> None:
             what = _WORDS.get(name, "results with {name} {old}, not {new}")
             words = what.format(name=name, old=old or "none", new=new or "none")
             raise ConfigError(
-                f"holds {words} as {run.folder.path}", Place(str(baseline.folder.path))
+                f"holds {words} as {run.folder.path}, expected both of the same command: run one "
+                "of them again as the other's manifest.json says",
+                Place(str(baseline.folder.path)),
             )
 
 

@@ -5,8 +5,10 @@ customBiggerIsBetter)."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from html import escape
 from math import isfinite, isinf, isnan
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ SMALLER_FILE = "benchmark-smaller.json"
 BIGGER_FILE = "benchmark-bigger.json"
 MOST_LINES = 200
 """Of a Markdown table: a step's summary may be 1 MiB long."""
+_SPECIAL = re.compile(r"[\\|`*_\[\]]")
 _OUTCOMES = {Change.SLOWER: Outcome.FAILED, Change.TOO_FEW: Outcome.SKIPPED}
 _MARKS = {Change.SLOWER: "🔴", Change.FASTER: "🟢", Change.SAME: "", Change.TOO_FEW: "⚪"}
 
@@ -106,7 +109,7 @@ def to_markdown(title: str, found: Sequence[Compared], threshold: float) -> str:
     changed = [one for one in found if one.verdict in (Change.SLOWER, Change.FASTER)]
     slower = any(one.verdict is Change.SLOWER for one in changed)
     lines = [
-        f"### {'🔴' if slower else '🟢'} {title}",
+        f"### {'🔴' if slower else '🟢'} {_markdown(title)}",
         "",
         summary(found, threshold),
         "",
@@ -128,7 +131,7 @@ def _table(found: Sequence[Compared]) -> list[str]:
         cells = (
             f"{_MARKS[one.verdict]} {one.verdict}",
             f"`{one.metric}`",
-            point_words(one.point).replace("|", "\\|"),
+            _markdown(point_words(one.point)),
             value_text(one.baseline),
             value_text(one.median),
             one.unit,
@@ -141,6 +144,11 @@ def _table(found: Sequence[Compared]) -> list[str]:
     if len(found) > MOST_LINES:
         lines += ["", f"and {len(found) - MOST_LINES} more in {JSON_FILE}"]
     return [*lines, ""]
+
+
+def _markdown(text: str) -> str:
+    """Text that stays text in a cell of a Markdown table."""
+    return _SPECIAL.sub(r"\\\g<0>", escape(text, quote=False))
 
 
 def to_benchmark(run: Finished, found: Sequence[Compared], better: Better) -> list[dict[str, Any]]:

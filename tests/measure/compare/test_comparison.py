@@ -235,6 +235,13 @@ def test_markdown_shows_what_changed_first(both):
     assert "`goodput`" in folded
 
 
+def test_names_stay_text_in_markdown(both):
+    found = [replace(one, point={"suite": "a|b `c` <img src=x> *d*"}) for one in both[2]]
+    text = to_markdown("[e](x) _y_", found, 0.1)
+    assert r"suite=a\|b \`c\` &lt;img src=x&gt; \*d\*" in text
+    assert r"\[e\](x) \_y\_" in text
+
+
 def test_benchmark_files_split_by_what_is_better(both):
     _, after, found = both
     (smaller,) = to_benchmark(after, found, Better.LOWER)
