@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -32,6 +32,7 @@ from ipseclab.ipsec.train import (
     TrainOpener,
     TrainOutput,
     TrainSealer,
+    longest_train,
 )
 from ipseclab.outputs import SendDatagram, SendPacket, UdpEndpoint, UdpPath
 
@@ -183,22 +184,41 @@ class FastDriver(GatewayDriver):
         # Without the option each read brings one datagram.
         with contextlib.suppress(OSError):
             offloads.receive_trains(opened)
-        buffer = self._opener.buffer
 
         def read() -> None:
             octets = 0
             while octets < TURN_OCTETS:
                 try:
-                    length, size, (address, port) = offloads.receive_train(opened, buffer)
+                    for length, size, remote in self._trains_from(opened):
+                        octets += length + DATAGRAM_COST
+                        path = UdpPath(local, UdpEndpoint(*remote))
+                        self._receive_train(path, length, size)
                 except BlockingIOError:
                     return
                 except ConnectionRefusedError:  # an ICMP error for an earlier datagram
                     continue
-                octets += length + DATAGRAM_COST
-                path = UdpPath(local, UdpEndpoint(address, port))
-                self._receive_train(path, length, size)
 
         return read
+
+    def _trains_from(self, opened: socket.socket) -> Iterator[tuple[int, int, tuple[str, int]]]:
+        """What the next reads bring to the opener's buffer, each as `offloads.receive_train` says.
+
+        A train as long as one call of its sender takes may be only the beginning of what that
+        sealed together: what follows is joined to it if it is there already.
+        """
+        buffer = memoryview(self._opener.buffer)
+        length, size, remote = offloads.receive_train(opened, buffer)
+        more, its_size, its_remote = 0, 0, remote
+        if length == longest_train(size):
+            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+                more, its_size, its_remote = offloads.receive_train(opened, buffer[length:])
+        if its_remote == remote and (its_size == size or its_size == more < size):
+            yield length + more, size, remote
+            return
+        other = bytes(buffer[length : length + more])
+        yield length, size, remote
+        buffer[:more] = other
+        yield more, its_size, its_remote
 
     # Both
 
@@ -251,6 +271,10 @@ class FastDriver(GatewayDriver):
                 self._send(sender, bytes(packet), remote, now)
 
     def _deliver_train(self, train: OpenedTrain, now: float) -> None:
+        for part in train.parts():
+            self._deliver_part(part, now)
+
+    def _deliver_part(self, train: OpenedTrain, now: float) -> None:
         joined = train.joined() if self._tun is not None else None
         if joined is None or self._tun is None:
             for packet in train.packets():

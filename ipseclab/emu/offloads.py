@@ -159,7 +159,7 @@ def receive_trains(opened: socket.socket) -> None:
     opened.setsockopt(_SOL_UDP, _UDP_GRO, 1)
 
 
-def receive_train(opened: socket.socket, buffer: bytearray) -> tuple[int, int, tuple[str, int]]:
+def receive_train(opened: socket.socket, buffer: memoryview) -> tuple[int, int, tuple[str, int]]:
     """Octets put into `buffer`, the size of each datagram but the last one, and where they came
     from. Raises BlockingIOError."""
     length, ancillary, _flags, remote = opened.recvmsg_into((buffer,), _ANCILLARY)

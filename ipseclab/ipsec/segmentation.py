@@ -189,7 +189,7 @@ class CutRows:
         protocol = octets[_PROTOCOL]
         found = self._checksums[protocol]
         found[:count] = 0
-        sums = self._words[:count].sum(axis=1, dtype=np.int64)
+        sums = np.add.reduce(self._words[:count], axis=1, dtype=np.int64)
         sums += _pseudo_sum(octets, self._length)
         if last != self._length:
             sums[-1] += _pseudo_sum(octets, last) - _pseudo_sum(octets, self._length)
@@ -216,7 +216,7 @@ def transport_sums(rows: Octets) -> NDArray[np.int64]:
 def _sums(rows: Octets) -> NDArray[np.int64]:
     """Each row as little-endian words of 32 bits, summed: modulo 65,535 the same as of 16 bits."""
     whole = rows.shape[1] & ~3
-    sums: NDArray[np.int64] = rows[:, :whole].view("<u4").sum(axis=1, dtype=np.int64)
+    sums: NDArray[np.int64] = np.add.reduce(rows[:, :whole].view("<u4"), axis=1, dtype=np.int64)
     for at in range(whole, rows.shape[1]):
         sums += rows[:, at].astype(np.int64) << (8 * (at - whole))
     return sums
@@ -276,6 +276,13 @@ def join(rows: Octets, last: int) -> SuperPacket | None:
     return SuperPacket(whole.tobytes(), size)
 
 
+def joinable(rows: Octets) -> int:
+    """How many rows from the first on would fit one super-packet, if they can be joined at all."""
+    head = _joinable_head(rows[0, :_LONGEST_HEAD].tobytes())
+    size = rows.shape[1] - head
+    return (LARGEST_PACKET - head) // size if head and size > 0 else len(rows)
+
+
 def _joinable_head(start: bytes) -> int:
     """Octets of the IP and transport headers; 0 where there is no joining."""
     if start[_PROTOCOL] == _UDP:
@@ -308,24 +315,25 @@ def _continue_each_other(rows: Octets, start: bytes, head: int, last: int) -> bo
             short[6] -= shorter << 16
         found[-1] ^= short ^ _words_of(start[:head])
     found &= _ALIKE[start[_PROTOCOL]][: head // 4]
-    if found.any():
+    if np.count_nonzero(found):
         return False
     if not tcp:
         return True
     flags = rows[:, _FLAGS]
-    return not (flags[:-1] != _ACK).any() and int(flags[-1]) & ~(_FIN | _PSH) == _ACK
+    ordinary = np.count_nonzero(flags[:-1] == _ACK) == len(rows) - 1
+    return ordinary and int(flags[-1]) & ~(_FIN | _PSH) == _ACK
 
 
 def _sums_are_right(rows: Octets, last: int) -> bool:
     """Joining makes new checksums: a packet that came with a wrong one keeps it."""
-    headers = _sums(rows[:, :IPV4_HEADER_SIZE]) % 0xFFFF
-    if headers.any():
+    if np.count_nonzero(_sums(rows[:, :IPV4_HEADER_SIZE]) % 0xFFFF):
         return False
     if rows[0, _PROTOCOL] == _UDP and not column(rows, _UDP_CHECKSUM, ">u2").all():
         return False
     if last == rows.shape[1]:
-        return not transport_sums(rows).any()
-    return not transport_sums(rows[:-1]).any() and not transport_sums(rows[-1:, :last]).any()
+        return not np.count_nonzero(transport_sums(rows))
+    whole, rest = transport_sums(rows[:-1]), transport_sums(rows[-1:, :last])
+    return not np.count_nonzero(whole) and not np.count_nonzero(rest)
 
 
 def _set_partial_checksum(packet: Octets, *, udp: bool) -> None:

@@ -29,12 +29,14 @@ from ipseclab.ipsec.events import DatapathOutput
 from ipseclab.ipsec.sad import SPI_SIZE, InboundHalf, OutboundHalf, SadEntry
 from ipseclab.ipsec.segmentation import (
     LARGEST_CUT,
+    LARGEST_PACKET,
     NUMBERS,
     CutRows,
     Octets,
     SuperPacket,
     column,
     join,
+    joinable,
     segments_of,
 )
 from ipseclab.outputs import Notice, TcpPath, UdpPath
@@ -50,6 +52,10 @@ SHORTEST = 3
 BUFFER_SIZE = 128 * 1024
 LAYOUTS = 64
 """Packet sizes whose views over a buffer are kept; when full, starts again empty."""
+
+HALVES = 16
+"""Halves of SAs whose nonces are kept, 25 KiB each; the oldest gives way, which was rekeyed
+mostly."""
 
 IV_SIZE = 8
 Numbers = NDArray[np.int64]
@@ -87,6 +93,17 @@ class OpenedTrain:
 
     rows: Octets
     last: int
+
+    def parts(self) -> Iterator[OpenedTrain]:
+        """Trains that are short enough to be `joined`."""
+        if self.rows.size <= LARGEST_PACKET:
+            yield self
+            return
+        step = joinable(self.rows)
+        for start in range(0, len(self.rows), step):
+            rows = self.rows[start : start + step]
+            whole = start + step < len(self.rows)
+            yield OpenedTrain(rows, rows.shape[1] if whole else self.last)
 
     def joined(self) -> SuperPacket | None:
         """One packet that stands for all, where they are one TCP connection's in order."""
@@ -140,8 +157,8 @@ class _Keyed:
         """Those of `half`; it is kept as well, so that no other object gets its identity."""
         found = self._by_half.get(id(half))
         if found is None:
-            if len(self._by_half) >= LAYOUTS:
-                self._by_half.clear()
+            if len(self._by_half) >= HALVES:
+                self._by_half.pop(next(iter(self._by_half)))
             found = half, _Nonces(protection.salt, half.spi, extended=half.esn)
             self._by_half[id(half)] = found
         return found[1]
@@ -312,11 +329,16 @@ class TrainSealer:
 
     def _trains(self, path: UdpPath | None, stride: int, end: int) -> list[TrainOutput]:
         """What can leave in one call each."""
-        room = min(TRAIN_LIMIT, ipv4.UDP_PAYLOAD_LIMIT // stride) * stride
+        room = longest_train(stride)
         return [
             SealedTrain(path, self._view[start : min(start + room, end)], stride)
             for start in range(0, end, room)
         ]
+
+
+def longest_train(size: int) -> int:
+    """Octets of the datagrams of `size` octets that can leave in one call."""
+    return min(TRAIN_LIMIT, ipv4.UDP_PAYLOAD_LIMIT // size) * size
 
 
 def _in_trains(entry: SadEntry, half: OutboundHalf | InboundHalf) -> AeadProtection | None:
@@ -484,7 +506,7 @@ class TrainOpener:
         other beyond all that was seen."""
         first, count = int(numbered[0]) & _LOW, len(numbered)
         start = int.from_bytes(half.spi, "big") << 32 | first
-        if first + count > _LOW or (numbered != _sequences(start, count)).any():
+        if first + count > _LOW or np.count_nonzero(numbered != _sequences(start, count)):
             return None
         if half.esn:
             first = half.replay.extended(first)
@@ -529,7 +551,7 @@ def _are_plain_esp(rows: Octets) -> bool:
     words = rows[:, :12].view(">u4").astype(np.uint32)
     words ^= words[0]
     words &= _SAME_OUTER
-    return not words.any() and ipv4.is_plain_esp(rows[0].tobytes())
+    return not np.count_nonzero(words) and ipv4.is_plain_esp(rows[0].tobytes())
 
 
 def _malformed(entry: SadEntry, reason: DropReason, ciphered: int) -> Notice:
@@ -574,4 +596,7 @@ def _common_length(opened: Octets) -> int:
     words = opened[:, : IPV4_HEADER_SIZE + 4].view(">u4").astype(np.uint32)
     words ^= words[0]
     words &= _SAME_FLOW
-    return length if not words.any() and (opened[:, length:] == expected).all() else 0
+    if np.count_nonzero(words):
+        return 0
+    padded = np.count_nonzero(opened[:, length:] == expected)
+    return length if padded == len(opened) * len(expected) else 0
