@@ -57,6 +57,12 @@ BURST = 32
 """Packets taken from one descriptor before the others and the timer are looked at."""
 LARGEST_PACKET = 65_536
 LARGEST_TUN_MTU = 65_535
+LONG_SLEEP = 2e-3
+"""Seconds without anything to do after which a gateway is idle."""
+VIGIL = 300e-6
+"""Seconds that a gateway looks for more without sleeping, once something woke it from idleness. An
+answer comes so soon, mostly, and to wake costs as much time as to handle it. A busy gateway does
+not."""
 ARRIVALS = ("ike_received", "keepalive_received")
 _PROTOCOL = 9
 _PROTECTED = (IpProtocol.ESP, IpProtocol.AH)
@@ -212,6 +218,7 @@ class GatewayDriver:
         self._streams = StreamSockets(self, listens=spec.accepts_streams) if spec.streams else None
         self._take_addresses(spec.addresses)
         self._moved = False
+        self._vigil_until = 0.0
         self._inside = InsideAddresses(spec.own_address, spec.resolver)
 
     def _take_addresses(self, addresses: Sequence[str]) -> None:
@@ -259,7 +266,7 @@ class GatewayDriver:
         be_quick()
         control.send("ready")
         while True:
-            for descriptor in poll.wait(self._seconds_left()):
+            for descriptor in self._wait(poll):
                 reader = readers.get(descriptor)
                 if reader is not None:
                     reader()
@@ -272,6 +279,21 @@ class GatewayDriver:
                 self._moved = False
                 readers = self._readers()
                 poll = PrecisePoll(*readers, control.fileno())
+
+    def _wait(self, poll: PrecisePoll) -> list[int]:
+        """The descriptors that are readable, at the latest when the timer is due."""
+        seconds = self._seconds_left()
+        now = time.monotonic()
+        while now < self._vigil_until and (seconds is None or seconds > VIGIL):
+            ready = poll.wait(0.0)
+            if ready:
+                return ready
+            now = time.monotonic()
+        ready = poll.wait(seconds)
+        if seconds != 0.0:
+            woken = time.monotonic()
+            self._vigil_until = woken + VIGIL if ready and woken - now >= LONG_SLEEP else 0.0
+        return ready
 
     def _seconds_left(self) -> float | None:
         deadline = self._gateway.next_deadline()

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -32,7 +32,6 @@ from ipseclab.ipsec.train import (
     TrainOpener,
     TrainOutput,
     TrainSealer,
-    longest_train,
 )
 from ipseclab.outputs import SendDatagram, SendPacket, UdpEndpoint, UdpPath
 
@@ -73,11 +72,12 @@ class FastDriver(GatewayDriver):
         """Take what is there. Single packets leave at once, super-packets one a turn: who sends
         little does not wait for who sends much. Within a flow the order stays."""
         singles: list[bytes] = []
-        for _ in range(BURST):
+        read = self._next_protected
+        for _ in range(TRAIN_LIMIT):
             if len(self._waiting) >= LARGEST_BACKLOG:
                 break
             try:
-                packet = self._next_protected()
+                packet = read()
             except BlockingIOError:
                 break
             if isinstance(packet, SuperPacket):
@@ -185,11 +185,13 @@ class FastDriver(GatewayDriver):
         with contextlib.suppress(OSError):
             offloads.receive_trains(opened)
 
+        buffer = memoryview(self._opener.buffer)
+
         def read() -> None:
             octets = 0
             while octets < TURN_OCTETS:
                 try:
-                    for length, size, remote in self._trains_from(opened):
+                    for length, size, remote in offloads.receive_together(opened, buffer):
                         octets += length + DATAGRAM_COST
                         path = UdpPath(local, UdpEndpoint(*remote))
                         self._receive_train(path, length, size)
@@ -199,26 +201,6 @@ class FastDriver(GatewayDriver):
                     continue
 
         return read
-
-    def _trains_from(self, opened: socket.socket) -> Iterator[tuple[int, int, tuple[str, int]]]:
-        """What the next reads bring to the opener's buffer, each as `offloads.receive_train` says.
-
-        A train as long as one call of its sender takes may be only the beginning of what that
-        sealed together: what follows is joined to it if it is there already.
-        """
-        buffer = memoryview(self._opener.buffer)
-        length, size, remote = offloads.receive_train(opened, buffer)
-        more, its_size, its_remote = 0, 0, remote
-        if length == longest_train(size):
-            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
-                more, its_size, its_remote = offloads.receive_train(opened, buffer[length:])
-        if its_remote == remote and (its_size == size or its_size == more < size):
-            yield length + more, size, remote
-            return
-        other = bytes(buffer[length : length + more])
-        yield length, size, remote
-        buffer[:more] = other
-        yield more, its_size, its_remote
 
     # Both
 

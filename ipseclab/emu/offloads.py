@@ -6,14 +6,16 @@ of the kernel, udp(7), and the Virtual I/O Device specification, section 5.1.6 (
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ipseclab.emu import devices
 from ipseclab.ipsec.segmentation import SuperPacket, segments_of
+from ipseclab.ipsec.train import longest_train
 from ipseclab.wire.ip import checksum
 
 PROBE_DATAGRAMS, PROBE_SIZE = 3, 100
@@ -58,10 +60,13 @@ class OffloadTun:
             raise
         self._buffer = bytearray(LARGEST_READ)
         self._view = memoryview(self._buffer)
+        self._buffers = (self._buffer,)
 
     def read(self) -> bytes | SuperPacket:
         """The next packet, its checksums complete, or super-packet. Raises BlockingIOError."""
-        length = os.readv(self.descriptor, [self._buffer])
+        length = os.readv(self.descriptor, self._buffers)
+        if self._buffer.startswith(_NOTHING_SPECIAL[:2]):
+            return bytes(self._view[_VNET.size : length])
         return _read(_VNET.unpack_from(self._buffer), bytes(self._view[_VNET.size : length]), 0)
 
     def write(self, packet: bytes) -> None:
@@ -167,6 +172,29 @@ def receive_train(opened: socket.socket, buffer: memoryview) -> tuple[int, int, 
         if level == _SOL_UDP and kind == _UDP_GRO:
             return length, _INT.unpack(data)[0], remote[:2]
     return length, max(1, length), remote[:2]
+
+
+def receive_together(
+    opened: socket.socket, buffer: memoryview
+) -> Iterator[tuple[int, int, tuple[str, int]]]:
+    """What the next reads bring to `buffer`, each as `receive_train` says; to be used up before the
+    next one is asked for. Raises BlockingIOError.
+
+    A train as long as one call of its sender takes may be only the beginning of what that sealed
+    together: what follows is joined to it if it is there already.
+    """
+    length, size, remote = receive_train(opened, buffer)
+    more, its_size, its_remote = 0, 0, remote
+    if length == longest_train(size):
+        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+            more, its_size, its_remote = receive_train(opened, buffer[length:])
+    if its_remote == remote and (its_size == size or its_size == more < size):
+        yield length + more, size, remote
+        return
+    other = bytes(buffer[length : length + more])
+    yield length, size, remote
+    buffer[:more] = other
+    yield more, its_size, its_remote
 
 
 def available() -> dict[str, bool]:

@@ -61,6 +61,7 @@ IV_SIZE = 8
 Numbers = NDArray[np.int64]
 _IPV4 = int(IpProtocol.IPV4)
 _LOW = 0xFFFF_FFFF
+_WITH_PORTS = (int(IpProtocol.TCP), int(IpProtocol.UDP))
 _SAME_FLOW = np.array(
     [0xFF00_FFFF, 0x0000_3FFF, 0x00FF_0000, *(3 * [0xFFFF_FFFF])], dtype=np.uint32
 )
@@ -240,7 +241,8 @@ class TrainSealer:
         """What `Datapath.send_packet` would make of each. A train that is returned must be sent
         before the next call, so at most one is; what is left of `packets` after it was not taken:
         see `taken`."""
-        run = _run_length(packets)
+        rows = _run(packets)
+        run = len(rows)
         if run >= SHORTEST:
             entry, protection = self._carrier(packets[0], now)
             if entry is not None and protection is not None:
@@ -248,8 +250,7 @@ class TrainSealer:
                 layout = self._layout(entry, length)
                 if _has_room(entry.outbound, layout, length, length, run):
                     at = layout.cipher_at
-                    octets = np.frombuffer(b"".join(packets[:run]), np.uint8)
-                    layout.rows[:run, at : at + length] = octets.reshape(run, length)
+                    layout.rows[:run, at : at + length] = rows
                     self.taken = run
                     sizes = length, length, run
                     return self._seal(entry, protection, layout, sizes, run * length, now)
@@ -368,16 +369,31 @@ def _has_room(
     )
 
 
-def _run_length(packets: Sequence[bytes]) -> int:
-    """How many packets from the first on are of its flow and length."""
-    key = ipv4.flow_key(packets[0])
-    if not key:
-        return 1
-    length = len(packets[0])
-    for number, packet in enumerate(packets):
-        if len(packet) != length or number == TRAIN_LIMIT or ipv4.flow_key(packet) != key:
-            return number
-    return len(packets)
+def _run(packets: Sequence[bytes]) -> Octets:
+    """The first packets that are of one flow and length, a row each."""
+    first = packets[0]
+    length, most = len(first), min(TRAIN_LIMIT, len(packets))
+    count = 1
+    while count < most and len(packets[count]) == length:
+        count += 1
+    key = ipv4.flow_key(first)
+    if count < SHORTEST or not key or key[0] not in _WITH_PORTS:
+        count = 1
+    rows = np.frombuffer(b"".join(packets[:count]), np.uint8).reshape(count, length)
+    if count > 1:
+        others = np.nonzero(_differences(rows))[0]
+        if len(others):
+            rows = rows[: others[0]]
+    return rows
+
+
+def _differences(rows: Octets) -> NDArray[np.uint32]:
+    """A value for each row: 0 where it is of the first one's flow."""
+    words = rows[:, : IPV4_HEADER_SIZE + 4].view(">u4").astype(np.uint32)
+    words ^= words[0]
+    words &= _SAME_FLOW
+    found: NDArray[np.uint32] = np.bitwise_or.reduce(words, axis=1)
+    return found
 
 
 def _write_outer(
@@ -593,10 +609,7 @@ def _common_length(opened: Octets) -> int:
     if not ipv4.flow_key(opened[0, :length].tobytes()):
         return 0
     expected = np.frombuffer(PADDING[:pad] + bytes([pad, next_header]), np.uint8)
-    words = opened[:, : IPV4_HEADER_SIZE + 4].view(">u4").astype(np.uint32)
-    words ^= words[0]
-    words &= _SAME_FLOW
-    if np.count_nonzero(words):
+    if np.count_nonzero(_differences(opened)):
         return 0
     padded = np.count_nonzero(opened[:, length:] == expected)
     return length if padded == len(opened) * len(expected) else 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ipseclab.ipsec.sad import SaLimit
 from ipseclab.ipsec.segmentation import SuperPacket, join, segments_of
-from ipseclab.ipsec.train import OpenedTrain, SealedTrain, TrainOpener, TrainSealer
+from ipseclab.ipsec.train import HALVES, OpenedTrain, SealedTrain, TrainOpener, TrainSealer
 from ipseclab.outputs import DeliverPacket, SendDatagram, SendPacket
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import DONT_FRAGMENT, build_ipv4, build_udp, pseudo_header_checksum
@@ -311,3 +311,37 @@ def test_what_joining_would_mend_stays_apart(at):
     packets = [bytearray(segment) for segment in segments_of(packet)]
     packets[3][at] ^= 0x41
     assert join(*rows_of([bytes(segment) for segment in packets])) is None
+
+
+def opened_train(count, size):
+    """What `count` segments of one super-packet are opened to, and they themselves."""
+    whole = super_packet(random.Random(count), udp=False, payload=size * count, size=size)
+    packets = list(segments_of(whole))
+    rows = np.frombuffer(b"".join(packets), np.uint8).reshape(count, -1)
+    return OpenedTrain(rows, rows.shape[1]), packets
+
+
+def test_a_train_that_fits_one_super_packet_stays_whole():
+    train, packets = opened_train(47, 1386)
+    (part,) = train.parts()
+    assert list(segments_of(part.joined())) == packets
+
+
+def test_a_train_beyond_one_super_packet_goes_in_parts():
+    train, packets = opened_train(47, 1386)
+    rows = np.concatenate([train.rows, train.rows[:20]])
+    parts = list(OpenedTrain(rows, train.last).parts())
+    assert [len(part.rows) for part in parts] == [47, 20]
+    found = [packet for part in parts for packet in segments_of(part.joined())]
+    assert found == packets + packets[:20]
+
+
+def test_nonces_of_old_halves_are_let_go():
+    sides = Sides(ALL_SUITES["aes128gcm16"], PATH)
+    step = super_packet(random.Random(1), udp=False, payload=9000, size=1000)
+    for _ in range(3 * HALVES):
+        sides.send(step)  # the first of its flow under this SA goes packet by packet
+        sides.send(step)
+        sides.send("rekey")
+    assert sides.trains >= 3 * HALVES
+    assert len(sides.sealer._keyed._by_half) == HALVES
