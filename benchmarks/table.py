@@ -20,6 +20,8 @@ Value = str | int | float
 Row = Mapping[str, Value]
 
 DEFAULT_FOLDER = Path("results/benchmarks")
+CONSOLE, NARROW = 80, 10
+"""Columns that numbers are never cut to, and that a text may be folded to."""
 TABLE_COLUMN = "table"
 """The CSV column with the title of a row's table, where there are several in one file."""
 _STARTED = now_text()
@@ -81,10 +83,11 @@ def _shown_table(title: str, rows: Sequence[Row]) -> Table:
     )
     for column, value in rows[0].items():
         text = isinstance(value, str)
+        words = (word for row in rows for word in shown(row[column]).split())
         table.add_column(
             column.replace("_", " "),
             justify="left" if text else "right",
-            no_wrap=text,
+            min_width=min(NARROW if text else CONSOLE, max(map(len, words), default=1)),
             overflow="fold",
         )
     for row in rows:
