@@ -20,6 +20,19 @@ from typer.exceptions import Abort, Exit, TyperException
 
 from ipseclab.cli_compare import compare, compare_examples
 from ipseclab.cli_look import open_results, plot, report, say_figures, say_report
+from ipseclab.cli_options import (
+    ClusterOption,
+    CostsOption,
+    JobsOption,
+    OutOption,
+    QuickOption,
+    RepetitionsOption,
+    SeedOption,
+    SlowOption,
+    World,
+    WorldOption,
+    examples,
+)
 from ipseclab.cli_pki import pki_app
 from ipseclab.errors import ConfigError, EnvironmentLacks
 
@@ -53,74 +66,11 @@ app.add_typer(pki_app, name="pki")
 app.command(epilog=compare_examples)(compare)
 
 
-class World(StrEnum):
-    """Where an experiment runs."""
-
-    SIM = "sim"
-    NETNS = "netns"
-
-
 class Schema(StrEnum):
     """What there is a JSON Schema of."""
 
     TOPOLOGY = "topology"
     EXPERIMENT = "experiment"
-
-
-def examples(*lines: str) -> str:
-    """A command's examples, as its help shows them."""
-    return "Examples:\n\n" + "\n\n".join(f"  [bold]{line}[/]" for line in lines)
-
-
-WorldOption = Annotated[World, typer.Option(help="Simulated, or in Linux namespaces.")]
-SeedOption = Annotated[
-    int | None, typer.Option(min=0, help="By default the experiment file's own.", metavar="N")
-]
-JobsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=256, metavar="N", help="Runs at the same time; by default sim: CPUs, netns: 1."
-    ),
-]
-ClusterOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS|local:N",
-        help="Runs on a Dask cluster, or on one of N workers that is started here.",
-    ),
-]
-QuickOption = Annotated[
-    bool, typer.Option("--quick", help="A coarser grid that ends within a minute.")
-]
-RepetitionsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, metavar="N", help="Runs of each point; by default the experiment file's own."
-    ),
-]
-OutOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="Results folder; one with results of the same run goes on in it."
-    ),
-]
-CostsOption = Annotated[
-    str,
-    typer.Option(
-        metavar="default|zero|FILE",
-        help="Processing times of the simulator; a FILE is what calibrate wrote.",
-    ),
-]
-
-SlowOption = Annotated[
-    float,
-    typer.Option(
-        min=1,
-        max=1000,
-        metavar="TIMES",
-        help="Let our stack take so many times as long, to see a comparison go red.",
-    ),
-]
 
 
 @app.command(

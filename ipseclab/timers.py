@@ -57,6 +57,13 @@ class Timers(Generic[_Subject, _Kind]):
             self._heap = [(due, order, key) for key, (due, order) in self._due.items()]
             heapq.heapify(self._heap)
 
+    def set_or_cancel(self, subject: _Subject, kind: _Kind, at: float | None) -> None:
+        """Make it due at `at`; with None there is nothing to wait for any more."""
+        if at is None:
+            self.cancel(subject, kind)
+        else:
+            self.set(subject, kind, at)
+
     def cancel(self, subject: _Subject, *kinds: _Kind) -> None:
         """Forget these timers of `subject`; ones that are not set are none."""
         self._next_is_known = False

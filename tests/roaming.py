@@ -5,14 +5,19 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from pair import ADDRESSES, Fate, Pair, Sent, make_pair
+from transcript import opened, transcript
 
+from ipseclab.ike.config import Retransmission
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.outputs import SendPacket
+from ipseclab.wire.payloads import NotifyPayload
 
 HOME, OFFICE = ADDRESSES
 CAFE = "203.0.113.7"
 SECOND = "198.51.100.2"
 """A further address of the responder."""
+QUICK = {"retransmission": Retransmission(timeout=0.5, base=1.2, tries=8)}
+STATIONARY = Mobike(own=(CAFE,))
 _IPV4_ADDRESSES = (slice(12, 16), slice(16, 20))
 
 
@@ -82,3 +87,20 @@ def connected(**options: object) -> Roaming:
     net.pair.connect()
     net.works()
     return net
+
+
+def since(net: Roaming, first: int) -> list[str]:
+    """The IKE messages sent after the first so many things."""
+    return transcript(net.pair, first=first)
+
+
+def notifies(pair: Pair, sent: Sent) -> dict[int, bytes]:
+    """The notifications of a message, by type."""
+    _message, payloads = opened(pair, sent)
+    found = [one for one in payloads if isinstance(one, NotifyPayload)]
+    return {one.notify_type: one.data for one in found}
+
+
+def esp_ways(pair: Pair, first: int) -> list[tuple[str, str]]:
+    """Source and destination of the ESP packets sent since."""
+    return [addresses_of(sent) for sent in pair.sent[first:] if sent.header is None]

@@ -30,7 +30,7 @@ from ipseclab.errors import IpsecLabError
 from ipseclab.gateway import GatewayConfig
 from ipseclab.ike.config import IKE_PORT, NAT_T_PORT
 from ipseclab.ike.natt import NON_ESP_MARKER
-from ipseclab.ipsec.datapath import INBOUND, OUTBOUND
+from ipseclab.ipsec.counters import INBOUND, OUTBOUND
 from ipseclab.ipsec.fragments import fragments_of, is_fragment
 from ipseclab.lab.faults import Fault, gateway_with
 from ipseclab.lab.trace import Trace

@@ -22,7 +22,7 @@ from ipseclab.emu import offloads
 from ipseclab.emu.driver import BURST, LARGEST_PACKET, GatewayDriver, GatewaySpec, Report
 from ipseclab.ike.config import NAT_T_PORT
 from ipseclab.ipsec import ipv4
-from ipseclab.ipsec.datapath import INBOUND
+from ipseclab.ipsec.counters import INBOUND
 from ipseclab.ipsec.events import DatapathOutput
 from ipseclab.ipsec.segmentation import SuperPacket, segments_of
 from ipseclab.ipsec.train import (

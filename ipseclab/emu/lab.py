@@ -10,10 +10,9 @@ import math
 import os
 import platform
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +32,7 @@ from ipseclab.emu.driver import (
     start_gateway,
 )
 from ipseclab.emu.fastpath import FastDriver
+from ipseclab.emu.folders import Folders
 from ipseclab.emu.natbox import NatSpec, Rebind, start_nat
 from ipseclab.emu.nodes import Nodes, build_nodes, relay_interface
 from ipseclab.emu.peers.strongswan import KEYS_DETAIL, StrongswanSpec, start_strongswan
@@ -57,7 +57,7 @@ from ipseclab.lab.attacks import Tally
 from ipseclab.lab.credentials import make_keyring
 from ipseclab.lab.gateways import gateway_config, protected_networks
 from ipseclab.lab.impairment import LARGEST_PACKET, ImpairmentConfig
-from ipseclab.lab.keys import KEYS_FOLDER, Capture
+from ipseclab.lab.keys import Capture
 from ipseclab.lab.link_set import with_settings
 from ipseclab.lab.model import Direction, Interface, Link, Node, NodeKind, Stack
 from ipseclab.lab.plan import Action, ArgumentValue
@@ -71,9 +71,6 @@ from ipseclab.lab.sides import (
 from ipseclab.lab.topology import Topology
 from ipseclab.lab.trace import Trace, TraceRecord, merge, read_trace
 
-PARTS_FOLDER = "parts"
-LOGS_FOLDER = "logs"
-NODES_FOLDER = "nodes"
 SOCKETS_FOLDER = Path("/tmp/ipseclab")
 """The sandbox's own; not under /run, which each strongSwan daemon has another of."""
 KEYS_SECONDS = 0.5
@@ -82,49 +79,6 @@ BOXES = (NodeKind.NAT, NodeKind.ATTACKER)
 """Kinds of nodes whose forwarding is a process of ours, and nothing of the kernel's."""
 READY_SECONDS = 60.0
 """Fifty gateways on two busy cores become ready one after the other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Where a run's files go."""
-
-    out: Path
-
-    @property
-    def parts(self) -> Path:
-        """The processes' own traces and captures, until they are joined."""
-        return self.out / PARTS_FOLDER
-
-    @property
-    def logs(self) -> Path:
-        """What the processes say on standard output and error."""
-        return self.out / LOGS_FOLDER
-
-    def make_fresh(self) -> None:
-        """Make the folders; what a run that was killed has left of its parts and keys goes."""
-        for folder in (self.parts, self.out / KEYS_FOLDER):
-            shutil.rmtree(folder, ignore_errors=True)
-        for folder in (self.parts, self.logs):
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def remove_parts(self) -> None:
-        """Remove the parts, which have been joined, and the logs in which nothing stands."""
-        shutil.rmtree(self.parts)
-        for path in self.logs.glob("*.log"):
-            if path.stat().st_size == 0:
-                path.unlink()
-
-    def part(self, name: str) -> Path:
-        """A process's trace."""
-        return self.parts / f"{name}.jsonl"
-
-    def of_node(self, name: str) -> Path:
-        """What a node has of its own."""
-        return self.out / NODES_FOLDER / name
-
-    def log(self, name: str) -> Path:
-        """A process's log."""
-        return self.logs / f"{name}.log"
 
 
 class Lab:

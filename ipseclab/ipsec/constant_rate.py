@@ -10,13 +10,15 @@ import random
 from typing import NamedTuple
 
 from ipseclab.ipsec.aggfrag import HEADER_SIZE, BlockSender
-from ipseclab.ipsec.counters import Counters
+from ipseclab.ipsec.counters import INBOUND, OUTBOUND, Counters, Dropped, DropReason
 from ipseclab.ipsec.encapsulation import aggregated
 from ipseclab.ipsec.events import DatapathOutput
-from ipseclab.ipsec.path_mtu import inner_limit
+from ipseclab.ipsec.lifetimes import Lifetimes
+from ipseclab.ipsec.path_mtu import inner_limit, refuse
 from ipseclab.ipsec.processing import ConstantRate
 from ipseclab.ipsec.sad import Sad, SadEntry
 from ipseclab.ipsec.timers import TimerKind
+from ipseclab.registry import IpProtocol
 from ipseclab.timers import Timers
 
 MOST_LATE = 8
@@ -92,3 +94,79 @@ def next_payload(
     if not any(payload[2:]):
         counters.dummies_out += 1
     return [output]
+
+
+class FixedRate:
+    """What a datapath does for its SAs of a fixed rate, in either direction."""
+
+    def __init__(
+        self,
+        sad: Sad,
+        timers: Timers[bytes | str, TimerKind],
+        counters: Counters,
+        lifetimes: Lifetimes,
+        rng: random.Random,
+    ) -> None:
+        self._sad = sad
+        self._timers = timers
+        self._counters = counters
+        self._lifetimes = lifetimes
+        self._rng = rng
+
+    def await_turn(self, entry: SadEntry, packet: bytes) -> list[DatapathOutput]:
+        """What an SA carries leaves in the packets that it sends anyway."""
+        if not fits(entry, packet):
+            return refuse(self._counters, packet, payload_size(entry))
+        if not rate_of(entry)[0].offer(packet):
+            return [self._counters.drop(DropReason.RATE_EXCEEDED, OUTBOUND, len(packet))]
+        return []
+
+    def send(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
+        """The packet that is due."""
+        try:
+            outputs = next_payload(entry, self._counters, self._rng, now)
+        except Dropped as drop:
+            return self._lifetimes.expire(entry, "sequence", drop.reason)
+        at = entry.next_block_at
+        assert at is not None, "there is one after each that was sent"
+        self._timers.set(entry.parameters.spi_in, TimerKind.CONSTANT_RATE, at)
+        half = entry.outbound
+        if half.packets >= half.packet_mark or half.octets >= half.octet_mark:
+            outputs += self._lifetimes.volume_reached(entry)
+        return outputs
+
+    def change_sender(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
+        """The newest SA sends from now on, first what the one before it has not sent yet."""
+        left, sender = elect(self._sad, entry, self._timers, now)
+        outputs: list[DatapathOutput] = []
+        for packet in left:
+            assert sender is not None
+            outputs += self.await_turn(sender, packet)
+        return outputs
+
+    def hand_over(self, gone: SadEntry, now: float) -> tuple[list[DatapathOutput], list[bytes]]:
+        """After an SA has gone: what comes of the change of sender, and the packets that it has not
+        sent, which go the way of any packet."""
+        return self.change_sender(gone, now), rate_of(gone)[0].leave()
+
+    def take(
+        self, entry: SadEntry, next_header: int, payload: bytes, sequence: int
+    ) -> tuple[list[DatapathOutput], list[tuple[int, bytes]]]:
+        """What is to be told of an AGGFRAG payload, and the packets in it and ended by it, each
+        with its next header; nothing else comes on such an SA (RFC 9347 section 2.5)."""
+        blocks, counters = entry.blocks_in, self._counters
+        assert blocks is not None
+        if next_header != IpProtocol.AGGFRAG:
+            return [counters.drop(DropReason.MALFORMED, INBOUND, len(payload))], []
+        try:
+            packets = blocks.take(sequence, payload)
+        except Dropped as drop:
+            return [counters.drop(drop.reason, INBOUND, len(payload))], []
+        if not any(payload[2:]):
+            counters.dummies_in += 1
+        lost: list[DatapathOutput] = [
+            counters.drop(DropReason.REASSEMBLY_TIMEOUT, INBOUND, 0)
+            for _ in range(blocks.take_lost())
+        ]
+        ipv4, ipv6 = int(IpProtocol.IPV4), int(IpProtocol.IPV6)
+        return lost, [(ipv4 if one[0] >> 4 == 4 else ipv6, one) for one in packets]

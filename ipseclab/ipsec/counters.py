@@ -9,6 +9,9 @@ from __future__ import annotations
 from enum import Enum
 
 from ipseclab.errors import IpsecLabError
+from ipseclab.outputs import Notice
+
+OUTBOUND, INBOUND = "outbound", "inbound"
 
 
 class DropReason(Enum):
@@ -98,6 +101,12 @@ class Counters:
         self.parked = 0
         self.acquires = 0
         self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
+
+    def drop(self, reason: DropReason, direction: str, octets: int) -> Notice:
+        """Count a packet that is dropped, and tell of it."""
+        self.drops[reason] += 1
+        details = {"reason": reason.value, "direction": direction, "octets": octets}
+        return Notice("packet_dropped", details)
 
     def as_dict(self) -> dict[str, int]:
         """Every counter by name; drops as ``drops.<reason>``."""

@@ -26,26 +26,26 @@ from typing import assert_never
 from ipseclab.errors import WireError
 from ipseclab.ipsec import ipv4, ipv6
 from ipseclab.ipsec.ah import open_ah
-from ipseclab.ipsec.constant_rate import elect, fits, next_payload, payload_size, rate_of
-from ipseclab.ipsec.counters import Counters, Dropped, DropReason
-from ipseclab.ipsec.encapsulation import decapsulate, dummy, encapsulate, flow_key
+from ipseclab.ipsec.constant_rate import FixedRate
+from ipseclab.ipsec.counters import INBOUND, OUTBOUND, Counters, Dropped, DropReason
+from ipseclab.ipsec.dummies import Dummies
+from ipseclab.ipsec.encapsulation import decapsulate, encapsulate, flow_key
 from ipseclab.ipsec.esp import open_esp
 from ipseclab.ipsec.events import (
     Acquire,
     DatapathOutput,
-    HardExpired,
     OwnDatagram,
     PeerSeen,
-    SoftExpired,
 )
 from ipseclab.ipsec.flows import FlowCache, of_flow
 from ipseclab.ipsec.fragment_flows import FragmentFlows
 from ipseclab.ipsec.fragments import Reassembler, fragments_of, is_fragment
+from ipseclab.ipsec.lifetimes import Lifetimes
 from ipseclab.ipsec.limits import DatapathLimits
 from ipseclab.ipsec.park import AcquirePace, Parked, ParkingLot
-from ipseclab.ipsec.path_mtu import Way, learn_path_mtu, too_big_for, way_of
+from ipseclab.ipsec.path_mtu import Way, learn_path_mtu, refuse, way_of
 from ipseclab.ipsec.plain import read_datagram, refusal_of_plain
-from ipseclab.ipsec.sad import SEQUENCE_ROOM, SPI_SIZE, Sad, SadEntry, SaParameters
+from ipseclab.ipsec.sad import SPI_SIZE, Sad, SadEntry, SaParameters
 from ipseclab.ipsec.spd import Action, Policy, Spd
 from ipseclab.ipsec.timers import TimerKind
 from ipseclab.outputs import Deadline, DeliverPacket, Notice, SendPacket, UdpPath
@@ -54,7 +54,6 @@ from ipseclab.timers import Timers
 from ipseclab.wire.ip import IPV4_HEADER_SIZE, Flow, Ipv4Header
 from ipseclab.wire.ipv6 import Ipv6Header, decode_ip_header, flow_of_packet, packet_length
 
-OUTBOUND, INBOUND = "outbound", "inbound"
 _NO_SPI = b""
 _NO_NEXT_HEADER = int(IpProtocol.NO_NEXT_HEADER)
 
@@ -94,6 +93,9 @@ class Datapath:
             for _direction in (INBOUND, OUTBOUND)
         )
         self._timers: Timers[bytes | str, TimerKind] = Timers()
+        self._lifetimes = Lifetimes(self._timers)
+        self._dummies = Dummies(self.sad, self._timers, self.counters, rng)
+        self._fixed_rate = FixedRate(self.sad, self._timers, self.counters, self._lifetimes, rng)
         self._pace = AcquirePace(self._limits.acquire_interval)
 
     # -- the SAs ---------------------------------------------------------------------------------
@@ -153,7 +155,12 @@ class Datapath:
             self._timers.set(spi_in, TimerKind.LINGER, now + linger)
         else:
             self.sad.remove(entry)
-        return self._hand_over(entry, now) if entry.blocks_out is not None else []
+        if entry.blocks_out is None:
+            return []
+        outputs, left = self._fixed_rate.hand_over(entry, now)
+        for packet in left:
+            outputs += self._send_new_flow(packet, now)
+        return outputs
 
     def replace_policies(self, policies: Sequence[Policy]) -> None:
         """Other policies from now on; SAs that are there keep what they were made for."""
@@ -194,9 +201,9 @@ class Datapath:
         self._pace.forget(p.policy)
         details = {"spi_in": p.spi_in.hex(), "spi_out": p.spi_out.hex()}
         outputs: list[DatapathOutput] = [Notice("child_active", details)]
-        self._arm_dummy(entry, now)
+        self._dummies.arm(entry, now)
         if entry.blocks_out is not None:
-            outputs += self._change_sender(entry, now)
+            outputs += self._fixed_rate.change_sender(entry, now)
         for parked in self._parked.take(p.policy):
             if entry.refusal is None and entry.covers(parked.flow):
                 outputs += self._protect(entry, parked.packet, now)
@@ -251,7 +258,7 @@ class Datapath:
         covering = self.sad.covering(policy.name, flow)
         for entry in covering:
             if now >= entry.hard_at:
-                outputs += self._expire(entry, "seconds")
+                outputs += self._lifetimes.expire(entry, "seconds")
         usable = [entry for entry in covering if entry.refusal is None]
         if active := [entry for entry in usable if entry.active]:
             entry = of_flow(active, flow)
@@ -311,7 +318,7 @@ class Datapath:
     def _protect_shaped(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
         """A packet for an SA that looks at sizes (RFC 4301 section 8), or sends at a fixed rate."""
         if entry.blocks_out is not None:
-            return self._await_turn(entry, packet)
+            return self._fixed_rate.await_turn(entry, packet)
         way, packet, limit = way_of(entry, packet, now)
         match way:
             case Way.WHOLE:
@@ -322,14 +329,9 @@ class Datapath:
             case Way.OUTER_PIECES:
                 return self._seal_in_pieces(entry, packet, limit, now)
             case Way.REFUSED:
-                return self._refuse(packet, limit)
+                return refuse(self.counters, packet, limit)
             case _:
                 assert_never(way)
-
-    def _refuse(self, packet: bytes, limit: int) -> list[DatapathOutput]:
-        answer = too_big_for(packet, limit)
-        drop = self._dropped(DropReason.TOO_BIG, OUTBOUND, packet)
-        return [drop, DeliverPacket(answer)] if answer is not None else [drop]
 
     def _protect_in_pieces(
         self, entry: SadEntry, fragment: bytes, now: float
@@ -362,83 +364,20 @@ class Datapath:
             )
         ]
 
-    # SAs of a fixed rate (RFC 9347).
-
-    def _await_turn(self, entry: SadEntry, packet: bytes) -> list[DatapathOutput]:
-        """What an SA carries leaves in the packets that it sends anyway."""
-        if not fits(entry, packet):
-            return self._refuse(packet, payload_size(entry))
-        if not rate_of(entry)[0].offer(packet):
-            return [self._dropped(DropReason.RATE_EXCEEDED, OUTBOUND, packet)]
-        return []
-
-    def _send_block(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
-        try:
-            outputs = next_payload(entry, self.counters, self._rng, now)
-        except Dropped as drop:
-            return self._expire(entry, "sequence", drop.reason)
-        at = entry.next_block_at
-        self._arm(entry.parameters.spi_in, TimerKind.CONSTANT_RATE, at)
-        half = entry.outbound
-        if half.packets >= half.packet_mark or half.octets >= half.octet_mark:
-            outputs += self._volume_reached(entry)
-        return outputs
-
-    def _change_sender(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
-        """The newest SA sends from now on, first what the one before it has not sent yet."""
-        left, sender = elect(self.sad, entry, self._timers, now)
-        outputs: list[DatapathOutput] = []
-        for packet in left:
-            assert sender is not None
-            outputs += self._await_turn(sender, packet)
-        return outputs
-
-    def _hand_over(self, gone: SadEntry, now: float) -> list[DatapathOutput]:
-        """What an SA that is gone has not sent goes the way of any packet."""
-        outputs = self._change_sender(gone, now)
-        for packet in rate_of(gone)[0].leave():
-            outputs += self._send_new_flow(packet, now)
-        return outputs
-
-    def _take_blocks(
-        self, entry: SadEntry, opened: tuple[int, bytes], sequence: int, outer: bytes
-    ) -> list[DatapathOutput]:
-        """The packets in, and ended by, an AGGFRAG payload; nothing else comes on such an SA
-        (RFC 9347 section 2.5). `opened` is next header and payload."""
-        next_header, payload = opened
-        blocks = entry.blocks_in
-        assert blocks is not None
-        if next_header != IpProtocol.AGGFRAG:
-            return [self._dropped(DropReason.MALFORMED, INBOUND, payload)]
-        try:
-            packets = blocks.take(sequence, payload)
-        except Dropped as drop:
-            return [self._dropped(drop.reason, INBOUND, payload)]
-        if not any(payload[2:]):
-            self.counters.dummies_in += 1
-        lost = blocks.take_lost()
-        outputs: list[DatapathOutput] = [
-            self._dropped(DropReason.REASSEMBLY_TIMEOUT, INBOUND, b"") for _ in range(lost)
-        ]
-        for packet in packets:
-            version = IpProtocol.IPV4 if packet[0] >> 4 == 4 else IpProtocol.IPV6
-            outputs += self.deliver(entry, int(version), packet, outer, None)
-        return outputs
-
     def _seal(self, entry: SadEntry, packet: bytes, now: float) -> list[DatapathOutput]:
         try:
             output: DatapathOutput = encapsulate(entry, packet, self._rng)
         except Dropped as drop:
             outputs: list[DatapathOutput] = [self._dropped(drop.reason, OUTBOUND, packet)]
             if drop.reason is DropReason.SEQUENCE_EXHAUSTED:
-                outputs += self._expire(entry, "sequence", DropReason.SEQUENCE_EXHAUSTED)
+                outputs += self._lifetimes.expire(entry, "sequence", DropReason.SEQUENCE_EXHAUSTED)
             return outputs
         entry.last_outbound = now
         counters, half = self.counters, entry.outbound
         counters.packets_out += 1
         counters.octets_out += len(packet)
         if half.packets >= half.packet_mark or half.octets >= half.octet_mark:
-            return [output, *self._volume_reached(entry)]
+            return [output, *self._lifetimes.volume_reached(entry)]
         return [output]
 
     # -- inbound ---------------------------------------------------------------------------------
@@ -492,7 +431,7 @@ class Datapath:
     def _arm_reassembly(self) -> None:
         both = (self._pieces.next_expiry(), self._own_pieces.next_expiry())
         at = min((one for one in both if one is not None), default=None)
-        self._arm(_NO_SPI, TimerKind.REASSEMBLY, at)
+        self._timers.set_or_cancel(_NO_SPI, TimerKind.REASSEMBLY, at)
 
     def _receive_own(
         self, header: Ipv4Header | Ipv6Header, packet: bytes, now: float
@@ -550,7 +489,7 @@ class Datapath:
         return self._take_in(entry, opened, low, packet[:start], None, now)
 
     def _too_late(self, entry: SadEntry, packet: bytes) -> list[DatapathOutput]:
-        expiry = self._expire(entry, "seconds")
+        expiry = self._lifetimes.expire(entry, "seconds")
         return [*expiry, self._dropped(DropReason.HARD_EXPIRED, INBOUND, packet)]
 
     def _take_in(
@@ -577,11 +516,14 @@ class Datapath:
                 outputs += self._activate(entry, now)
         if entry.blocks_in is not None and next_header != IpProtocol.NO_NEXT_HEADER:
             sequence = half.replay.extended(low) if half.esn else low
-            outputs += self._take_blocks(entry, (next_header, payload), sequence, outer)
+            told, packets = self._fixed_rate.take(entry, next_header, payload, sequence)
+            outputs += told
+            for version, packet in packets:
+                outputs += self.deliver(entry, version, packet, outer, None)
         else:
             outputs += self.deliver(entry, next_header, payload, outer, path)
         if half.packets >= half.packet_mark or half.octets >= half.octet_mark:
-            outputs += self._volume_reached(entry)
+            outputs += self._lifetimes.volume_reached(entry)
         return outputs
 
     def deliver(
@@ -625,82 +567,22 @@ class Datapath:
     def _entry_timeout(self, kind: TimerKind, entry: SadEntry, now: float) -> list[DatapathOutput]:
         match kind:
             case TimerKind.SOFT_LIFETIME:
-                return self._soften(entry, "seconds")
+                return self._lifetimes.soften(entry, "seconds")
             case TimerKind.HARD_LIFETIME:
-                return self._expire(entry, "seconds")
+                return self._lifetimes.expire(entry, "seconds")
             case TimerKind.ACTIVATE:
                 return self._activate(entry, now)
             case TimerKind.LINGER:
                 self.sad.remove(entry)
                 return []
             case TimerKind.DUMMY:
-                return self._send_dummy(entry, now)
+                return self._dummies.send(entry, now)
             case TimerKind.CONSTANT_RATE:
-                return self._send_block(entry, now)
+                return self._fixed_rate.send(entry, now)
             case TimerKind.PARK | TimerKind.REASSEMBLY:
                 raise AssertionError("neither parked packets nor fragments belong to an SA")
             case _:
                 assert_never(kind)
-
-    def _arm_dummy(self, entry: SadEntry, now: float) -> None:
-        interval, p = entry.processing.dummy_interval, entry.parameters
-        if interval is None or not p.tunnel or entry.ah or entry.refusal is not None:
-            return
-        last = entry.last_outbound if entry.last_outbound is not None else now
-        self._timers.set(p.spi_in, TimerKind.DUMMY, max(last + interval, now))
-
-    def _send_dummy(self, entry: SadEntry, now: float) -> list[DatapathOutput]:
-        """A dummy, if nothing has gone out for as long as the policy says."""
-        interval = entry.processing.dummy_interval
-        assert interval is not None
-        outputs: list[DatapathOutput] = []
-        newer = self.sad.covering_policy(entry.parameters.policy)
-        silent = entry.last_outbound is None or now >= entry.last_outbound + interval
-        if silent and entry.active and newer is entry:
-            try:
-                outputs.append(dummy(entry, self._rng))
-            except Dropped:
-                return []
-            entry.last_outbound = now
-            self.counters.dummies_out += 1
-        self._arm_dummy(entry, now + interval if silent and not outputs else now)
-        return outputs
-
-    def _volume_reached(self, entry: SadEntry) -> list[DatapathOutput]:
-        outputs: list[DatapathOutput] = []
-        why = entry.limit_reached(entry.parameters.soft)
-        if why is None and entry.outbound.packets >= entry.outbound.last - SEQUENCE_ROOM:
-            why = "sequence"
-        if why is not None:
-            outputs += self._soften(entry, why)
-        why = entry.limit_reached(entry.parameters.hard)
-        if why is not None:
-            outputs += self._expire(entry, why)
-        return outputs
-
-    def _soften(self, entry: SadEntry, why: str) -> list[DatapathOutput]:
-        if entry.soft_told:
-            return []
-        entry.soft_told = True
-        entry.set_marks()
-        self._timers.cancel(entry.parameters.spi_in, TimerKind.SOFT_LIFETIME)
-        return [SoftExpired(entry.parameters.spi_in, why)]
-
-    def _expire(
-        self, entry: SadEntry, why: str, refusal: DropReason = DropReason.HARD_EXPIRED
-    ) -> list[DatapathOutput]:
-        """Stop both halves for good. The entry stays, so that what it refuses is counted as such
-        and nothing falls back to clear text, until its owner removes it."""
-        if entry.refusal is not None:
-            return []
-        entry.refusal = refusal
-        entry.hard_at = -inf
-        entry.next_block_at = None
-        if entry.lingering:
-            return []
-        for kind in TimerKind:
-            self._timers.cancel(entry.parameters.spi_in, kind)
-        return [HardExpired(entry.parameters.spi_in, why)]
 
     def _park_timeout(self, policy: str, now: float) -> list[DatapathOutput]:
         expired = self._parked.take_expired(policy, now)
@@ -708,22 +590,11 @@ class Datapath:
         return [self._dropped(DropReason.PARK_TIMEOUT, OUTBOUND, p.packet) for p in expired]
 
     def _arm_park(self, policy: str) -> None:
-        self._arm(policy, TimerKind.PARK, self._parked.next_expiry(policy))
-
-    def _arm(self, subject: bytes | str, kind: TimerKind, at: float | None) -> None:
-        if at is None:
-            self._timers.cancel(subject, kind)
-        else:
-            self._timers.set(subject, kind, at)
+        self._timers.set_or_cancel(policy, TimerKind.PARK, self._parked.next_expiry(policy))
 
     def drop_sent(self, reason: DropReason, octets: int) -> Notice:
         """Count an ESP packet of that size that got no further than out of here."""
-        return self._drop(reason, OUTBOUND, octets)
+        return self.counters.drop(reason, OUTBOUND, octets)
 
     def _dropped(self, reason: DropReason, direction: str, packet: bytes) -> Notice:
-        return self._drop(reason, direction, len(packet))
-
-    def _drop(self, reason: DropReason, direction: str, octets: int) -> Notice:
-        self.counters.drops[reason] += 1
-        details = {"reason": reason.value, "direction": direction, "octets": octets}
-        return Notice("packet_dropped", details)
+        return self.counters.drop(reason, direction, len(packet))

@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 from ipseclab.errors import WireError
 from ipseclab.ipsec.ah import header_size
+from ipseclab.ipsec.counters import OUTBOUND, Counters, DropReason
 from ipseclab.ipsec.esp import HEADER_SIZE, TRAILER_SIZE
+from ipseclab.ipsec.events import DatapathOutput
 from ipseclab.ipsec.processing import SMALLEST_PATH_MTU, DontFragment, Fragmentation
 from ipseclab.ipsec.sad import Sad, SadEntry
-from ipseclab.outputs import Notice, TcpPath
+from ipseclab.outputs import DeliverPacket, Notice, TcpPath
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import (
     DONT_FRAGMENT,
@@ -134,6 +136,13 @@ def too_big_for(packet: bytes, mtu: int) -> bytes | None:
     message = start + value.to_bytes(2, "big") + rest
     ends = four.destination, four.source
     return build_ipv4(*ends, IpProtocol.ICMP, message, flags_fragment=DONT_FRAGMENT)
+
+
+def refuse(counters: Counters, packet: bytes, mtu: int) -> list[DatapathOutput]:
+    """Drop a packet that is too long, and tell its sender."""
+    answer = too_big_for(packet, mtu)
+    drop = counters.drop(DropReason.TOO_BIG, OUTBOUND, len(packet))
+    return [drop, DeliverPacket(answer)] if answer is not None else [drop]
 
 
 def _is_icmp_error(protocol: int, message: bytes) -> bool:

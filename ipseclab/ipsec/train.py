@@ -26,6 +26,7 @@ from ipseclab.ipsec.counters import Dropped, DropReason
 from ipseclab.ipsec.datapath import Datapath
 from ipseclab.ipsec.esp import HEADER_SIZE, PADDING, TRAILER_SIZE, trailers, without_trailer
 from ipseclab.ipsec.events import DatapathOutput
+from ipseclab.ipsec.nonces import IV_SIZE, Keyed, sequences
 from ipseclab.ipsec.sad import SPI_SIZE, InboundHalf, OutboundHalf, SadEntry
 from ipseclab.ipsec.segmentation import (
     LARGEST_CUT,
@@ -53,11 +54,6 @@ BUFFER_SIZE = 128 * 1024
 LAYOUTS = 64
 """Packet sizes whose views over a buffer are kept; when full, starts again empty."""
 
-HALVES = 16
-"""Halves of SAs whose nonces are kept, 25 KiB each; the oldest gives way, which was rekeyed
-mostly."""
-
-IV_SIZE = 8
 Numbers = NDArray[np.int64]
 _IPV4 = int(IpProtocol.IPV4)
 _LOW = 0xFFFF_FFFF
@@ -120,51 +116,6 @@ class OpenedTrain:
 TrainOutput = DatapathOutput | SealedTrain | OpenedTrain
 
 
-class _Nonces:
-    """Nonces (salt | IV) of a train (RFC 4106 section 4), ready to be filled in; under extended
-    sequence numbers AADs, too (section 5), which are no part of the packet then."""
-
-    def __init__(self, salt: bytes, spi: bytes, *, extended: bool) -> None:
-        nonces = np.zeros((LARGEST_CUT, len(salt) + IV_SIZE), np.uint8)
-        nonces[:, : len(salt)] = np.frombuffer(salt, np.uint8)
-        self.ivs = nonces[:, len(salt) :]
-        self.nonces = [row.data for row in nonces]
-        self._associated: list[memoryview] = []
-        if extended:
-            associated = np.zeros((LARGEST_CUT, HEADER_SIZE + 4), np.uint8)
-            associated[:, :SPI_SIZE] = np.frombuffer(spi, np.uint8)
-            self._sequence = column(associated, SPI_SIZE, ">u8")
-            self._associated = [row.data for row in associated]
-
-    def associated(self, first: int, count: int, headers: list[memoryview]) -> list[memoryview]:
-        """The AAD of each packet; `headers` are the packets' own."""
-        if not self._associated:
-            return headers
-        self._sequence[:count] = _sequences(first, count)
-        return self._associated
-
-
-def _sequences(first: int, count: int) -> NDArray[np.uint64]:
-    return NUMBERS[:count].view(np.uint64) + np.uint64(first)
-
-
-class _Keyed:
-    """The `_Nonces` of each half that trains went through lately."""
-
-    def __init__(self) -> None:
-        self._by_half: dict[int, tuple[OutboundHalf | InboundHalf, _Nonces]] = {}
-
-    def of(self, half: OutboundHalf | InboundHalf, protection: AeadProtection) -> _Nonces:
-        """Those of `half`; it is kept as well, so that no other object gets its identity."""
-        found = self._by_half.get(id(half))
-        if found is None:
-            if len(self._by_half) >= HALVES:
-                self._by_half.pop(next(iter(self._by_half)))
-            found = half, _Nonces(protection.salt, half.spi, extended=half.esn)
-            self._by_half[id(half)] = found
-        return found[1]
-
-
 def _views(buffer: memoryview, stride: int, start: int, size: int, count: int) -> list[memoryview]:
     """`size` octets at `start` of each of the rows of `stride` octets."""
     firsts = range(start, start + count * stride, stride)
@@ -203,10 +154,10 @@ class _SealingLayout:
 
     def write_headers(self, spi: bytes, first: int, count: int) -> None:
         """SPI, sequence number, and the same again as IV (RFC 4106 section 3.1 lets it count)."""
-        sequences = _sequences(first, count)
+        numbers = sequences(first, count)
         self._spis[:count] = np.frombuffer(spi, np.uint8)
-        self._sequence[:count] = sequences & np.uint64(_LOW)
-        self._iv[:count] = sequences
+        self._sequence[:count] = numbers & np.uint64(_LOW)
+        self._iv[:count] = numbers
 
 
 class TrainSealer:
@@ -217,7 +168,7 @@ class TrainSealer:
         self._buffer = bytearray(BUFFER_SIZE)
         self._view = memoryview(self._buffer)
         self._layouts: dict[tuple[int, int, int], _SealingLayout] = {}
-        self._keyed = _Keyed()
+        self._keyed = Keyed()
 
     def seal_super(self, packet: SuperPacket, now: float) -> list[TrainOutput]:
         """What `Datapath.send_packet` would make of each packet that it stands for."""
@@ -451,7 +402,7 @@ class TrainOpener:
         self._source = memoryview(self.buffer)
         self._opened = bytearray(BUFFER_SIZE)
         self._layouts: dict[tuple[int, int, int], _OpeningLayout] = {}
-        self._keyed = _Keyed()
+        self._keyed = Keyed()
 
     def open(self, length: int, size: int, path: UdpPath | None, now: float) -> list[TrainOutput]:
         """What `Datapath.receive_esp` would make of each packet of the train: the first `length`
@@ -522,7 +473,7 @@ class TrainOpener:
         other beyond all that was seen."""
         first, count = int(numbered[0]) & _LOW, len(numbered)
         start = int.from_bytes(half.spi, "big") << 32 | first
-        if first + count > _LOW or np.count_nonzero(numbered != _sequences(start, count)):
+        if first + count > _LOW or np.count_nonzero(numbered != sequences(start, count)):
             return None
         if half.esn:
             first = half.replay.extended(first)

@@ -32,6 +32,7 @@ from ipseclab.lab.attack_plans import attack_plans, check_attacks
 from ipseclab.lab.attacks.attack import Attack
 from ipseclab.lab.certificate_plans import certificate_plans, order_authorities
 from ipseclab.lab.checks import (
+    Ends,
     check_connections,
     check_faults,
     check_structure,
@@ -412,8 +413,7 @@ def _connection(
     ends = resolve_ends(entry, index, nodes, routing, source)
     psk = entry.psk if entry.psk is not None else ""
     seen = nodes[ends.nats[-1]].pool[0] if ends.nats else ends.initiator.address
-    local_ts = _selectors(entry, ends.initiator, entry.local_ts, peers, routing)
-    remote_ts = _selectors(entry, ends.responder, entry.remote_ts, peers, routing)
+    local_ts, remote_ts = _selectors(entry, ends, peers, routing)
     _check_same_ip(local_ts, remote_ts, index, source)
     return Connection(
         name=entry.connection_name,
@@ -498,6 +498,16 @@ def _keys_of(entries: Iterable[PpkKeyFile]) -> tuple[Ppk, ...]:
 
 
 def _selectors(
+    entry: ConnectionFile, ends: Ends, peers: Mapping[str, list[str]], routing: Routing
+) -> tuple[tuple[NetworkSelector, ...], tuple[NetworkSelector, ...]]:
+    """The initiator's side's, and the responder's."""
+    return (
+        _selectors_of(entry, ends.initiator, entry.local_ts, peers, routing),
+        _selectors_of(entry, ends.responder, entry.remote_ts, peers, routing),
+    )
+
+
+def _selectors_of(
     entry: ConnectionFile,
     own: Interface,
     stated: list[NetworkSelector] | None,

@@ -11,7 +11,7 @@ import pytest
 from ipseclab.emu import routing, traffic
 from ipseclab.emu.capture import merge_captures
 from ipseclab.emu.driver import read_keys
-from ipseclab.emu.lab import Folders
+from ipseclab.emu.folders import Folders
 from ipseclab.emu.probe import _burst_size
 from ipseclab.emu.warmup import warm_up
 from ipseclab.errors import EnvironmentLacks

@@ -251,7 +251,7 @@ def test_padding_hides_the_sizes_of_inner_packets():
 def test_dummies_fill_a_silence():
     pair = Pair()
     entry = shaped(pair.left, tfc_padding=300, dummy_interval=0.5)
-    pair.left._arm_dummy(entry, 0.0)
+    pair.left._dummies.arm(entry, 0.0)
     times = []
     while (deadline := pair.left.next_deadline()).at < 3.0:
         (output,) = pair.left.handle_timeout(deadline.at) or [None]

@@ -8,9 +8,10 @@ from datapath_pair import ALL_SUITES, LEFT_HOST, PATH, RIGHT_HOST, Pair, packed,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipseclab.ipsec.nonces import HALVES
 from ipseclab.ipsec.sad import SaLimit
 from ipseclab.ipsec.segmentation import SuperPacket, join, segments_of
-from ipseclab.ipsec.train import HALVES, OpenedTrain, SealedTrain, TrainOpener, TrainSealer
+from ipseclab.ipsec.train import OpenedTrain, SealedTrain, TrainOpener, TrainSealer
 from ipseclab.outputs import DeliverPacket, SendDatagram, SendPacket
 from ipseclab.registry import IpProtocol
 from ipseclab.wire.ip import DONT_FRAGMENT, build_ipv4, build_udp, pseudo_header_checksum

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from ipseclab.lab.plan import Probe
 from ipseclab.lab.trace import TraceRecord
 from ipseclab.measure.captured import Load
-from ipseclab.measure.metrics import METRICS, TRANSIT_LIMIT, _LatestFree, measure, unit_of
+from ipseclab.measure.metrics import METRICS, measure, unit_of
 from ipseclab.measure.overhead import Overhead
 from ipseclab.measure.pieces import Crossings
+from ipseclab.measure.rekey_metrics import TRANSIT_LIMIT, _LatestFree
 from ipseclab.measure.view import RunView
 from ipseclab.registry import IpProtocol
 
