@@ -64,6 +64,9 @@ class GatewayConfig:
     ike: IkeConfig
     policies: tuple[Policy, ...]
     datapath: DatapathLimits = field(default_factory=DatapathLimits)
+    outbound_default: Action = Action.DISCARD
+    inbound_default: Action = Action.DISCARD
+    """What becomes of packets that no policy matches: DISCARD, or BYPASS."""
     stateful_fragments: bool = False
     """Whether later fragments go by the ports of their first one (RFC 4301 section 7.3)."""
     manual: tuple[SaParameters, ...] = ()
@@ -130,7 +133,12 @@ class Gateway:
     def _begin(self, now: float) -> None:
         """Both halves as the configuration alone makes them."""
         config, rng = self.config, self._rng
-        spd = Spd(config.policies, stateful_fragments=config.stateful_fragments)
+        spd = Spd(
+            config.policies,
+            outbound_default=config.outbound_default,
+            inbound_default=config.inbound_default,
+            stateful_fragments=config.stateful_fragments,
+        )
         own = {packed_address(connection.own_address) for connection in config.ike.connections}
         self.datapath = Datapath(
             spd,

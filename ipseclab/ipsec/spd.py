@@ -66,6 +66,18 @@ class Policy:
             raise ConfigError(f"policy {self.name}: PROTECT holds both ways")
 
 
+@dataclass(frozen=True, slots=True)
+class SpdSettings:
+    """What an SPD has beside the entries of connections."""
+
+    entries: tuple[Policy, ...] = ()
+    """BYPASS and DISCARD, before all of them."""
+    outbound_default: Action = Action.DISCARD
+    inbound_default: Action = Action.DISCARD
+    stateful_fragments: bool = False
+    """Whether later fragments go by the ports of their first one (RFC 4301 section 7.3)."""
+
+
 def covers_outbound(
     local: Sequence[TrafficSelector], remote: Sequence[TrafficSelector], flow: Flow
 ) -> bool:

@@ -87,10 +87,14 @@ def gateway_config(
         wall_clock,
         secret,
     )
+    spd = topology.nodes[node].spd
     policies = [
-        _policy(item, node, [one for one in connections if shared.get(one.name) == item.name])
-        for item in connections
-        if shared.get(item.name, item.name) == item.name
+        *spd.entries,
+        *(
+            _policy(item, node, [one for one in connections if shared.get(one.name) == item.name])
+            for item in connections
+            if shared.get(item.name, item.name) == item.name
+        ),
     ]
     policies.append(_icmp_policy(topology, node))
     manual = tuple(
@@ -104,7 +108,15 @@ def gateway_config(
         if item.mode is not None and item.manual is not None
     )
     limits = datapath if datapath is not None else DatapathLimits()
-    return GatewayConfig(ike, tuple(policies), limits, manual=manual)
+    return GatewayConfig(
+        ike,
+        tuple(policies),
+        limits,
+        outbound_default=spd.outbound_default,
+        inbound_default=spd.inbound_default,
+        stateful_fragments=spd.stateful_fragments,
+        manual=manual,
+    )
 
 
 def _uses_ike(item: Connection) -> bool:

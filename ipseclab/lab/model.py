@@ -30,6 +30,7 @@ from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ike.proposals import parse_child_proposal
 from ipseclab.ike.redirect.settings import RedirectWhen
 from ipseclab.ipsec.processing import PLAIN, Processing
+from ipseclab.ipsec.spd import SpdSettings
 from ipseclab.lab.impairment import ImpairmentConfig
 from ipseclab.lab.nat import NatConfig
 from ipseclab.registry import IpProtocol, ProtocolId
@@ -109,6 +110,8 @@ class Node:
     """Of a node with our stack."""
     fast_path: bool = True
     """Of a node with our stack: whether it may move packets in trains, in a world with a kernel."""
+    spd: SpdSettings = field(default_factory=SpdSettings)
+    """Of a node with our stack."""
 
     @property
     def forwards(self) -> bool:

@@ -23,6 +23,7 @@ from ipseclab.lab.impairment import (
     LossModel,
     NthPackets,
 )
+from ipseclab.lab.schema_spd import SpdFile
 from ipseclab.lab.schema_types import (
     LARGEST_MTU,
     SMALLEST_MTU,
@@ -175,12 +176,13 @@ class _LimitedFile(Strict):
     limits: LimitsFile | None = None
     fast_path: bool | None = None
     """Whether packets may go in trains (world netns), by default yes."""
+    spd: SpdFile | None = None
 
     @model_validator(mode="after")
     def _ours(self) -> Self:
         stack = getattr(self, "stack", None)
-        for key, value in (("limits", self.limits), ("fast_path", self.fast_path)):
-            if value is not None and stack not in (None, "ipseclab"):
+        for key in ("limits", "fast_path", "spd"):
+            if getattr(self, key) is not None and stack not in (None, "ipseclab"):
                 raise ValueError(f"{key}: of a node with stack {stack}, expected ipseclab")
         return self
 

@@ -27,6 +27,7 @@ from ipseclab.ike.config import (
 from ipseclab.ike.mobike.settings import Mobike
 from ipseclab.ike.redirect.settings import RedirectWhen
 from ipseclab.ipsec.processing import Processing
+from ipseclab.ipsec.spd import SpdSettings
 from ipseclab.lab.access import access_plan, check_access, initiators_side
 from ipseclab.lab.attack_plans import attack_plans, check_attacks
 from ipseclab.lab.attacks.attack import Attack
@@ -373,6 +374,7 @@ def _node(
     if stack is None:
         stack = "ipseclab" if ends_connection else "none"
     limits = entry.limits if isinstance(entry, HostFile | GatewayFile) else None
+    spd = entry.spd if isinstance(entry, HostFile | GatewayFile) else None
     return Node(
         name,
         kind,
@@ -380,6 +382,7 @@ def _node(
         interfaces,
         ike_limits=limits.limits() if limits is not None else IkeLimits(),
         fast_path=getattr(entry, "fast_path", None) is not False,
+        spd=spd.settings() if spd is not None else SpdSettings(),
     )
 
 

@@ -50,7 +50,7 @@ BAD = {
     "unknown key of a kind of node": (
         "{kind: gateway}\n  nat1",
         "{kind: gateway, mapping: x}\n  nat1",
-        "4:24: nodes.gw1.mapping: unknown key, expected one of fast_path, kind, limits, stack",
+        "4:24: nodes.gw1.mapping: unknown key, expected one of fast_path, kind, limits, spd, stack",
     ),
     "a NAT's key misspelt": (
         "outside: wan}",
