@@ -69,6 +69,8 @@ class GatewayConfig:
     """What becomes of packets that no policy matches: DISCARD, or BYPASS."""
     stateful_fragments: bool = False
     """Whether later fragments go by the ports of their first one (RFC 4301 section 7.3)."""
+    icmp_errors: bool = False
+    """Whether ICMP errors go the way of what they are about (RFC 4301 section 6.2)."""
     manual: tuple[SaParameters, ...] = ()
     """SAs keyed by hand, there from the start, without lifetimes in seconds (RFC 4301 section
     4.5.1). Their PROTECT policies name their connection in place of one of `ike`."""
@@ -138,6 +140,7 @@ class Gateway:
             outbound_default=config.outbound_default,
             inbound_default=config.inbound_default,
             stateful_fragments=config.stateful_fragments,
+            icmp_errors=config.icmp_errors,
         )
         own = {packed_address(connection.own_address) for connection in config.ike.connections}
         self.datapath = Datapath(

@@ -29,14 +29,9 @@ from ipseclab.ipsec.ah import open_ah
 from ipseclab.ipsec.constant_rate import FixedRate
 from ipseclab.ipsec.counters import INBOUND, OUTBOUND, Counters, Dropped, DropReason
 from ipseclab.ipsec.dummies import Dummies
-from ipseclab.ipsec.encapsulation import decapsulate, encapsulate, flow_key
+from ipseclab.ipsec.encapsulation import decapsulate, encapsulate, outbound_key
 from ipseclab.ipsec.esp import open_esp
-from ipseclab.ipsec.events import (
-    Acquire,
-    DatapathOutput,
-    OwnDatagram,
-    PeerSeen,
-)
+from ipseclab.ipsec.events import Acquire, DatapathOutput, OwnDatagram, PeerSeen
 from ipseclab.ipsec.flows import FlowCache, of_flow
 from ipseclab.ipsec.fragment_flows import FragmentFlows
 from ipseclab.ipsec.fragments import Reassembler, fragments_of, is_fragment
@@ -118,6 +113,7 @@ class Datapath:
             self.remove_sa(parameters.spi_in, now)
         entry = SadEntry(parameters, now, self.spd.processing(parameters.policy))
         entry.fragment_flows = FragmentFlows() if self.spd.stateful_fragments else None
+        entry.icmp_errors = self.spd.icmp_errors
         self.sad.add(entry)
         if parameters.soft.seconds is not None:
             at = now + parameters.soft.seconds
@@ -237,7 +233,7 @@ class Datapath:
             return [self._dropped(DropReason.MALFORMED, OUTBOUND, packet)]
         except Dropped as drop:
             return [self._dropped(drop.reason, OUTBOUND, packet)]
-        policy = self.spd.outbound(flow)
+        policy, flow = self.spd.outbound_of(packet, flow)
         if policy is None:
             return [self._dropped(DropReason.NO_POLICY, OUTBOUND, packet)]
         match policy.action:
@@ -262,7 +258,7 @@ class Datapath:
         usable = [entry for entry in covering if entry.refusal is None]
         if active := [entry for entry in usable if entry.active]:
             entry = of_flow(active, flow)
-            if key := flow_key(packet):
+            if key := outbound_key(entry, packet):
                 self._flows.remember(key, entry)
             return outputs + self._protect(entry, packet, now)
         if usable:

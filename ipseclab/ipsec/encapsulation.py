@@ -13,6 +13,7 @@ from ipseclab.ipsec import ipv4, ipv6
 from ipseclab.ipsec.ah import begin_ah, finish_ah
 from ipseclab.ipsec.counters import Dropped, DropReason
 from ipseclab.ipsec.esp import seal_esp
+from ipseclab.ipsec.icmp_errors import flow_about
 from ipseclab.ipsec.processing import SMALLEST_PATH_MTU, DontFragment
 from ipseclab.ipsec.sad import FLOWS_PER_SA, SadEntry
 from ipseclab.outputs import SendDatagram, SendMessage, SendPacket, TcpPath, UdpPath
@@ -177,6 +178,14 @@ def flow_key(packet: bytes) -> bytes:
     )
 
 
+def outbound_key(entry: SadEntry, packet: bytes) -> bytes:
+    """`flow_key` where it alone says that `entry` carries the packet; empty for an ICMP error that
+    goes by what it quotes."""
+    if entry.icmp_errors and not entry.covers(flow_of_packet(packet)):
+        return b""
+    return flow_key(packet)
+
+
 def _transported(next_header: int, payload: bytes, outer: bytes, path: UdpPath | None) -> bytes:
     if path is not None:
         return ipv4.from_udp(path, next_header, payload)
@@ -205,7 +214,10 @@ def _check_selectors(entry: SadEntry, packet: bytes, key: bytes) -> None:
     flows = entry.fragment_flows
     flow = flow_of_packet(packet) if flows is None else flows.flow_of(packet)
     if not entry.accepts(flow):
-        raise Dropped(DropReason.SELECTOR_MISMATCH)
+        about = flow_about(packet) if entry.icmp_errors and entry.parameters.tunnel else None
+        if about is None or not entry.accepts(about):
+            raise Dropped(DropReason.SELECTOR_MISMATCH)
+        return  # the next one may quote something else
     checked = entry.inbound.checked_flows
     if len(checked) >= FLOWS_PER_SA:
         checked.clear()

@@ -190,6 +190,7 @@ class SadEntry:
         "compressor",
         "fragment_flows",
         "hard_at",
+        "icmp_errors",
         "inbound",
         "last_inbound",
         "last_outbound",
@@ -248,6 +249,8 @@ class SadEntry:
         """When a packet last went; None for never."""
         self.lingering = False
         """True once removed, while late packets are still accepted."""
+        self.icmp_errors = False
+        """Whether it brings ICMP errors about what it carries (RFC 4301 section 6.2)."""
         self.fragment_flows: FragmentFlows | None = None
         """Inner fragments, where they are checked statefully."""
         self.soft_told = False

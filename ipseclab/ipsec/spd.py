@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from ipseclab.errors import ConfigError
+from ipseclab.ipsec.icmp_errors import flow_about
 from ipseclab.ipsec.processing import PLAIN, Processing
 from ipseclab.ipsec.spd_index import RuleIndex, index_of
 from ipseclab.registry import IpProtocol
@@ -76,6 +77,8 @@ class SpdSettings:
     inbound_default: Action = Action.DISCARD
     stateful_fragments: bool = False
     """Whether later fragments go by the ports of their first one (RFC 4301 section 7.3)."""
+    icmp_errors: bool = False
+    """Whether ICMP errors go the way of what they are about (RFC 4301 section 6.2)."""
 
 
 def covers_outbound(
@@ -131,10 +134,13 @@ class Spd:
         outbound_default: Action = Action.DISCARD,
         inbound_default: Action = Action.DISCARD,
         stateful_fragments: bool = False,
+        icmp_errors: bool = False,
     ) -> None:
         self.policies = tuple(policies)
         self.stateful_fragments = stateful_fragments
         """Whether later fragments go by the ports of their first one (RFC 4301 section 7.3)."""
+        self.icmp_errors = icmp_errors
+        """Whether ICMP errors go the way of what they are about (RFC 4301 section 6.2)."""
         self._processing = {policy.name: policy.processing for policy in policies}
         self._outbound: dict[Flow, Policy | None] = {}
         self._inbound: dict[Flow, Policy | None] = {}
@@ -156,6 +162,7 @@ class Spd:
             outbound_default=outbound,
             inbound_default=inbound,
             stateful_fragments=self.stateful_fragments,
+            icmp_errors=self.icmp_errors,
         )
 
     def processing(self, name: str) -> Processing:
@@ -170,6 +177,18 @@ class Spd:
         return _remember(
             self._outbound, flow, found if found is not None else self._outbound_default
         )
+
+    def outbound_of(self, packet: bytes, flow: Flow) -> tuple[Policy | None, Flow]:
+        """`outbound` for a packet of `flow`, and the flow that its SA is to cover: of an ICMP error
+        that no entry names it may be the one that the error is about."""
+        policy = self.outbound(flow)
+        if not self.icmp_errors or policy is not self._outbound_default:
+            return policy, flow
+        about = flow_about(packet)
+        returning = self.outbound(about) if about is not None else None
+        if about is None or returning is None or returning.action is not Action.PROTECT:
+            return policy, flow
+        return returning, about
 
     def inbound(self, flow: Flow) -> Policy | None:
         """The policy for a packet that arrived without protection; None means DISCARD."""

@@ -115,6 +115,7 @@ def gateway_config(
         outbound_default=spd.outbound_default,
         inbound_default=spd.inbound_default,
         stateful_fragments=spd.stateful_fragments,
+        icmp_errors=spd.icmp_errors,
         manual=manual,
     )
 

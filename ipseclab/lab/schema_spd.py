@@ -45,6 +45,8 @@ class SpdFile(Strict):
     """The same for packets that come from there without protection."""
     stateful_fragments: bool = False
     """Whether later fragments go by the ports of their first one (RFC 4301 section 7.3)."""
+    icmp_errors: bool = False
+    """Whether ICMP errors go the way of what they are about (RFC 4301 section 6.2)."""
 
     def settings(self) -> SpdSettings:
         """What the stack is told."""
@@ -53,6 +55,7 @@ class SpdFile(Strict):
             outbound_default=Action(self.outbound_default),
             inbound_default=Action(self.inbound_default),
             stateful_fragments=self.stateful_fragments,
+            icmp_errors=self.icmp_errors,
         )
 
 

@@ -27,6 +27,16 @@ def test_what_passes_is_what_the_file_says(gw1, gw2, flows):
     assert spd_lab.arrived(trace.records) == dict.fromkeys(flows, spd_lab.PROBES)
 
 
+@pytest.mark.parametrize(
+    ("gw1", "gw2", "ends"), spd_lab.ICMP_CASES.values(), ids=spd_lab.ICMP_CASES
+)
+def test_a_small_mtu_behind_a_gateway_is_no_black_hole_with_icmp_errors(gw1, gw2, ends):
+    trace = Trace()
+    lab = parse_topology(spd_lab.text(gw1, gw2, spd_lab.NARROW))
+    network.run(lab, spd_lab.NARROW_PLAN, seed=1, trace=trace)
+    assert spd_lab.transferred(trace.records) is ends
+
+
 def test_entries_stand_before_those_of_connections_in_their_order():
     entries = [{"action": "discard"}, {"action": "bypass", "direction": "outbound"}]
     config = gateway_config(with_node(spd={"entries": entries}), "gw2")
