@@ -1,5 +1,7 @@
 """Scapy opens our ESP packets and we open its own: every cipher, mode and encapsulation."""
 
+import re
+
 import pytest
 from datapath_pair import (
     ALL_SUITES,
@@ -19,23 +21,39 @@ from scapy.layers.ipsec import ESP, SecurityAssociation
 from ipseclab.outputs import SendDatagram
 from ipseclab.wire.ip import DONT_FRAGMENT, build_ipv4, build_udp
 
-SCAPY_NAMES = {
-    "aes128gcm16": ("AES-GCM", None),
-    "aes192gcm16": ("AES-GCM", None),
-    "aes256gcm16": ("AES-GCM", None),
-    "chacha20poly1305": ("CHACHA20-POLY1305", None),
-    "aes128-sha256": ("AES-CBC", "SHA2-256-128"),
-    "aes192-sha384": ("AES-CBC", "SHA2-384-192"),
-    "aes256-sha512": ("AES-CBC", "SHA2-512-256"),
-    "aes128ctr-sha1": ("AES-CTR", "HMAC-SHA1-96"),
-    "aes256ctr-sha256": ("AES-CTR", "SHA2-256-128"),
-    "3des-sha1": ("3DES", "HMAC-SHA1-96"),
-    "null-aescmac": ("NULL", "AES-CMAC-96"),
-    "aes128ccm16": ("AES-CCM", None),
-    "aes256ccm16": ("AES-CCM", None),
-    "aes128gmac": ("AES-NULL-GMAC", None),
-    "aes256gmac": ("AES-NULL-GMAC", None),
+CIPHERS = {
+    "gcm": "AES-GCM",
+    "ccm": "AES-CCM",
+    "gmac": "AES-NULL-GMAC",
+    "ctr": "AES-CTR",
+    "": "AES-CBC",
+    "3des": "3DES",
+    "null": "NULL",
+    "chacha20poly1305": "CHACHA20-POLY1305",
 }
+INTEGRITIES = {
+    "sha1": "HMAC-SHA1-96",
+    "sha256": "SHA2-256-128",
+    "sha384": "SHA2-384-192",
+    "sha512": "SHA2-512-256",
+    "aescmac": "AES-CMAC-96",
+}
+
+
+def scapy_names(name):
+    """Cipher, octets of its ICV and integrity algorithm as Scapy calls them, None for what it does
+    not know: implicit IVs (RFC 8750), AES-XCBC, and an ICV of AES-GCM that is cut short."""
+    cipher, _, integrity = name.partition("-")
+    aes = re.fullmatch(r"aes(?:128|192|256)(|ctr|gmac|[cg]cm)(8|12|16)?", cipher)
+    kind, size = aes.groups() if aes else (cipher, None)
+    if kind == "gcm" and size != "16":
+        return None
+    if kind not in CIPHERS or (integrity and integrity not in INTEGRITIES):
+        return None
+    return CIPHERS[kind], int(size) if size else None, INTEGRITIES.get(integrity)
+
+
+SCAPY_NAMES = {name: names for name in ALL_SUITES if (names := scapy_names(name)) is not None}
 SIZES = (0, 1, 2, 3, 4, 13, 14, 15, 16, 100, 1300)
 
 every_suite = pytest.mark.parametrize("name", sorted(SCAPY_NAMES))
@@ -48,13 +66,14 @@ every_way = pytest.mark.parametrize(
 
 def scapy_sa(name, pair, sequence=0):
     """Scapy's view of the SA from left to right."""
-    cipher, integrity = SCAPY_NAMES[name]
+    cipher, icv_size, integrity = SCAPY_NAMES[name]
     p = pair.left_sa
     return SecurityAssociation(
         ESP,
         spi=int.from_bytes(p.spi_out, "big"),
         crypt_algo=cipher,
         crypt_key=p.encr_key_out,
+        crypt_icv_size=icv_size,
         auth_algo=integrity,
         auth_key=p.integ_key_out if integrity is not None else None,
         tunnel_header=IP(src=LEFT, dst=RIGHT) if p.tunnel else None,
@@ -72,6 +91,12 @@ def on_the_wire(output):
         segment = build_udp(*ends, output.data, zero_checksum=True)
         return build_ipv4(ends[0], ends[2], 17, segment)
     return output.packet
+
+
+def test_scapy_knows_all_but_implicit_ivs_xcbc_and_short_gcm():
+    unknown = [name for name in ALL_SUITES if name not in SCAPY_NAMES]
+    others = re.compile(r"iiv|xcbc|gcm(8|12)")
+    assert unknown == [name for name in ALL_SUITES if others.search(name)]
 
 
 @every_suite
