@@ -47,6 +47,13 @@ def test_every_link_leads_somewhere(name):
         assert (folder / target).is_file(), target
 
 
+def test_every_test_that_shows_the_datapath_is_there():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text_of("docs/datapath-conformance.md"))
+    assert len(named) > 50
+    for file, test in named:
+        assert f"def {test}(" in text_of(file), (file, test)
+
+
 def test_the_workflow_calls_what_there_is_and_nothing_of_third_parties():
     jobs = parse_yaml(text_of("docs/ci/experiments.yml")).data["jobs"]
     steps = [step for job in jobs.values() for step in job["steps"]]
