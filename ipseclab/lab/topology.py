@@ -415,9 +415,7 @@ def _connection(
 ) -> Connection:
     ends = resolve_ends(entry, index, nodes, routing, source)
     psk = entry.psk if entry.psk is not None else ""
-    seen = nodes[ends.nats[-1]].pool[0] if ends.nats else ends.initiator.address
-    local_ts, remote_ts = _selectors(entry, ends, peers, routing)
-    _check_same_ip(local_ts, remote_ts, index, source)
+    local_ts, remote_ts = _selectors(entry, index, ends, peers, routing, source)
     return Connection(
         name=entry.connection_name,
         initiator=entry.initiator,
@@ -428,7 +426,7 @@ def _connection(
         resources=entry.resources,
         initiator_address=ends.initiator.address,
         responder_address=ends.responder.address,
-        seen_address=seen,
+        seen_address=_seen_address(ends, nodes),
         nats=ends.nats,
         rounds=entry.rounds,
         psk=psk,
@@ -469,6 +467,11 @@ def _connection(
     )
 
 
+def _seen_address(ends: Ends, nodes: Mapping[str, Node]) -> IpAddress:
+    """Where the responder sees the initiator: behind NATs, at the last one's address."""
+    return nodes[ends.nats[-1]].pool[0] if ends.nats else ends.initiator.address
+
+
 def _check_same_ip(
     local: tuple[NetworkSelector, ...],
     remote: tuple[NetworkSelector, ...],
@@ -501,13 +504,19 @@ def _keys_of(entries: Iterable[PpkKeyFile]) -> tuple[Ppk, ...]:
 
 
 def _selectors(
-    entry: ConnectionFile, ends: Ends, peers: Mapping[str, list[str]], routing: Routing
+    entry: ConnectionFile,
+    index: int,
+    ends: Ends,
+    peers: Mapping[str, list[str]],
+    routing: Routing,
+    source: YamlSource,
 ) -> tuple[tuple[NetworkSelector, ...], tuple[NetworkSelector, ...]]:
-    """The initiator's side's, and the responder's."""
-    return (
-        _selectors_of(entry, ends.initiator, entry.local_ts, peers, routing),
-        _selectors_of(entry, ends.responder, entry.remote_ts, peers, routing),
-    )
+    """The initiator's side's, and the responder's. Raises ConfigError where no packet can go from
+    one to the other."""
+    local = _selectors_of(entry, ends.initiator, entry.local_ts, peers, routing)
+    remote = _selectors_of(entry, ends.responder, entry.remote_ts, peers, routing)
+    _check_same_ip(local, remote, index, source)
+    return local, remote
 
 
 def _selectors_of(
