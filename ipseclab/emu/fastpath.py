@@ -186,19 +186,27 @@ class FastDriver(GatewayDriver):
             offloads.receive_trains(opened)
 
         buffer = memoryview(self._opener.buffer)
+        receive = self._gateway.receive_datagram
 
         def read() -> None:
             octets = 0
             while octets < TURN_OCTETS:
                 try:
-                    for length, size, remote in offloads.receive_together(opened, buffer):
-                        octets += length + DATAGRAM_COST
-                        path = UdpPath(local, UdpEndpoint(*remote))
-                        self._receive_train(path, length, size)
+                    length, size, remote = offloads.receive_train(opened, buffer)
                 except BlockingIOError:
                     return
                 except ConnectionRefusedError:  # an ICMP error for an earlier datagram
                     continue
+                octets += length + DATAGRAM_COST
+                if length <= size:
+                    # One datagram: whoever waits for it waits for no machinery of trains.
+                    now = time.monotonic()
+                    path = UdpPath(local, UdpEndpoint(*remote))
+                    self._carry_out(receive(path, bytes(buffer[:length]), now), now)
+                    continue
+                train = length, size, remote
+                for length, size, remote in offloads.receive_rest(opened, buffer, train):
+                    self._receive_train(UdpPath(local, UdpEndpoint(*remote)), length, size)
 
         return read
 

@@ -174,16 +174,18 @@ def receive_train(opened: socket.socket, buffer: memoryview) -> tuple[int, int, 
     return length, max(1, length), remote[:2]
 
 
-def receive_together(
-    opened: socket.socket, buffer: memoryview
-) -> Iterator[tuple[int, int, tuple[str, int]]]:
-    """What the next reads bring to `buffer`, each as `receive_train` says; to be used up before the
-    next one is asked for. Raises BlockingIOError.
+Received = tuple[int, int, tuple[str, int]]
+"""What `receive_train` says."""
+
+
+def receive_rest(opened: socket.socket, buffer: memoryview, train: Received) -> Iterator[Received]:
+    """The train that is in `buffer` with what the next read brings, if that belongs to it; else
+    both, one after the other, each to be used up before the next one is asked for.
 
     A train as long as one call of its sender takes may be only the beginning of what that sealed
     together: what follows is joined to it if it is there already.
     """
-    length, size, remote = receive_train(opened, buffer)
+    length, size, remote = train
     more, its_size, its_remote = 0, 0, remote
     if length == longest_train(size):
         with contextlib.suppress(BlockingIOError, ConnectionRefusedError):

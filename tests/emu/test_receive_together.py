@@ -27,6 +27,10 @@ def ends():
         yield sender, receiver
 
 
+def together(receiver, buffer):
+    yield from offloads.receive_rest(receiver, buffer, offloads.receive_train(receiver, buffer))
+
+
 def octets(length, start):
     return bytes((start + number) % 251 for number in range(length))
 
@@ -50,11 +54,11 @@ def test_what_follows_a_full_train_is_joined_to_it_where_it_may(ends, sent, read
         offloads.send_train(sender, train, size, receiver.getsockname())
     buffer, found, contents = memoryview(bytearray(BUFFER_SIZE)), [], b""
     while len(found) < len(read):
-        for length, size, remote in offloads.receive_together(receiver, buffer):
+        for length, size, remote in together(receiver, buffer):
             assert remote == sender.getsockname()
             found.append((length, size))
             contents += bytes(buffer[:length])
     with pytest.raises(BlockingIOError):
-        next(offloads.receive_together(receiver, buffer))
+        next(together(receiver, buffer))
     assert found == read
     assert contents == b"".join(octets(length, n) for n, (length, _) in enumerate(sent))
