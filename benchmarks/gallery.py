@@ -37,7 +37,7 @@ PICTURES: Mapping[str, Mapping[str, str]] = {
 }
 """Of experiments whose figures have other names than their pictures: what stands behind the
 experiment's name in the picture's, and the figure's stem."""
-OTHERS = ("ipsec-vs-ssl", "published")
+OTHERS = ("ipsec-vs-ssl",)
 """Pages of commands of their own."""
 VERDICTS = {0: "held", 1: "did not hold", 2: "bad input", 3: "not on this machine"}
 
